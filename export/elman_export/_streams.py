@@ -1,0 +1,69 @@
+"""The text as streams side by side, cut into sequences: truncated BPTT's diet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from elman_export.errors import ExportError
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from elman_export.recipe import Recipe
+
+
+@dataclass
+class Position:
+    """Where in its epochs a run is."""
+
+    epoch: int  # complete ones
+    offset: int  # where in the text this epoch's first stream began
+    consumed: int  # characters of every stream read in this epoch
+
+
+class Streams:
+    """Cuts a text into `recipe.streams` contiguous streams and hands out sequences of them.
+
+    Raises:
+        ExportError: The text is too short for the streams.
+    """
+
+    def __init__(self, ids: Tensor, recipe: Recipe) -> None:
+        self._ids = ids  # [N]
+        self._recipe = recipe
+        spare = len(ids) // recipe.streams  # how far the first stream's start may wander
+        self.stream_length = (len(ids) - spare - 1) // recipe.streams
+        if self.stream_length < recipe.length:
+            needed = (recipe.length + 1) * (recipe.streams + 1) * 10 // 9
+            raise ExportError(
+                f"The text is too short: {recipe.streams} streams of {recipe.length} characters "
+                f"need about {needed:,}. Take a longer text, or fewer streams in a recipe."
+            )
+        self._spare = spare
+
+    def start_epoch(self, epoch: int, generator: Generator) -> Position:
+        """Begin anew at another offset, so that no sequence is seen twice with the same cuts."""
+        offset = int(torch.randint(0, self._spare, (), generator=generator))
+        return Position(epoch, offset, 0)
+
+    def take(self, position: Position, generator: Generator) -> tuple[Tensor, Tensor]:
+        """The next sequence: characters and those that follow them, each ``[T, streams]``.
+
+        Moves the position on.
+        """
+        jitter = self._recipe.length_jitter
+        drawn = torch.randint(-jitter, jitter + 1, (), generator=generator)
+        length = min(self._recipe.length + int(drawn), self.stream_length - position.consumed)
+        start = position.offset + position.consumed
+        shape, strides = (length, self._recipe.streams), (1, self.stream_length)
+        chars = self._ids.as_strided(shape, strides, start)
+        targets = self._ids.as_strided(shape, strides, start + 1)
+        position.consumed += length
+        return chars, targets
+
+    def is_epoch_over(self, position: Position) -> bool:
+        """Whether every stream has been read to its end."""
+        return position.consumed >= self.stream_length

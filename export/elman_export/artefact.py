@@ -1,0 +1,166 @@
+"""The artefact: one ONNX file that describes itself, written and read as docs/artefact.md says."""
+
+import base64
+import contextlib
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from elman_export._contract import check_contract, check_self_contained
+from elman_export.errors import ArtefactError
+from elman_export.metadata import Metadata
+
+# The encoded start of the last entry: field 14 (metadata_props), 80 bytes, key, 64-byte value.
+_TAIL_START = b"\x72\x50\x0a\x0celman.digest\x12\x40"
+_TAIL_SIZE = len(_TAIL_START) + 64
+# Protobuf's own limit for one message.
+_MAX_BYTES = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """One artefact, checked.
+
+    Attributes:
+        data: The whole file.
+        digest: SHA-256 of all but the tail, 64 hex digits: the model's identity.
+        metadata: What it says about itself.
+        step: The main graph, weights included.
+        prefill: The prefill graph with the weights joined to it, ready to load; None without one.
+        state_shapes: The shape of one row of each state.
+    """
+
+    data: bytes
+    digest: str
+    metadata: Metadata
+    step: onnx.ModelProto
+    prefill: bytes | None
+    state_shapes: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def build(
+        cls, step: onnx.ModelProto, metadata: Metadata, prefill: onnx.ModelProto | None = None
+    ) -> "Artefact":
+        """Join graphs and metadata; the result has passed every check of `from_bytes`.
+
+        Args:
+            step: The main graph.
+            metadata: What the file shall say about itself.
+            prefill: The prefill graph without the initializers that it shares with `step`.
+
+        Raises:
+            ArtefactError: The format does not allow it.
+        """
+        model = onnx.ModelProto()
+        model.CopyFrom(step)
+        entries = metadata.entries()
+        if prefill is not None:
+            entries["elman.prefill"] = base64.b64encode(prefill.SerializeToString()).decode()
+        onnx.helper.set_model_props(model, entries)
+        if model.ByteSize() > _MAX_BYTES - _TAIL_SIZE:
+            raise ArtefactError("the model is larger than the 2 GiB that one ONNX file can hold")
+        body = model.SerializeToString()
+        return cls.from_bytes(body + _tail(body))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Artefact":
+        """Check and read a whole file; nothing outside it is ever opened.
+
+        Raises:
+            ArtefactError: It is cut, changed, foreign, or asks for what the format does not allow.
+        """
+        body, tail = data[:-_TAIL_SIZE], data[-_TAIL_SIZE:]
+        if not tail.startswith(_TAIL_START):
+            raise ArtefactError(
+                "not an artefact, or one cut short: no elman.digest at its end; export it again"
+            )
+        if tail != _tail(body):
+            raise ArtefactError("changed after it was written: the digest differs; export it again")
+        step = _parse(data)
+        check_self_contained(step)
+        entries = _entries(step)
+        metadata = Metadata.from_entries(entries)
+        state_shapes = check_contract(step, metadata, ["batch"])
+        prefill = None
+        if "elman.prefill" in entries:
+            prefill = _join(entries["elman.prefill"], step)
+            joined = _parse(prefill)
+            check_self_contained(joined)
+            check_contract(joined, metadata, ["time", "batch"])
+        digest = tail[-64:].decode()
+        return cls(data, digest, metadata, step, prefill, state_shapes)
+
+    def save(self, path: Path) -> None:
+        """Write the file whole or not at all.
+
+        Raises:
+            ArtefactError: The file system refuses.
+        """
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                file.write(self.data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except OSError as error:
+            raise ArtefactError(f"cannot write {path}: {error.strerror}") from error
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+
+
+def write_artefact(
+    path: Path, step: onnx.ModelProto, metadata: Metadata, prefill: onnx.ModelProto | None = None
+) -> Artefact:
+    """Build and save in one call; see `Artefact.build` and `Artefact.save`."""
+    artefact = Artefact.build(step, metadata, prefill)
+    artefact.save(path)
+    return artefact
+
+
+def read_artefact(path: Path) -> Artefact:
+    """Read a file; see `Artefact.from_bytes`.
+
+    Raises:
+        ArtefactError: The file cannot be read or is no artefact; the message begins with its path.
+    """
+    try:
+        return Artefact.from_bytes(path.read_bytes())
+    except OSError as error:
+        raise ArtefactError(f"cannot read {path}: {error.strerror}") from error
+    except ArtefactError as error:
+        raise ArtefactError(f"{path}: {error}") from error
+
+
+def _tail(body: bytes) -> bytes:
+    return _TAIL_START + hashlib.sha256(body).hexdigest().encode()
+
+
+def _parse(data: bytes) -> onnx.ModelProto:
+    try:
+        return onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf's DecodeError belongs to a package not imported here
+        raise ArtefactError("not an ONNX model: its bytes cannot be parsed") from error
+
+
+def _entries(model: onnx.ModelProto) -> dict[str, str]:
+    entries: dict[str, str] = {}
+    for entry in model.metadata_props:
+        if entry.key in entries:
+            raise ArtefactError(f"metadata key {entry.key} comes twice: export it again")
+        entries[entry.key] = entry.value
+    return entries
+
+
+def _join(encoded: str, step: onnx.ModelProto) -> bytes:
+    """The prefill graph with the main graph's weights: messages joined end to end are merged."""
+    weights = onnx.ModelProto()
+    weights.graph.initializer.extend(step.graph.initializer)
+    try:
+        return base64.b64decode(encoded, validate=True) + weights.SerializeToString()
+    except ValueError as error:
+        raise ArtefactError("elman.prefill is not base64: export it again") from error

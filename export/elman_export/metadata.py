@@ -1,0 +1,216 @@
+"""What an artefact says about itself, and how that is spelt in `metadata_props` (docs/artefact.md)."""
+
+import base64
+import binascii
+import importlib.metadata
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_export.errors import ArtefactError
+
+FORMAT = "1"
+BYTES = "bytes"
+NUM_BYTES = 256
+CELLS = ("elman", "gru", "lstm", "other")
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
+_INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
+_REQUIRED = frozenset(
+    "elman." + key
+    for key in (
+        "format",
+        "name",
+        "version",
+        "vocabulary",
+        "cell",
+        "num_layers",
+        "hidden_size",
+        "num_parameters",
+        "initial_states",
+        "recipe",
+        "evaluation",
+        "exporter",
+    )
+)
+
+InitialState = tuple[NDArray[np.float32], ...]
+
+
+def _versions() -> dict[str, str]:
+    versions = {}
+    for package in ("elman", "torch", "onnx", "onnxruntime"):
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # run from a bare source tree
+            versions[package] = "unknown"
+    return versions
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What an artefact says about itself.
+
+    Attributes:
+        name: `^[a-z0-9][a-z0-9-]{0,62}$`.
+        vocabulary: Distinct characters in id order, or None for the 256 bytes.
+        version: `^[a-z0-9][a-z0-9.-]{0,62}$`.
+        cell: `elman`, `gru`, `lstm` or `other`.
+        num_layers: 0 for cell `other`, as are the next two where they have no meaning.
+        hidden_size: Units of one layer.
+        num_parameters: As the checkpoint counts them, before any folding.
+        initial_states: Name to one flat float32 row per state. `default` starts new sessions.
+        recipe: How it was trained; empty if unknown.
+        evaluation: One record per measurement.
+        exporter: Versions of the packages that wrote the file.
+    """
+
+    name: str
+    vocabulary: tuple[str, ...] | None
+    version: str = "1"
+    cell: str = "other"
+    num_layers: int = 0
+    hidden_size: int = 0
+    num_parameters: int = 0
+    initial_states: Mapping[str, InitialState] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    evaluation: Sequence[Mapping[str, Any]] = ()
+    exporter: Mapping[str, str] = field(default_factory=_versions)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Number of symbols: the width of the logits."""
+        return NUM_BYTES if self.vocabulary is None else len(self.vocabulary)
+
+    def entries(self) -> dict[str, str]:
+        """The `metadata_props` entries, all but the prefill graph and the digest."""
+        initial_states = {
+            name: [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
+            for name, rows in self.initial_states.items()
+        }
+        return {
+            "elman.format": FORMAT,
+            "elman.name": self.name,
+            "elman.version": self.version,
+            "elman.vocabulary": _dump(BYTES if self.vocabulary is None else self.vocabulary),
+            "elman.cell": self.cell,
+            "elman.num_layers": str(self.num_layers),
+            "elman.hidden_size": str(self.hidden_size),
+            "elman.num_parameters": str(self.num_parameters),
+            "elman.initial_states": _dump(initial_states),
+            "elman.recipe": _dump(self.recipe),
+            "elman.evaluation": _dump(list(self.evaluation)),
+            "elman.exporter": _dump(self.exporter),
+        }
+
+    @classmethod
+    def from_entries(cls, entries: Mapping[str, str]) -> "Metadata":
+        """Read and check the entries that `entries` writes.
+
+        Raises:
+            ArtefactError: A key is missing, unknown, or its value is not what the format allows.
+        """
+        _check_keys(entries)
+        return cls(
+            name=_matching(_NAME, entries, "elman.name"),
+            vocabulary=_vocabulary(entries),
+            version=_matching(_VERSION, entries, "elman.version"),
+            cell=_cell(entries),
+            num_layers=int(_matching(_INTEGER, entries, "elman.num_layers")),
+            hidden_size=int(_matching(_INTEGER, entries, "elman.hidden_size")),
+            num_parameters=int(_matching(_INTEGER, entries, "elman.num_parameters")),
+            initial_states=_initial_states(entries),
+            recipe=_load(entries, "elman.recipe", dict),
+            evaluation=tuple(_load(entries, "elman.evaluation", list)),
+            exporter=_load(entries, "elman.exporter", dict),
+        )
+
+
+def _check_keys(entries: Mapping[str, str]) -> None:
+    version = entries.get("elman.format")
+    if version != FORMAT:
+        raise ArtefactError(
+            f"elman.format is {version!r}, this exporter reads {FORMAT!r}: use the matching release"
+        )
+    if missing := sorted(_REQUIRED - entries.keys()):
+        raise ArtefactError(f"{', '.join(missing)} is missing from the metadata: export it again")
+    known = {*_REQUIRED, "elman.prefill", "elman.digest"}
+    if unknown := sorted(key for key in entries if key.startswith("elman.") and key not in known):
+        raise ArtefactError(f"metadata key {unknown[0]} is unknown: use the release that wrote it")
+
+
+def _vocabulary(entries: Mapping[str, str]) -> tuple[str, ...] | None:
+    symbols = _load(entries, "elman.vocabulary", (list, str))
+    if symbols == BYTES:
+        return None
+    if not isinstance(symbols, list):
+        raise ArtefactError('elman.vocabulary must be a list of characters or "bytes"')
+    check_vocabulary(symbols)
+    return tuple(symbols)
+
+
+def check_vocabulary(symbols: Sequence[Any]) -> None:
+    """Refuse symbols that are not distinct single characters.
+
+    Raises:
+        ArtefactError: It is empty, or a symbol is no character that UTF-8 has, or comes twice.
+    """
+    if not symbols:
+        raise ArtefactError("the vocabulary is empty: it needs at least one character")
+    seen: set[str] = set()
+    for symbol in symbols:
+        if not isinstance(symbol, str) or len(symbol) != 1 or "\ud800" <= symbol <= "\udfff":
+            raise ArtefactError(f"vocabulary entry {symbol!r} is not one character")
+        if symbol in seen:
+            raise ArtefactError(f"the vocabulary has {symbol!r} twice: every id needs its own")
+        seen.add(symbol)
+
+
+def _cell(entries: Mapping[str, str]) -> str:
+    cell = entries["elman.cell"]
+    if cell not in CELLS:
+        raise ArtefactError(f"elman.cell is {cell!r}, must be one of {', '.join(CELLS)}")
+    return cell
+
+
+def _initial_states(entries: Mapping[str, str]) -> dict[str, InitialState]:
+    states = {}
+    for name, rows in _load(entries, "elman.initial_states", dict).items():
+        try:
+            states[name] = tuple(
+                np.frombuffer(base64.b64decode(row, validate=True), "<f4") for row in rows
+            )
+        except (TypeError, ValueError, binascii.Error) as error:
+            raise ArtefactError(
+                f"initial state {name!r} is not a list of base64 float32 rows: export it again"
+            ) from error
+        if not all(math.isfinite(row.sum(dtype=np.float64)) for row in states[name]):
+            raise ArtefactError(f"initial state {name!r} is not finite")
+    return states
+
+
+def _matching(pattern: re.Pattern[str], entries: Mapping[str, str], key: str) -> str:
+    if not pattern.fullmatch(entries[key]):
+        raise ArtefactError(f"{key} is {entries[key]!r}, must match ^{pattern.pattern}$")
+    return entries[key]
+
+
+def _load(entries: Mapping[str, str], key: str, kind: type | tuple[type, ...]) -> Any:
+    try:
+        value = json.loads(entries[key])
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"{key} is not JSON: export it again") from error
+    if not isinstance(value, kind):
+        raise ArtefactError(f"{key} holds JSON of the wrong kind: export it again")
+    return value
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,236 @@
+"""The step of the known cells as ONNX graphs, written node by node.
+
+One matrix per gate, so that the graph reads like the equations (those of `torch.nn.RNN`, `GRU` and
+`LSTM`), no slice is ever copied, and it is as fast as any arrangement that was measured.
+
+Two graphs share one set of weights by name: the *step* reads one character per row, the *prefill*
+reads many. The prefill scans layer by layer, one input product over all positions and then a `Scan`
+that holds only the recurrent products, with the very same operators: it equals stepping bit for bit.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+# Gates in PyTorch's order: the rows of `weight_ih` and `weight_hh` are stacked so.
+GATES = {
+    "elman": ("hidden",),
+    "gru": ("reset", "update", "candidate"),
+    "lstm": ("input", "forget", "cell", "output"),
+}
+STATES = {"elman": ("h",), "gru": ("h",), "lstm": ("h", "c")}
+
+# The oldest pair that has every operator used here and by traced modules.
+OPSET, IR_VERSION = 20, 10
+
+
+def make_model(graph: onnx.GraphProto) -> onnx.ModelProto:
+    """Wrap a graph into a model of this project's operator set and IR version."""
+    return helper.make_model(
+        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
+    )
+
+
+class StepGraphs:
+    """Builds both graphs of one network.
+
+    Args:
+        cell: `elman`, `gru` or `lstm`.
+        weights: `embedding.weight` [V, E] (absent: one-hot), `layers.{l}.weight_ih` [G*H, in],
+            `layers.{l}.weight_hh` [G*H, H], `layers.{l}.bias_ih` and `layers.{l}.bias_hh` [G*H],
+            `output.weight` [V, H] and `output.bias` [V].
+    """
+
+    def __init__(self, cell: str, weights: Weights) -> None:
+        self._cell = cell
+        self._num_layers = sum(name.endswith(".weight_hh") for name in weights)
+        self._vocabulary_size, self._hidden_size = weights["output.weight"].shape
+        self._initializers = _fold(cell, self._num_layers, weights)
+
+    def step(self) -> onnx.ModelProto:
+        """The main graph, weights included: char [B], state_i [B, H] to logits [B, V]."""
+        ops = _Ops("step")
+        x = "char"
+        for layer in range(self._num_layers):
+            x = self._advance(
+                ops,
+                layer,
+                self._inputs(ops, layer, x),
+                self._state_names(layer),
+                self._state_names(layer, "next_"),
+            )
+        ops.add("Gemm", x, "output.weight", "output.bias", out="logits")
+        return self._model(ops, ["batch"])
+
+    def prefill(self) -> onnx.ModelProto:
+        """The prefill graph without the shared weights: char [T, B] to logits [T, B, V]."""
+        ops = _Ops("prefill")
+        ops.constants["rows"] = np.array([-1, self._hidden_size], np.int64)
+        ops.constants["width"] = np.array([-1], np.int64)
+        # [T, B, -1]: what a product over T*B rows is folded back into.
+        shape = ops.add("Concat", ops.add("Shape", "char"), "width", axis=0)
+        x = "char"
+        for layer in range(self._num_layers):
+            inputs = self._inputs(ops, layer, x)
+            if layer > 0:
+                inputs = {gate: ops.add("Reshape", y, shape) for gate, y in inputs.items()}
+            x = ops.add("Reshape", self._scan(ops, layer, inputs), "rows")
+        logits = ops.add("Gemm", x, "output.weight", "output.bias")
+        ops.add("Reshape", logits, shape, out="logits")
+        model = self._model(ops, ["time", "batch"])
+        del model.graph.initializer[: len(self._initializers)]
+        return model
+
+    def _inputs(self, ops: "_Ops", layer: int, x: str) -> dict[str, str]:
+        """W_ih x + b for every gate; in layer 0 a row of a table, for x is one character."""
+        if layer == 0:
+            return {
+                gate: ops.add("Gather", f"layer_0.{gate}.table", x, axis=0)
+                for gate in GATES[self._cell]
+            }
+        return {
+            gate: ops.add("Gemm", x, f"layer_{layer}.{gate}.weight_ih", f"layer_{layer}.{gate}.bias")
+            for gate in GATES[self._cell]
+        }
+
+    def _advance(
+        self,
+        ops: "_Ops",
+        layer: int,
+        inputs: Mapping[str, str],
+        state: Sequence[str],
+        next_state: Sequence[str],
+    ) -> str:
+        """One layer's equations, from its inputs and state to its next state; returns h'."""
+        h = state[0]
+
+        def product(gate: str, addend: str) -> str:
+            return ops.add("Gemm", h, f"layer_{layer}.{gate}.weight_hh", addend)
+
+        def gate(name: str, activation: str = "Sigmoid") -> str:
+            return ops.add(activation, product(name, inputs[name]))
+
+        if self._cell == "elman":
+            return ops.add("Tanh", product("hidden", inputs["hidden"]), out=next_state[0])
+        if self._cell == "gru":
+            memory = product("candidate", f"layer_{layer}.candidate.bias_hh")
+            reset = ops.add("Mul", gate("reset"), memory)
+            n = ops.add("Tanh", ops.add("Add", inputs["candidate"], reset))
+            # h' = (1 - z) n + z h, with one product less: n + z (h - n)
+            kept = ops.add("Mul", gate("update"), ops.add("Sub", h, n))
+            return ops.add("Add", n, kept, out=next_state[0])
+        kept = ops.add("Mul", gate("forget"), state[1])
+        added = ops.add("Mul", gate("input"), gate("cell", "Tanh"))
+        c = ops.add("Add", kept, added, out=next_state[1])
+        return ops.add("Mul", gate("output"), ops.add("Tanh", c), out=next_state[0])
+
+    def _scan(self, ops: "_Ops", layer: int, inputs: Mapping[str, str]) -> str:
+        """One layer over all positions; returns its h at each of them, [T, B, H]."""
+        body = _Ops(f"layer_{layer}.scan")
+        kinds = STATES[self._cell]
+        state = [f"layer_{layer}.scan.{kind}" for kind in kinds]
+        next_state = [f"layer_{layer}.scan.next_{kind}" for kind in kinds]
+        xs = {gate: f"layer_{layer}.scan.{gate}" for gate in inputs}
+        self._advance(body, layer, xs, state, next_state)
+        output = body.add("Identity", next_state[0])
+        row = ["batch", self._hidden_size]
+        graph = helper.make_graph(
+            body.nodes,
+            f"layer_{layer}",
+            [_value(name, row) for name in [*state, *xs.values()]],
+            [_value(name, row) for name in [*next_state, output]],
+        )
+        every_h = f"layer_{layer}.every_h"
+        ops.nodes.append(
+            helper.make_node(
+                "Scan",
+                [*self._state_names(layer), *inputs.values()],
+                [*self._state_names(layer, "next_"), every_h],
+                body=graph,
+                num_scan_inputs=len(inputs),
+            )
+        )
+        return every_h
+
+    def _state_names(self, layer: int, prefix: str = "") -> list[str]:
+        num_kinds = len(STATES[self._cell])
+        return [f"{prefix}state_{layer * num_kinds + kind}" for kind in range(num_kinds)]
+
+    def _model(self, ops: "_Ops", positions: list[str | int]) -> onnx.ModelProto:
+        row: list[str | int] = ["batch", self._hidden_size]
+        layers = range(self._num_layers)
+        return make_model(
+            helper.make_graph(
+                ops.nodes,
+                ops.name,
+                [
+                    _value("char", positions, TensorProto.INT64),
+                    *(_value(name, row) for i in layers for name in self._state_names(i)),
+                ],
+                [
+                    _value("logits", [*positions, self._vocabulary_size]),
+                    *(_value(name, row) for i in layers for name in self._state_names(i, "next_")),
+                ],
+                [
+                    numpy_helper.from_array(array, name)
+                    for name, array in {**self._initializers, **ops.constants}.items()
+                ],
+            )
+        )
+
+
+class _Ops:
+    """Nodes in order, each with a name of its own for what it computes."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: dict[str, NDArray[np.int64]] = {}
+
+    def add(self, kind: str, *inputs: str, out: str = "", **attributes: Any) -> str:
+        """Append one operator with one output; returns the output's name."""
+        out = out or f"{self.name}.{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, inputs, [out], **attributes))
+        return out
+
+
+def _value(name: str, shape: Sequence[str | int], kind: int = TensorProto.FLOAT) -> Any:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _fold(cell: str, num_layers: int, weights: Weights) -> dict[str, NDArray[np.float32]]:
+    """Weights as the graphs hold them: per gate, transposed to [in, H], sums taken in float64."""
+    folded: dict[str, NDArray[np.float64]] = {}
+    wide = {name: array.astype(np.float64) for name, array in weights.items()}
+    for layer in range(num_layers):
+        parts = zip(
+            GATES[cell],
+            *(
+                np.split(wide[f"layers.{layer}.{name}"], len(GATES[cell]))
+                for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            ),
+            strict=True,
+        )
+        for gate, weight_ih, weight_hh, bias_ih, bias_hh in parts:
+            prefix = f"layer_{layer}.{gate}"
+            bias = bias_ih + bias_hh
+            if gate == "candidate":  # the reset gate scales W_hh h + b_hh, not b_ih
+                bias, folded[f"{prefix}.bias_hh"] = bias_ih, bias_hh
+            if layer == 0:  # one row per character: W_ih e(character) + b
+                embedding = wide.get("embedding.weight", np.eye(weight_ih.shape[1]))
+                folded[f"{prefix}.table"] = embedding @ weight_ih.T + bias
+            else:
+                folded[f"{prefix}.weight_ih"] = weight_ih.T
+                folded[f"{prefix}.bias"] = bias
+            folded[f"{prefix}.weight_hh"] = weight_hh.T
+    folded["output.weight"] = wide["output.weight"].T
+    folded["output.bias"] = wide["output.bias"]
+    return {
+        name: np.ascontiguousarray(array, dtype=np.float32) for name, array in folded.items()
+    }

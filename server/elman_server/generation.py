@@ -1,0 +1,121 @@
+"""Generation: what one turn asks of the engine, when it stops, and what comes out of it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman_server.requests import SamplingRequest
+
+
+class FinishReason(enum.Enum):
+    """Why a turn ended without an error."""
+
+    MAX_CHARS = "max_chars"
+    STOP_STRING = "stop_string"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    SERVER_DRAINING = "server_draining"
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """How much to tell of each character: its log-probability, and the `top_n` likeliest."""
+
+    log_probability: bool = False
+    top_n: int = 0
+
+    def __bool__(self) -> bool:
+        return self.log_probability or self.top_n > 0
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterDetail:
+    """How likely one character was, in nats, under the model's own distribution (no filter, temperature 1).
+
+    Attributes:
+        text: the character; of a byte-level model U+0000 to U+00FF for the byte.
+        log_probability: None at position 0, where nothing came before.
+        top: the likeliest first.
+    """
+
+    text: str
+    log_probability: float | None
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event: what the turn will do. `sampling` has every parameter set."""
+
+    sampling: SamplingRequest
+    max_chars: int
+    start_position: int
+    prompt_chars: int
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Text as it is drawn; `position` is the session's after it."""
+
+    text: str
+    position: int
+    details: tuple[CharacterDetail, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event: why the turn ended and where the session now is, committed."""
+
+    reason: FinishReason
+    prompt_chars: int
+    generated_chars: int
+    position: int
+    state_digest: str
+    etag: str = ""
+    stop_string: str = ""
+
+
+class StopMatcher:
+    """Watches drawn ids for stop strings, one id at a time (Knuth, Morris, Pratt 1977).
+
+    Attributes:
+        held: how many last ids are the beginning of a stop string, and must not be shown yet.
+    """
+
+    def __init__(self, stops: Sequence[Sequence[int]]) -> None:
+        self._stops = [tuple(stop) for stop in stops]
+        self._borders = [_borders(stop) for stop in self._stops]
+        self._matched = [0] * len(self._stops)
+        self.held = 0
+
+    def push(self, character: int) -> int | None:
+        """Take the next id; return the index of the longest stop string that it completes, if any."""
+        complete = None
+        for index, stop in enumerate(self._stops):
+            matched, borders = self._matched[index], self._borders[index]
+            while matched and (matched == len(stop) or stop[matched] != character):
+                matched = borders[matched - 1]
+            matched += stop[matched] == character
+            self._matched[index] = matched
+            if matched == len(stop) and (complete is None or matched > len(self._stops[complete])):
+                complete = index
+        self.held = max(self._matched)
+        return complete
+
+
+def _borders(stop: tuple[int, ...]) -> list[int]:
+    """Return for each prefix of `stop` the length of its longest proper prefix that also ends it."""
+    borders = [0] * len(stop)
+    length = 0
+    for index in range(1, len(stop)):
+        while length and stop[index] != stop[length]:
+            length = borders[length - 1]
+        length += stop[index] == stop[length]
+        borders[index] = length
+    return borders
