@@ -5,7 +5,7 @@ import os
 # onnxruntime's Linux wheels send telemetry unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from elman_export.artefact import Artefact, Metadata, read_artefact, write_artefact
+from elman_export.artefact import Artefact, read_artefact, write_artefact
 from elman_export.errors import (
     ArtefactError,
     CheckpointError,
@@ -14,6 +14,7 @@ from elman_export.errors import (
     ExportError,
     ModuleError,
 )
+from elman_export.metadata import Metadata
 
 __all__ = [
     "Artefact",

@@ -1,14 +1,15 @@
 """What a graph must look like to be an artefact's: names, types, shapes, and nothing foreign."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import onnx
 
 from elman_export.errors import ArtefactError
 from elman_export.metadata import Metadata
+from elman_export.step import STATES
 
 _DOMAINS = ("", "ai.onnx", "com.microsoft")
-_STATES_PER_LAYER = {"elman": 1, "gru": 1, "lstm": 2}
 
 _Shape = list[int | str]
 
@@ -21,12 +22,10 @@ def check_self_contained(model: onnx.ModelProto) -> None:
     """
     if model.functions:
         raise ArtefactError("the graph defines functions of its own: inline them and export again")
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         for tensor in _tensors(graph):
             if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
-                raise ArtefactError(
-                    f"weight {tensor.name!r} lies outside the file: export it with its weights"
-                )
+                raise ArtefactError(f"weight {tensor.name!r} lies outside the file: export it with its weights")
         for node in graph.node:
             if node.domain not in _DOMAINS:
                 raise ArtefactError(
@@ -40,9 +39,7 @@ def check_self_contained(model: onnx.ModelProto) -> None:
         raise ArtefactError(f"not a valid ONNX graph: {reason}") from error
 
 
-def check_contract(
-    model: onnx.ModelProto, metadata: Metadata, positions: Sequence[str]
-) -> tuple[tuple[int, ...], ...]:
+def check_contract(model: onnx.ModelProto, metadata: Metadata, positions: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """Compare inputs and outputs with docs/artefact.md.
 
     Args:
@@ -82,40 +79,27 @@ def check_contract(
 
 
 def _check_sizes(metadata: Metadata, rows: list[tuple[int, ...]]) -> None:
-    if metadata.cell in _STATES_PER_LAYER:
-        expected = [(metadata.hidden_size,)] * (
-            metadata.num_layers * _STATES_PER_LAYER[metadata.cell]
-        )
-        if rows != expected:
+    if metadata.cell in STATES:
+        num_states = metadata.num_layers * len(STATES[metadata.cell])
+        if rows != [(metadata.hidden_size,)] * num_states:
             raise ArtefactError(
                 f"the states do not fit {metadata.num_layers} {metadata.cell} layers of "
                 f"{metadata.hidden_size} units: export it again"
             )
-    sizes = [_size(row) for row in rows]
+    sizes = [math.prod(row) for row in rows]
     for name, initial in metadata.initial_states.items():
         if [row.size for row in initial] != sizes:
             raise ArtefactError(f"initial state {name!r} does not fit the states of the graph")
 
 
-def _size(row: tuple[int, ...]) -> int:
-    size = 1
-    for dimension in row:
-        size *= dimension
-    return size
-
-
 def _check_names(what: str, actual: list[str], expected: list[str]) -> None:
     if actual != expected:
-        raise ArtefactError(
-            f"the graph's {what} are {', '.join(actual)}, must be {', '.join(expected)}"
-        )
+        raise ArtefactError(f"the graph's {what} are {', '.join(actual)}, must be {', '.join(expected)}")
 
 
 def _check_value(name: str, actual: tuple[int, _Shape], kind: int, shape: _Shape) -> None:
     if actual != (kind, shape):
-        raise ArtefactError(
-            f"{name} is {_describe(*actual)}, must be {_describe(kind, shape)}: export it again"
-        )
+        raise ArtefactError(f"{name} is {_describe(*actual)}, must be {_describe(kind, shape)}: export it again")
 
 
 def _describe(kind: int, shape: _Shape) -> str:
@@ -136,12 +120,13 @@ def _values(values: Sequence[onnx.ValueInfoProto]) -> dict[str, tuple[int, _Shap
     }
 
 
-def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """The graph and, at any depth, those inside its nodes."""
     yield graph
     for node in graph.node:
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
-                yield from _graphs(inner)
+                yield from graphs(inner)
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from elman_export.errors import ExportError
+from elman_export.errors import CorpusError
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -28,7 +28,7 @@ class Streams:
     """Cuts a text into `recipe.streams` contiguous streams and hands out sequences of them.
 
     Raises:
-        ExportError: The text is too short for the streams.
+        CorpusError: The text is too short for the streams.
     """
 
     def __init__(self, ids: Tensor, recipe: Recipe) -> None:
@@ -38,7 +38,7 @@ class Streams:
         self.stream_length = (len(ids) - spare - 1) // recipe.streams
         if self.stream_length < recipe.length:
             needed = (recipe.length + 1) * (recipe.streams + 1) * 10 // 9
-            raise ExportError(
+            raise CorpusError(
                 f"The text is too short: {recipe.streams} streams of {recipe.length} characters "
                 f"need about {needed:,}. Take a longer text, or fewer streams in a recipe."
             )

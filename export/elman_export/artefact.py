@@ -41,9 +41,7 @@ class Artefact:
     state_shapes: tuple[tuple[int, ...], ...]
 
     @classmethod
-    def build(
-        cls, step: onnx.ModelProto, metadata: Metadata, prefill: onnx.ModelProto | None = None
-    ) -> "Artefact":
+    def build(cls, step: onnx.ModelProto, metadata: Metadata, prefill: onnx.ModelProto | None = None) -> "Artefact":
         """Join graphs and metadata; the result has passed every check of `from_bytes`.
 
         Args:
@@ -74,9 +72,7 @@ class Artefact:
         """
         body, tail = data[:-_TAIL_SIZE], data[-_TAIL_SIZE:]
         if not tail.startswith(_TAIL_START):
-            raise ArtefactError(
-                "not an artefact, or one cut short: no elman.digest at its end; export it again"
-            )
+            raise ArtefactError("not an artefact, or one cut short: no elman.digest at its end; export it again")
         if tail != _tail(body):
             raise ArtefactError("changed after it was written: the digest differs; export it again")
         step = _parse(data)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from elman_export.errors import ExportError
+from elman_export.errors import CorpusError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VALIDATION_PERCENT = 10  # the last part of the text; nanoGPT's split
+MIN_CHARACTERS = 20  # below that the last part holds nothing to predict
 
 
 @dataclass(frozen=True)
@@ -46,22 +47,23 @@ def read_corpus(path: Path, *, as_bytes: bool = False) -> Corpus:
         as_bytes: Take bytes for symbols instead of characters.
 
     Raises:
-        ExportError: The file cannot be read, is empty, or is not UTF-8.
+        CorpusError: The file cannot be read, is empty or very short, or is not UTF-8.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ExportError(f"Cannot read the text {path}: {error.strerror}.") from error
+        raise CorpusError(f"Cannot read the text {path}: {error.strerror}.") from error
     if not content:
-        raise ExportError(f"The text {path} is empty: there is nothing to learn.")
+        raise CorpusError(f"The text {path} is empty: there is nothing to learn.")
     digest = hashlib.sha256(content).hexdigest()
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
-        raise ExportError(
-            f"The text {path} is not UTF-8 (byte {error.start}): convert it first, "
-            "for example with iconv."
+        raise CorpusError(
+            f"The text {path} is not UTF-8 (byte {error.start}): convert it first, for example with iconv."
         ) from error
+    if len(text) < MIN_CHARACTERS:
+        raise CorpusError(f"The text {path} has {len(text)} characters; training needs at least {MIN_CHARACTERS}.")
     if as_bytes:
         return Corpus(None, torch.from_numpy(np.frombuffer(content, np.uint8).astype("i8")), digest)
     points, ids = np.unique(np.frombuffer(text.encode("utf-32-le"), "<u4"), return_inverse=True)

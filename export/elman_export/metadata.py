@@ -4,7 +4,6 @@ import base64
 import binascii
 import importlib.metadata
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -136,9 +135,7 @@ class Metadata:
 def _check_keys(entries: Mapping[str, str]) -> None:
     version = entries.get("elman.format")
     if version != FORMAT:
-        raise ArtefactError(
-            f"elman.format is {version!r}, this exporter reads {FORMAT!r}: use the matching release"
-        )
+        raise ArtefactError(f"elman.format is {version!r}, this exporter reads {FORMAT!r}: use the matching release")
     if missing := sorted(_REQUIRED - entries.keys()):
         raise ArtefactError(f"{', '.join(missing)} is missing from the metadata: export it again")
     known = {*_REQUIRED, "elman.prefill", "elman.digest"}
@@ -184,14 +181,12 @@ def _initial_states(entries: Mapping[str, str]) -> dict[str, InitialState]:
     states = {}
     for name, rows in _load(entries, "elman.initial_states", dict).items():
         try:
-            states[name] = tuple(
-                np.frombuffer(base64.b64decode(row, validate=True), "<f4") for row in rows
-            )
+            states[name] = tuple(np.frombuffer(base64.b64decode(row, validate=True), "<f4") for row in rows)
         except (TypeError, ValueError, binascii.Error) as error:
             raise ArtefactError(
                 f"initial state {name!r} is not a list of base64 float32 rows: export it again"
             ) from error
-        if not all(math.isfinite(row.sum(dtype=np.float64)) for row in states[name]):
+        if not all(np.isfinite(row).all() for row in states[name]):
             raise ArtefactError(f"initial state {name!r} is not finite")
     return states
 

@@ -209,9 +209,9 @@ class CharModel(nn.Module):
         x = self.embed(char)  # [B, E], or the ids themselves: one-hot
         after: list[Tensor] = []
         for layer, own in self._layers_with(state):
-            own = layer.advance(layer.input_gates(x), layer.weight_hh, *own)
-            after += own
-            x = own[0]  # [B, H]: a layer's h is the next layer's x
+            moved = layer.advance(layer.input_gates(x), layer.weight_hh, *own)
+            after += moved
+            x = moved[0]  # [B, H]: a layer's h is the next layer's x
         return self.output(x), *after
 
     forward = step
@@ -231,11 +231,11 @@ class CharModel(nn.Module):
         after: list[Tensor] = []
         for layer, own in self._layers_with(state):
             weight_hh = noise.recurrent(layer.weight_hh)
-            outputs: list[Tensor] = []
+            moved, outputs = own, list[Tensor]()
             for gates in layer.input_gates(x):  # T times [B, G*H]
-                own = layer.advance(gates, weight_hh, *own)
-                outputs.append(own[0])
-            after += own
+                moved = layer.advance(gates, weight_hh, *moved)
+                outputs.append(moved[0])
+            after += moved
             x = noise.hidden(torch.stack(outputs))  # [T, B, H]
         return self.output(x), *after
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from elman_export.errors import ExportError
 from elman_export.model import Cell, ModelConfig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LIMITS: dict[str, tuple[float, float]] = {
     "num_layers": (1, 16),
@@ -100,12 +103,10 @@ class Recipe:
 
     def model_config(self, vocabulary: tuple[str, ...] | None) -> ModelConfig:
         """The network that this recipe trains over a vocabulary."""
-        return ModelConfig(
-            self.cell, vocabulary, self.num_layers, self.hidden_size, self.embedding_size
-        )
+        return ModelConfig(self.cell, vocabulary, self.num_layers, self.hidden_size, self.embedding_size)
 
 
-def load_recipe(name_or_file: str, **overrides: Any) -> Recipe:
+def load_recipe(name_or_file: str, overrides: Mapping[str, Any]) -> Recipe:
     """Read a recipe of this package by name (``shakespeare``), or a TOML file, and override it.
 
     Raises:
@@ -124,7 +125,7 @@ def load_recipe(name_or_file: str, **overrides: Any) -> Recipe:
     unknown = sorted(settings.keys() - asdict(Recipe()).keys())
     if unknown:
         raise ExportError(f"The recipe {name_or_file} has unknown keys: {', '.join(unknown)}.")
-    return replace(Recipe(**settings), **overrides)
+    return Recipe(**{**settings, **overrides})
 
 
 def bundled_recipes() -> str:

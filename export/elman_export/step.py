@@ -32,9 +32,7 @@ OPSET, IR_VERSION = 20, 10
 
 def make_model(graph: onnx.GraphProto) -> onnx.ModelProto:
     """Wrap a graph into a model of this project's operator set and IR version."""
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION
-    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
 class StepGraphs:
@@ -90,10 +88,7 @@ class StepGraphs:
     def _inputs(self, ops: "_Ops", layer: int, x: str) -> dict[str, str]:
         """W_ih x + b for every gate; in layer 0 a row of a table, for x is one character."""
         if layer == 0:
-            return {
-                gate: ops.add("Gather", f"layer_0.{gate}.table", x, axis=0)
-                for gate in GATES[self._cell]
-            }
+            return {gate: ops.add("Gather", f"layer_0.{gate}.table", x, axis=0) for gate in GATES[self._cell]}
         return {
             gate: ops.add("Gemm", x, f"layer_{layer}.{gate}.weight_ih", f"layer_{layer}.{gate}.bias")
             for gate in GATES[self._cell]
@@ -143,8 +138,8 @@ class StepGraphs:
         graph = helper.make_graph(
             body.nodes,
             f"layer_{layer}",
-            [_value(name, row) for name in [*state, *xs.values()]],
-            [_value(name, row) for name in [*next_state, output]],
+            [value_info(name, row) for name in [*state, *xs.values()]],
+            [value_info(name, row) for name in [*next_state, output]],
         )
         every_h = f"layer_{layer}.every_h"
         ops.nodes.append(
@@ -170,17 +165,14 @@ class StepGraphs:
                 ops.nodes,
                 ops.name,
                 [
-                    _value("char", positions, TensorProto.INT64),
-                    *(_value(name, row) for i in layers for name in self._state_names(i)),
+                    value_info("char", positions, TensorProto.INT64),
+                    *(value_info(name, row) for i in layers for name in self._state_names(i)),
                 ],
                 [
-                    _value("logits", [*positions, self._vocabulary_size]),
-                    *(_value(name, row) for i in layers for name in self._state_names(i, "next_")),
+                    value_info("logits", [*positions, self._vocabulary_size]),
+                    *(value_info(name, row) for i in layers for name in self._state_names(i, "next_")),
                 ],
-                [
-                    numpy_helper.from_array(array, name)
-                    for name, array in {**self._initializers, **ops.constants}.items()
-                ],
+                _tensors(self._initializers) + _tensors(ops.constants),
             )
         )
 
@@ -200,8 +192,13 @@ class _Ops:
         return out
 
 
-def _value(name: str, shape: Sequence[str | int], kind: int = TensorProto.FLOAT) -> Any:
+def value_info(name: str, shape: Sequence[str | int], kind: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:
+    """One input or output; a free dimension is a name."""
     return helper.make_tensor_value_info(name, kind, shape)
+
+
+def _tensors(arrays: Mapping[str, NDArray[Any]]) -> list[onnx.TensorProto]:
+    return [numpy_helper.from_array(array, name) for name, array in arrays.items()]
 
 
 def _fold(cell: str, num_layers: int, weights: Weights) -> dict[str, NDArray[np.float32]]:
@@ -231,6 +228,4 @@ def _fold(cell: str, num_layers: int, weights: Weights) -> dict[str, NDArray[np.
             folded[f"{prefix}.weight_hh"] = weight_hh.T
     folded["output.weight"] = wide["output.weight"].T
     folded["output.bias"] = wide["output.bias"]
-    return {
-        name: np.ascontiguousarray(array, dtype=np.float32) for name, array in folded.items()
-    }
+    return {name: np.ascontiguousarray(array, dtype=np.float32) for name, array in folded.items()}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from elman_server.sampling import Sampling
+from elman_server.state import Memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,6 +82,63 @@ class Finished:
     state_digest: str
     etag: str = ""
     stop_string: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one turn asks of the engine, in ids.
+
+    Attributes:
+        memory: where it starts.
+        position: of that memory: the length of the transcript.
+        prompt: read first. With `max_chars` 0 nothing is drawn: the job only reads.
+        sampling: how characters are drawn; not looked at by a job that only reads.
+        recent: the end of the transcript before the prompt, as far as the repetition window reaches.
+        stops: stop strings.
+        window: how many characters may be drawn ahead of the reader.
+    """
+
+    memory: Memory
+    position: int
+    prompt: list[int]
+    max_chars: int = 0
+    sampling: Sampling = Sampling(seed=0)
+    recent: list[int] = field(default_factory=list)
+    stops: list[list[int]] = field(default_factory=list)
+    include_stop: bool = False
+    detail: Detail = Detail()
+    window: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class IdDetail:
+    """How likely one character was: its log-probability in nats and (id, log-probability) of the likeliest."""
+
+    log_probability: float | None
+    top: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What the engine says of a job, in order.
+
+    Attributes:
+        stream: which job.
+        ids: drawn characters.
+        details: of those ids; of a job that only reads, of the characters read.
+        memory: after the last of `ids`, where it is told: now and then, and at the end.
+        finished: why the job is over, on its last output; a job that only reads ends with MAX_CHARS.
+        stop: the index of the stop string that ended it.
+        not_finite: the row left the real numbers; the job is over.
+    """
+
+    stream: int
+    ids: list[int] = field(default_factory=list)
+    details: list[IdDetail] = field(default_factory=list)
+    memory: Memory | None = None
+    finished: FinishReason | None = None
+    stop: int = -1
+    not_finite: bool = False
 
 
 class StopMatcher:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from elman_server.errors import ModelNotFoundError
+from elman_server.requests import Limits
+from elman_server.state import Memory
+from elman_server.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from elman_server.requests import Limits
-    from elman_server.state import Memory
-    from elman_server.vocabulary import Vocabulary
+    from elman_server.artefact import Artefact
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +50,29 @@ class ModelInfo:
     fingerprint: str
     initial: Memory
     evaluations: tuple[Evaluation, ...]
-    limits: Limits
+    limits: Limits = Limits()
 
     @property
     def resource(self) -> str:
         """The name that a session is pinned to."""
         return f"models/{self.name}/versions/{self.version}"
+
+
+def describe(artefact: Artefact, initial: Memory, fingerprint: str) -> ModelInfo:
+    """Return what the catalogue says of a loaded artefact."""
+    return ModelInfo(
+        name=artefact.name,
+        version=artefact.version,
+        cell=artefact.cell,
+        num_layers=artefact.num_layers,
+        hidden_size=artefact.hidden_size,
+        num_parameters=artefact.num_parameters,
+        vocabulary=artefact.vocabulary,
+        digest=artefact.digest,
+        fingerprint=fingerprint,
+        initial=initial,
+        evaluations=tuple(Evaluation(**record) for record in artefact.evaluation),
+    )
 
 
 class Models:

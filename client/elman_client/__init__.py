@@ -1,0 +1,137 @@
+"""Client of elman servers: sessions of recurrent memory, and text that streams from them.
+
+::
+
+    from elman_client import Client
+
+    with Client("localhost:50051") as client:
+        session = client.create_session(model="shakespeare")
+        for text in session.generate("ROMEO:", temperature=0.8, max_chars=200):
+            print(text, end="", flush=True)
+
+``AsyncClient`` reads the same, with ``async`` and ``await``. Every error is an ``ElmanError``.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from elman_client._aio import AsyncClient, AsyncGeneration, AsyncSession
+    from elman_client._errors import (
+        AlreadyExistsError,
+        CallCancelledError,
+        CharacterNotInVocabularyError,
+        DataLossError,
+        DeadlineExceededError,
+        ElmanError,
+        ErrorDetails,
+        EtagMismatchError,
+        FailedPreconditionError,
+        FieldViolation,
+        InternalError,
+        InvalidArgumentError,
+        ModelNotFoundError,
+        NotFoundError,
+        OutOfRangeError,
+        ResourceExhaustedError,
+        SessionBusyError,
+        SessionEvictedError,
+        SessionExpiredError,
+        SessionNotFoundError,
+        UnavailableError,
+        UnimplementedError,
+    )
+    from elman_client._sync import Client, Generation, Session
+    from elman_client._types import (
+        Appended,
+        Cell,
+        CharacterDetail,
+        CharacterProbability,
+        Chunk,
+        Encoding,
+        Evaluation,
+        Event,
+        Finished,
+        FinishReason,
+        GenerateOptions,
+        Limits,
+        Model,
+        OnAbort,
+        ReplaceWith,
+        Sampling,
+        Score,
+        SessionInfo,
+        SessionState,
+        Started,
+        Transcript,
+        TranscriptTurn,
+        UnknownCharacter,
+        UnknownPolicy,
+        Usage,
+    )
+
+__all__ = [
+    "AlreadyExistsError",
+    "Appended",
+    "AsyncClient",
+    "AsyncGeneration",
+    "AsyncSession",
+    "CallCancelledError",
+    "Cell",
+    "CharacterDetail",
+    "CharacterNotInVocabularyError",
+    "CharacterProbability",
+    "Chunk",
+    "Client",
+    "DataLossError",
+    "DeadlineExceededError",
+    "ElmanError",
+    "Encoding",
+    "ErrorDetails",
+    "EtagMismatchError",
+    "Evaluation",
+    "Event",
+    "FailedPreconditionError",
+    "FieldViolation",
+    "FinishReason",
+    "Finished",
+    "GenerateOptions",
+    "Generation",
+    "InternalError",
+    "InvalidArgumentError",
+    "Limits",
+    "Model",
+    "ModelNotFoundError",
+    "NotFoundError",
+    "OnAbort",
+    "OutOfRangeError",
+    "ReplaceWith",
+    "ResourceExhaustedError",
+    "Sampling",
+    "Score",
+    "Session",
+    "SessionBusyError",
+    "SessionEvictedError",
+    "SessionExpiredError",
+    "SessionInfo",
+    "SessionNotFoundError",
+    "SessionState",
+    "Started",
+    "Transcript",
+    "TranscriptTurn",
+    "UnavailableError",
+    "UnimplementedError",
+    "UnknownCharacter",
+    "UnknownPolicy",
+    "Usage",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first asked for: gRPC costs a tenth of a second."""
+    if name in __all__:
+        for home in ("_types", "_errors", "_sync", "_aio"):  # the light ones first
+            module = import_module(f"elman_client.{home}")
+            if name in vars(module):
+                return vars(module)[name]
+    raise AttributeError(f"module 'elman_client' has no attribute {name!r}")

@@ -1,0 +1,83 @@
+"""Operations over an asyncio channel."""
+
+# ruff: noqa: ASYNC109 - timeout is gRPC's deadline, which the server sees too
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any, Generic
+
+from grpc import aio
+
+from elman_client._errors import CallCancelledError
+from elman_client._shared.connection import CHANNEL_OPTIONS, Call, Connection
+from elman_client._shared.operation import Operation, Value
+from elman_client._shared.statuses import translated
+
+
+class AsyncTransport:
+    """Sends operations to one server."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def run(self, operation: Operation[Value], timeout: float | None) -> Value:
+        """Send one request and return its answer."""
+        call = self._connection.call(operation, timeout)
+        method: Any = self._channel.unary_unary(operation.path)
+        with _awaiting(call):
+            reply = await method(operation.request, timeout=call.timeout, metadata=call.metadata)
+        return operation.parse(reply)
+
+    def open(self, operation: Operation[Value], timeout: float | None) -> "AsyncStream[Value]":
+        """Send one request and return the stream of its answers."""
+        call = self._connection.call(operation, timeout)
+        method: Any = self._channel.unary_stream(operation.path)
+        answers = method(operation.request, timeout=call.timeout, metadata=call.metadata)
+        return AsyncStream(operation, call, answers)
+
+    async def aclose(self) -> None:
+        """Close the channel; running calls are cancelled."""
+        self._connection.is_closed = True
+        await self._channel.close()
+
+    @cached_property
+    def _channel(self) -> aio.Channel:
+        # Made at the first call: a channel belongs to the event loop that runs then.
+        target, credentials = self._connection.target, self._connection.credentials
+        if credentials is None:
+            return aio.insecure_channel(target, CHANNEL_OPTIONS)
+        return aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
+
+
+class AsyncStream(Generic[Value]):
+    """The answers of one call."""
+
+    def __init__(self, operation: Operation[Value], call: Call, answers: Any) -> None:
+        self._operation = operation
+        self._call = call
+        self._answers = answers
+
+    async def read(self) -> Value | None:
+        """Return the next answer, ``None`` at the end."""
+        with _awaiting(self._call):
+            encoded = await self._answers.read()
+        return None if encoded is aio.EOF else self._operation.parse(encoded)
+
+    def cancel(self) -> None:
+        """Stop the call. It does not wait for the server."""
+        self._answers.cancel()
+
+
+@contextmanager
+def _awaiting(call: Call) -> Iterator[None]:
+    """Raise our own errors; tell a cancelled call from a cancelled task, which gRPC does not."""
+    try:
+        with translated(call):
+            yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise CallCancelledError("The call was cancelled.", request_id=call.request_id) from error

@@ -1,0 +1,238 @@
+"""What can go wrong, as one tree.
+
+::
+
+    ElmanError                              anything the server or the way to it says
+    ├── InvalidArgumentError                a field is wrong: see field_violations
+    │   └── CharacterNotInVocabularyError   the model has no such character
+    ├── NotFoundError
+    │   ├── SessionNotFoundError            there never was such a session, or it was deleted
+    │   ├── SessionExpiredError             it was idle for too long, or too old
+    │   ├── SessionEvictedError             the server needed its room
+    │   └── ModelNotFoundError              the server does not serve that model
+    ├── AlreadyExistsError                  the chosen session id is taken
+    ├── FailedPreconditionError
+    │   └── SessionBusyError                a turn is running: see retry_after
+    ├── EtagMismatchError                   the session has moved on: see current_etag
+    ├── OutOfRangeError                     past the transcript's end: see valid_range
+    ├── ResourceExhaustedError              a quota is spent: see retry_after
+    ├── UnavailableError                    overloaded, draining or unreachable: see retry_after
+    ├── DeadlineExceededError               the call's timeout passed
+    ├── CallCancelledError                  the call was cancelled under way
+    ├── DataLossError                       what the server had stored is damaged
+    ├── UnimplementedError                  the server does not have this method
+    └── InternalError                       the server's own fault: report the request_id
+
+A value of the wrong Python type is a plain :class:`TypeError` and is never sent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One field of a request and what is wrong with it."""
+
+    field: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorDetails:
+    """What a status carries besides its sentence; empty where the server sent nothing.
+
+    Attributes:
+        field_violations: The fields that are wrong.
+        metadata: The facts that come with the reason, such as the current etag.
+        retry_after: Seconds to wait before another try.
+        resource: The name of the thing that the error is about.
+        quotas: What is used up, one sentence each.
+    """
+
+    field_violations: tuple[FieldViolation, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict, hash=False)
+    retry_after: float | None = None
+    resource: str = ""
+    quotas: tuple[str, ...] = ()
+
+
+class ElmanError(Exception):
+    """Root of the tree.
+
+    Attributes:
+        code: Name of the gRPC status, such as ``NOT_FOUND``.
+        reason: The server's own name for the case, such as ``SESSION_EXPIRED``; empty where the
+            error did not come from an elman server.
+        message: What happened, one sentence.
+        request_id: What to look for in the server's log; empty if nothing was sent.
+        details: What else the server told.
+    """
+
+    code: str = "UNKNOWN"
+    next_step: ClassVar[str] = "Try again; if it stays, ask whoever runs the server."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        reason: str = "",
+        request_id: str = "",
+        details: ErrorDetails | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code or type(self).code
+        self.reason = reason
+        self.request_id = request_id
+        self.details = details or ErrorDetails()
+
+    @property
+    def field_violations(self) -> tuple[FieldViolation, ...]:
+        """The fields that are wrong."""
+        return self.details.field_violations
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds to wait before another try, if the server told."""
+        return self.details.retry_after
+
+    def __str__(self) -> str:
+        # The server's sentences end with what to do; others get ours.
+        return self.message if self.reason else f"{self.message} {self.next_step}"
+
+
+class InvalidArgumentError(ElmanError):
+    """A field is out of range, empty or malformed: ``field_violations`` says which and why."""
+
+    code = "INVALID_ARGUMENT"
+    next_step = "Correct the request; trying it again as it is will not help."
+
+
+class CharacterNotInVocabularyError(InvalidArgumentError):
+    """The text has a character that the model has not; ``field_violations`` says which and where.
+
+    Leave it out, or pass ``unknown_characters="skip"`` or ``ReplaceWith("?")``.
+    """
+
+
+class NotFoundError(ElmanError):
+    """The named thing is not there."""
+
+    code = "NOT_FOUND"
+    next_step = "Check the name."
+
+
+class SessionNotFoundError(NotFoundError):
+    """There never was such a session, or it was deleted. Create a new one."""
+
+
+class SessionExpiredError(NotFoundError):
+    """The session was idle for too long, or too old. Create a new one, with a longer ttl."""
+
+
+class SessionEvictedError(NotFoundError):
+    """The server needed the session's room. Create a new one."""
+
+
+class ModelNotFoundError(NotFoundError):
+    """The server does not serve that model: see ``list_models``."""
+
+
+class AlreadyExistsError(ElmanError):
+    """The chosen session id is taken. Choose another one, or attach to it."""
+
+    code = "ALREADY_EXISTS"
+    next_step = "Choose another name."
+
+
+class FailedPreconditionError(ElmanError):
+    """The thing is not in a state in which this can be done."""
+
+    code = "FAILED_PRECONDITION"
+    next_step = "Look at its state first."
+
+
+class SessionBusyError(FailedPreconditionError):
+    """A turn is running on the session. Wait for it (``retry_after``) or ``cancel`` it."""
+
+
+class EtagMismatchError(ElmanError):
+    """The session has moved on since you looked. Look again and decide again."""
+
+    code = "ABORTED"
+
+    @property
+    def current_etag(self) -> str:
+        """The etag that the session now has."""
+        return self.details.metadata.get("etag", "")
+
+
+class OutOfRangeError(ElmanError):
+    """A position lies past the end of the transcript: ``valid_range`` says what there is."""
+
+    code = "OUT_OF_RANGE"
+    next_step = "Ask for less."
+
+    @property
+    def valid_range(self) -> tuple[int, int] | None:
+        """First position and one past the last, if the server told."""
+        start, end = (self.details.metadata.get(key, "") for key in ("start", "end"))
+        return (int(start), int(end)) if start.isdecimal() and end.isdecimal() else None
+
+
+class ResourceExhaustedError(ElmanError):
+    """A quota is spent. Give something back, or try again after ``retry_after`` seconds."""
+
+    code = "RESOURCE_EXHAUSTED"
+    next_step = "Ask for less, or try again later."
+
+
+class UnavailableError(ElmanError):
+    """The server is overloaded, draining, restarting or cannot be reached.
+
+    Try again after ``retry_after`` seconds.
+    """
+
+    code = "UNAVAILABLE"
+    next_step = "Is elman-server running there? Try again in a moment."
+
+
+class DeadlineExceededError(ElmanError):
+    """The call's timeout passed. Try again with a longer one."""
+
+    code = "DEADLINE_EXCEEDED"
+    next_step = "Try again with a longer timeout."
+
+
+class CallCancelledError(ElmanError):
+    """The call was cancelled under way, by the server or by closing the client.
+
+    Cancelling your own task raises :class:`asyncio.CancelledError`, as always.
+    """
+
+    code = "CANCELLED"
+    next_step = "Was the client closed while the call was running?"
+
+
+class DataLossError(ElmanError):
+    """What the server had stored is damaged. Create a new session."""
+
+    code = "DATA_LOSS"
+    next_step = "Create a new session."
+
+
+class UnimplementedError(ElmanError):
+    """The server does not have this method. Is it an elman server, and as new as this client?"""
+
+    code = "UNIMPLEMENTED"
+    next_step = "Is it an elman server, and as new as this client?"
+
+
+class InternalError(ElmanError):
+    """The server's own fault. Its log has the cause under ``request_id``."""
+
+    code = "INTERNAL"
+    next_step = "The server's log has the cause under the request id."

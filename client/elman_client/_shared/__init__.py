@@ -1,0 +1,1 @@
+"""Everything of the two clients that has no ``await`` in it."""

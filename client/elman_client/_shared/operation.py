@@ -1,0 +1,43 @@
+"""One call: what it sends, where to, and how its answer is read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from google.protobuf.message import Message
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[Value]):
+    """One call.
+
+    Attributes:
+        path: The method's full path.
+        request: The request, encoded.
+        parse: An encoded answer into the client's own value.
+        session: The session it is about, for the header by which a balancer keeps it in one place.
+    """
+
+    path: str
+    request: bytes
+    parse: Callable[[bytes], Value]
+    session: str = ""
+
+
+def operation(
+    path: str,
+    request: Message,
+    reply: type[Message],
+    convert: Callable[[Any], Value],
+    *,
+    session: str = "",
+) -> Operation[Value]:
+    """Return the call of ``path`` that answers with ``convert(reply)``."""
+    return Operation(
+        path=f"/{path}",
+        request=request.SerializeToString(),
+        parse=lambda encoded: convert(reply.FromString(encoded)),
+        session=session,
+    )

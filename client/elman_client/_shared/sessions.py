@@ -1,0 +1,111 @@
+"""Calls about sessions."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+
+from elman.v1 import session_pb2 as pb
+from elman_client import _types as types
+from elman_client._shared import values
+from elman_client._shared.fields import expiration, fill
+from elman_client._shared.names import model_name, session_name
+from elman_client._shared.operation import Operation, operation
+
+
+def create(
+    *,
+    model: str,
+    session_id: str | None,
+    seed: int | None,
+    ttl: timedelta | None,
+    expire_time: datetime | None,
+    labels: Mapping[str, str] | None,
+) -> Operation[types.SessionInfo]:
+    """Make a session."""
+    request = pb.CreateSessionRequest()
+    fill(
+        request,
+        model=model_name(model),
+        session_id=session_id,
+        seed=seed,
+        labels=labels,
+        **expiration(ttl, expire_time),
+    )
+    return operation(
+        "elman.v1.SessionService/CreateSession",
+        request,
+        pb.CreateSessionResponse,
+        lambda reply: values.session_info(reply.session),
+        session=session_name(session_id) if session_id else "",
+    )
+
+
+def get(name: str) -> Operation[types.SessionInfo]:
+    """Return one session."""
+    request = pb.GetSessionRequest()
+    fill(request, name=name)
+    return operation(
+        "elman.v1.SessionService/GetSession",
+        request,
+        pb.GetSessionResponse,
+        lambda reply: values.session_info(reply.session),
+        session=name,
+    )
+
+
+def page(filter_: str, page_size: int, page_token: str) -> Operation[tuple[tuple[types.SessionInfo, ...], str]]:
+    """Return one page of sessions and the next page's token, empty at the end."""
+    request = pb.ListSessionsRequest()
+    fill(request, filter=filter_, page_size=page_size, page_token=page_token)
+    return operation(
+        "elman.v1.SessionService/ListSessions",
+        request,
+        pb.ListSessionsResponse,
+        lambda reply: (tuple(map(values.session_info, reply.sessions)), reply.next_page_token),
+    )
+
+
+def update(
+    name: str,
+    labels: Mapping[str, str] | None,
+    ttl: timedelta | None,
+    expire_time: datetime | None,
+    etag: str | None,
+) -> Operation[types.SessionInfo]:
+    """Change what is given."""
+    request = pb.UpdateSessionRequest()
+    changes = {"labels": labels, **expiration(ttl, expire_time)}
+    fill(request.session, name=name, etag=etag, **changes)
+    request.update_mask.paths.extend(f for f, value in changes.items() if value is not None)
+    return operation(
+        "elman.v1.SessionService/UpdateSession",
+        request,
+        pb.UpdateSessionResponse,
+        lambda reply: values.session_info(reply.session),
+        session=name,
+    )
+
+
+def delete(name: str, etag: str | None) -> Operation[None]:
+    """Forget a session."""
+    request = pb.DeleteSessionRequest()
+    fill(request, name=name, etag=etag)
+    return operation(
+        "elman.v1.SessionService/DeleteSession",
+        request,
+        pb.DeleteSessionResponse,
+        lambda _reply: None,
+        session=name,
+    )
+
+
+def transcript(name: str, start: int, end: int | None) -> Operation[types.Transcript]:
+    """Return what a session has read and written."""
+    request = pb.GetTranscriptRequest()
+    fill(request, name=name, start=start, end=end)
+    return operation(
+        "elman.v1.SessionService/GetTranscript",
+        request,
+        pb.GetTranscriptResponse,
+        values.transcript,
+        session=name,
+    )

@@ -1,0 +1,158 @@
+"""Protobuf messages into the client's own values: all conversions of answers, in one place."""
+
+from collections.abc import Iterable
+from datetime import UTC
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from elman.v1 import generation_pb2, model_pb2, session_pb2
+from elman_client import _types as types
+
+_Member = TypeVar("_Member", bound=StrEnum)
+
+
+def model(message: model_pb2.Model) -> types.Model:
+    """Convert a model."""
+    return types.Model(
+        name=message.name,
+        version=message.version,
+        cell=_member(types.Cell, model_pb2.Cell, "CELL_", message.cell),
+        num_layers=message.num_layers,
+        hidden_size=message.hidden_size,
+        vocabulary="".join(map(chr, message.vocabulary)),
+        byte_level=message.byte_level,
+        state_bytes=message.state_bytes,
+        digest=message.digest,
+        num_parameters=message.num_parameters,
+        evaluations=tuple(map(_evaluation, message.evaluations)),
+        limits=types.Limits(
+            max_prompt_chars=message.limits.max_prompt_chars,
+            max_chars=message.limits.max_chars,
+            max_stop_strings=message.limits.max_stop_strings,
+            max_stop_string_chars=message.limits.max_stop_string_chars,
+        ),
+        fingerprint=message.fingerprint,
+    )
+
+
+def encoding(message: model_pb2.EncodeTextResponse) -> types.Encoding:
+    """Convert a text's ids."""
+    unknown = (types.UnknownCharacter(u.character, u.index) for u in message.unknown_characters)
+    return types.Encoding(ids=tuple(message.ids), unknown_characters=tuple(unknown))
+
+
+def session_info(message: session_pb2.Session) -> types.SessionInfo:
+    """Convert a session."""
+    return types.SessionInfo(
+        name=message.name,
+        model=message.model,
+        model_digest=message.model_digest,
+        state=_member(types.SessionState, session_pb2.Session.State, "STATE_", message.state),
+        create_time=message.create_time.ToDatetime(UTC),
+        update_time=message.update_time.ToDatetime(UTC),
+        expire_time=message.expire_time.ToDatetime(UTC),
+        etag=message.etag,
+        position=message.position,
+        turn_count=message.turn_count,
+        state_digest=message.state_digest,
+        seed=message.seed,
+        labels=MappingProxyType(dict(message.labels)),
+    )
+
+
+def transcript(message: session_pb2.GetTranscriptResponse) -> types.Transcript:
+    """Convert a transcript."""
+    turns = (types.TranscriptTurn(t.start, t.prompt_end, t.end, t.seed) for t in message.turns)
+    return types.Transcript(message.text, message.start, message.end, tuple(turns))
+
+
+def event(message: generation_pb2.GenerateResponse) -> types.Event:
+    """Convert one event of a turn."""
+    match message.WhichOneof("event"):
+        case "started":
+            return _started(message.started)
+        case "finished":
+            return _finished(message.finished)
+        case _:  # an event that this client does not know yet is a chunk without text
+            chunk = message.chunk
+            return types.Chunk(chunk.text, chunk.position, _details(chunk.details))
+
+
+def appended(message: generation_pb2.AppendResponse) -> types.Appended:
+    """Convert the answer of Append."""
+    return types.Appended(session_info(message.session), _details(message.details))
+
+
+def score(message: generation_pb2.ScoreResponse) -> types.Score:
+    """Convert the answer of Score."""
+    return types.Score(_details(message.details), message.log_probability, message.num_scored)
+
+
+def _evaluation(message: model_pb2.Evaluation) -> types.Evaluation:
+    return types.Evaluation(
+        corpus_sha256=message.corpus_sha256,
+        protocol=message.protocol,
+        nats_per_character=message.nats_per_character,
+        standard_error=message.standard_error,
+        num_characters=message.num_characters,
+    )
+
+
+def _started(message: generation_pb2.Started) -> types.Started:
+    return types.Started(
+        sampling=_sampling(message.sampling),
+        max_chars=message.max_chars,
+        start_position=message.start_position,
+        prompt_chars=message.prompt_chars,
+        model_digest=message.model_digest,
+    )
+
+
+def _sampling(message: Any) -> types.Sampling:
+    optional = ("repetition_penalty", "repetition_window", "temperature", "top_k", "top_p", "min_p")
+    given = {f: getattr(message, f) if message.HasField(f) else None for f in optional}
+    return types.Sampling(
+        logit_bias=MappingProxyType({b.character: b.bias for b in message.logit_bias}),
+        allowed_characters=message.allowed_characters,
+        banned_characters=message.banned_characters,
+        seed=message.seed,
+        **given,
+    )
+
+
+def _finished(message: generation_pb2.Finished) -> types.Finished:
+    return types.Finished(
+        finish_reason=_member(
+            types.FinishReason,
+            generation_pb2.FinishReason,
+            "FINISH_REASON_",
+            message.finish_reason,
+        ),
+        usage=types.Usage(message.usage.prompt_chars, message.usage.generated_chars),
+        position=message.position,
+        etag=message.etag,
+        state_digest=message.state_digest,
+        stop_string=message.stop_string,
+    )
+
+
+def _details(
+    messages: Iterable[generation_pb2.CharacterDetail],
+) -> tuple[types.CharacterDetail, ...]:
+    return tuple(
+        types.CharacterDetail(
+            text=m.text,
+            log_probability=m.log_probability if m.HasField("log_probability") else None,
+            top=tuple(types.CharacterProbability(p.text, p.log_probability) for p in m.top),
+        )
+        for m in messages
+    )
+
+
+def _member(kind: type[_Member], wrapper: Any, prefix: str, number: int) -> _Member:
+    """Return the member of that name; UNSPECIFIED for a number from a newer server."""
+    try:
+        return kind(wrapper.Name(number).removeprefix(prefix))
+    except ValueError:
+        return kind("UNSPECIFIED")

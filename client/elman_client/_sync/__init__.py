@@ -1,0 +1,7 @@
+"""The client with blocking calls."""
+
+from elman_client._sync.client import Client
+from elman_client._sync.generation import Generation
+from elman_client._sync.session import Session
+
+__all__ = ["Client", "Generation", "Session"]

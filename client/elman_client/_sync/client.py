@@ -1,0 +1,176 @@
+"""The way to a server."""
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Self, Unpack
+
+import grpc
+
+from elman_client._errors import UnavailableError
+from elman_client._shared import models, sessions, turns
+from elman_client._shared.connection import Connection
+from elman_client._shared.names import model_name, session_name
+from elman_client._shared.turn import Turn
+from elman_client._sync.generation import Generation
+from elman_client._sync.session import Session
+from elman_client._sync.transport import Transport
+from elman_client._types import Encoding, GenerateOptions, Model, Score, UnknownPolicy
+
+
+class Client:
+    """A server's models and sessions, with blocking calls. Threads may share it.
+
+    Every method takes ``timeout`` in seconds (default: the client's) and raises
+    :class:`ElmanError`. Names are good with and without their ``models/`` or ``sessions/``.
+
+    Args:
+        target: Where the server listens, such as ``localhost:50051``.
+        tls: Encrypt, and check the server's certificate.
+        root_certificates: PEM file to check it against; default: gRPC's own.
+        credentials: gRPC channel credentials, for what ``tls`` cannot say.
+        metadata: Headers of every call; the names are in lower case.
+        timeout: Seconds for every call that brings none; default: no deadline.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        tls: bool = False,
+        root_certificates: str | Path | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        metadata: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> None:
+        self._transport = Transport(
+            Connection(
+                target,
+                tls=tls,
+                root_certificates=root_certificates,
+                credentials=credentials,
+                metadata=metadata,
+                timeout=timeout,
+            )
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; running calls are cancelled, sessions stay with the server."""
+        self._transport.close()
+
+    def is_serving(self, service: str = "", *, timeout: float | None = None) -> bool:
+        """Return whether the server (or one of its services) is there and ready."""
+        try:
+            return self._transport.run(models.is_serving(service), timeout)
+        except UnavailableError:
+            return False
+
+    def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
+        """Return every served model, in name order."""
+        return self._transport.run(models.list_all(), timeout)
+
+    def get_model(self, name: str, *, timeout: float | None = None) -> Model:
+        """Return one model."""
+        return self._transport.run(models.get(name), timeout)
+
+    def encode_text(self, model: str, text: str, *, timeout: float | None = None) -> Encoding:
+        """Return the ids of a text's characters, and those that the model has not."""
+        return self._transport.run(models.encode_text(model, text), timeout)
+
+    def create_session(
+        self,
+        model: str,
+        *,
+        session_id: str | None = None,
+        seed: int | None = None,
+        ttl: timedelta | None = None,
+        expire_time: datetime | None = None,
+        labels: Mapping[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Session:
+        """Make a session at position 0 of a model.
+
+        Args:
+            model: Its name, or ``{model}/versions/{version}``.
+            session_id: The last part of the name; default: a UUID.
+            seed: Used by turns that bring none; default: the server draws one.
+            ttl: Idle time after which it is forgotten.
+            expire_time: Or the moment at which it is.
+            labels: Your own, at most 16.
+            timeout: Seconds for this call.
+        """
+        operation = sessions.create(
+            model=model,
+            session_id=session_id,
+            seed=seed,
+            ttl=ttl,
+            expire_time=expire_time,
+            labels=labels,
+        )
+        info = self._transport.run(operation, timeout)
+        return Session(self._transport, info.name, info)
+
+    def session(self, name: str) -> Session:
+        """Return the session of that name without a call."""
+        return Session(self._transport, session_name(name))
+
+    def get_session(self, name: str, *, timeout: float | None = None) -> Session:
+        """Return the session of that name and look at it."""
+        session = self.session(name)
+        session.refresh(timeout=timeout)
+        return session
+
+    def list_sessions(
+        self,
+        filter: str = "",  # noqa: A002 - the contract's word
+        *,
+        page_size: int = 0,
+        timeout: float | None = None,
+    ) -> Iterator[Session]:
+        """Iterate over the sessions in name order, as pages come in.
+
+        Args:
+            filter: Terms joined by AND: ``model = "models/x"``, ``labels.key = "value"``.
+            page_size: Most sessions of one answer; 0: the server's default.
+            timeout: Seconds for each page.
+        """
+        token = ""
+        while True:
+            page, token = self._transport.run(sessions.page(filter, page_size, token), timeout)
+            for info in page:
+                yield Session(self._transport, info.name, info)
+            if not token:
+                return
+
+    def generate(self, prompt: str, *, model: str, **options: Unpack[GenerateOptions]) -> Generation:
+        """Draw text from a model's beginning and keep nothing; see :class:`GenerateOptions`."""
+        operation = turns.generate(prompt, options, model=model_name(model))
+        return Generation(
+            Turn(on_abandon=lambda: None),
+            lambda: self._transport.open(operation, options.get("timeout")),
+        )
+
+    def score(
+        self,
+        text: str,
+        *,
+        model: str,
+        top_n: int | None = None,
+        unknown_characters: UnknownPolicy | None = None,
+        timeout: float | None = None,
+    ) -> Score:
+        """Return how likely ``text`` is from a model's beginning."""
+        operation = turns.score(text, top_n, unknown_characters, model=model_name(model))
+        return self._transport.run(operation, timeout)

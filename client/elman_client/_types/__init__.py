@@ -1,0 +1,49 @@
+"""The values that the client hands out: frozen, typed, and never a protobuf message."""
+
+from elman_client._types.generation import (
+    Appended,
+    CharacterDetail,
+    CharacterProbability,
+    Chunk,
+    Event,
+    Finished,
+    FinishReason,
+    OnAbort,
+    ReplaceWith,
+    Sampling,
+    Score,
+    Started,
+    UnknownPolicy,
+    Usage,
+)
+from elman_client._types.model import Cell, Encoding, Evaluation, Limits, Model, UnknownCharacter
+from elman_client._types.options import GenerateOptions
+from elman_client._types.session import SessionInfo, SessionState, Transcript, TranscriptTurn
+
+__all__ = [
+    "Appended",
+    "Cell",
+    "CharacterDetail",
+    "CharacterProbability",
+    "Chunk",
+    "Encoding",
+    "Evaluation",
+    "Event",
+    "FinishReason",
+    "Finished",
+    "GenerateOptions",
+    "Limits",
+    "Model",
+    "OnAbort",
+    "ReplaceWith",
+    "Sampling",
+    "Score",
+    "SessionInfo",
+    "SessionState",
+    "Started",
+    "Transcript",
+    "TranscriptTurn",
+    "UnknownCharacter",
+    "UnknownPolicy",
+    "Usage",
+]

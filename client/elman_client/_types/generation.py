@@ -1,0 +1,163 @@
+"""What a turn is asked for and what it answers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal, TypeAlias
+
+from elman_client._types.session import SessionInfo
+
+
+class OnAbort(StrEnum):
+    """What a turn that does not reach its end commits."""
+
+    KEEP_PARTIAL = "KEEP_PARTIAL"  # the prompt and what was handed out
+    ROLLBACK = "ROLLBACK"  # nothing
+
+
+@dataclass(frozen=True, slots=True)
+class ReplaceWith:
+    """Read one character of the vocabulary in place of each that the model has not."""
+
+    character: str
+
+
+UnknownPolicy: TypeAlias = Literal["reject", "skip"] | ReplaceWith
+"""What to do with characters that the model has not; the server's default is ``reject``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The parameters that a turn draws with; ``None`` means that the filter is off.
+
+    The filters apply in the order of the fields; see :class:`elman_client.GenerateOptions`.
+    """
+
+    logit_bias: Mapping[str, float] = field(hash=False)
+    allowed_characters: str
+    banned_characters: str
+    repetition_penalty: float | None
+    repetition_window: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event of a turn: what it will do.
+
+    Attributes:
+        sampling: The effective parameters, seed included.
+        max_chars: The effective most characters to draw.
+        start_position: The session's position before the prompt.
+        prompt_chars: Characters read from the prompt.
+        model_digest: SHA-256 of the artefact, 64 hex digits.
+    """
+
+    sampling: Sampling
+    max_chars: int
+    start_position: int
+    prompt_chars: int
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterProbability:
+    """A candidate and its log-probability in nats."""
+
+    text: str
+    log_probability: float
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterDetail:
+    """How likely a character was under softmax(logits), before any filter.
+
+    Attributes:
+        text: The character; for byte-level models one byte, shown as U+0000 to U+00FF.
+        log_probability: In nats; ``None`` if nothing came before it (position 0).
+        top: The likeliest characters, likeliest first, if asked for.
+    """
+
+    text: str
+    log_probability: float | None
+    top: tuple[CharacterProbability, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Text as it is drawn; ``position`` is the session's after it, ``details`` are if asked for."""
+
+    text: str
+    position: int
+    details: tuple[CharacterDetail, ...]
+
+
+class FinishReason(StrEnum):
+    """Why a turn ended."""
+
+    UNSPECIFIED = "UNSPECIFIED"  # one that this client does not know yet
+    MAX_CHARS = "MAX_CHARS"  # max_chars were drawn
+    STOP_STRING = "STOP_STRING"  # a stop string was drawn
+    CANCELLED = "CANCELLED"  # somebody called cancel
+    DEADLINE = "DEADLINE"  # the call's timeout is near
+    SERVER_DRAINING = "SERVER_DRAINING"  # the server is going away; go on at another one
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """The work of a turn: characters read from the prompt, and characters drawn."""
+
+    prompt_chars: int
+    generated_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event of a turn: how it ended and where the session now is.
+
+    Attributes:
+        finish_reason: Why it ended.
+        usage: What was done.
+        position: The session's position, committed.
+        etag: The session's etag; empty without a session.
+        state_digest: SHA-256 of the recurrent state and the pending character, 64 hex digits.
+        stop_string: The one that was drawn; empty for other reasons.
+    """
+
+    finish_reason: FinishReason
+    usage: Usage
+    position: int
+    etag: str
+    state_digest: str
+    stop_string: str
+
+
+Event: TypeAlias = Started | Chunk | Finished
+"""One event of a turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The session after a text was fed to it, with one detail a character if asked for."""
+
+    session: SessionInfo
+    details: tuple[CharacterDetail, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How likely a text was.
+
+    Attributes:
+        details: One entry a character.
+        log_probability: The sum over the characters that have one, in nats.
+        num_scored: Characters in that sum.
+    """
+
+    details: tuple[CharacterDetail, ...]
+    log_probability: float
+    num_scored: int

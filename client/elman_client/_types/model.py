@@ -1,0 +1,107 @@
+"""A served model and what it can read."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Cell(StrEnum):
+    """The kind of recurrent step."""
+
+    UNSPECIFIED = "UNSPECIFIED"  # one that this client does not know yet
+    ELMAN = "ELMAN"  # h' = tanh(W_xh x + W_hh h + b)
+    GRU = "GRU"
+    LSTM = "LSTM"
+    OTHER = "OTHER"  # any other step with a state of fixed size
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """One measurement of a model's loss.
+
+    Attributes:
+        corpus_sha256: Digest of the text, 64 hex digits.
+        protocol: How the text was read, such as ``streaming``.
+        nats_per_character: Mean negative log-likelihood.
+        standard_error: Of that mean, in nats; 0 if unknown.
+        num_characters: Characters scored.
+    """
+
+    corpus_sha256: str
+    protocol: str
+    nats_per_character: float
+    standard_error: float
+    num_characters: int
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The largest requests that the server takes for a model.
+
+    Attributes:
+        max_prompt_chars: Longest prompt or text of one request, in the model's characters.
+        max_chars: Most characters that one generation may ask for.
+        max_stop_strings: Most stop strings of one generation.
+        max_stop_string_chars: Longest stop string, in characters.
+    """
+
+    max_prompt_chars: int
+    max_chars: int
+    max_stop_strings: int
+    max_stop_string_chars: int
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A served artefact.
+
+    Attributes:
+        name: ``models/{model}``.
+        version: The artefact's own version.
+        cell: The kind of recurrent step.
+        num_layers: Stacked layers; 0 where it has no meaning.
+        hidden_size: Units of h in a layer; 0 where it has no meaning.
+        vocabulary: The characters that the model reads and writes, in id order; empty if
+            ``byte_level``.
+        byte_level: The model reads and writes UTF-8 bytes; one of its characters is one byte.
+        state_bytes: Size of a session's recurrent state.
+        digest: SHA-256 of the artefact, 64 hex digits.
+        num_parameters: Trained weights; 0 if unknown.
+        evaluations: The records that the artefact carries.
+        limits: The largest requests that the server takes.
+        fingerprint: Names the arithmetic: equal digest, seed and fingerprint give equal text.
+    """
+
+    name: str
+    version: str
+    cell: Cell
+    num_layers: int
+    hidden_size: int
+    vocabulary: str
+    byte_level: bool
+    state_bytes: int
+    digest: str
+    num_parameters: int
+    evaluations: tuple[Evaluation, ...]
+    limits: Limits
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownCharacter:
+    """A character outside a model's vocabulary; ``index`` counts code points from 0."""
+
+    character: str
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """A text in a model's ids.
+
+    Attributes:
+        ids: The ids of the known characters, in order.
+        unknown_characters: Those that the model has not, at most the first 100.
+    """
+
+    ids: tuple[int, ...]
+    unknown_characters: tuple[UnknownCharacter, ...]

@@ -1,0 +1,53 @@
+"""What is inside an artefact, for people and for scripts."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from elman_export._contract import graphs
+from elman_export.artefact import Artefact
+from elman_export.vocabulary import BYTES
+
+
+def describe(artefact: Artefact) -> dict[str, Any]:
+    """All there is to know, as JSON can hold it; sizes in bytes."""
+    metadata = artefact.metadata
+    operators = Counter(
+        node.op_type for graph in graphs(artefact.step.graph) for node in graph.node
+    )
+    return {
+        "name": metadata.name,
+        "version": metadata.version,
+        "cell": metadata.cell,
+        "num_layers": metadata.num_layers,
+        "hidden_size": metadata.hidden_size,
+        "num_parameters": metadata.num_parameters,
+        "vocabulary_size": metadata.vocabulary_size,
+        "vocabulary": BYTES if metadata.vocabulary is None else "".join(metadata.vocabulary),
+        "state_shapes": [list(shape) for shape in artefact.state_shapes],
+        "state_bytes": sum(4 * math.prod(shape) for shape in artefact.state_shapes),
+        "initial_states": sorted(metadata.initial_states),
+        "operators": dict(operators.most_common()),
+        "has_prefill": artefact.prefill is not None,
+        "file_bytes": len(artefact.data),
+        "digest": artefact.digest,
+        "exporter": dict(metadata.exporter),
+        "recipe": dict(metadata.recipe),
+        "evaluation": list(metadata.evaluation),
+    }
+
+
+def render(description: Mapping[str, Any]) -> str:
+    """One line a fact; what is itself a structure stands there as JSON."""
+    width = max(map(len, description))
+    return "\n".join(f"{key:{width}}  {_text(key, value)}" for key, value in description.items())
+
+
+def _text(key: str, value: Any) -> str:
+    if isinstance(value, str) and key != "vocabulary":
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return json.dumps(value, ensure_ascii=False)

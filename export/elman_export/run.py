@@ -1,0 +1,176 @@
+"""A training run in a folder: resumed where it stopped, saved as it goes, finished with a record."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+
+from elman_export._log import write_log
+from elman_export.checkpoint import (
+    CheckpointConfig,
+    load_training,
+    save_checkpoint,
+    save_training,
+)
+from elman_export.errors import CheckpointError
+from elman_export.evaluation import Loss, streaming_loss
+from elman_export.training import EVALUATION_STREAMS, Trainer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from elman_export.corpus import Corpus
+    from elman_export.model import CharModel
+    from elman_export.recipe import Recipe
+
+SAMPLE_SEED = 0  # the same dice every time: samples differ because the network does
+SAMPLE_TEMPERATURE = 0.8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the log; losses in nats per character."""
+
+    epoch: float
+    steps: int
+    seconds: float
+    training_loss: float  # mean since the last row, under noise
+    validation_loss: float  # of the averaged weights
+
+
+class Display(Protocol):
+    """Who watches a run."""
+
+    def on_step(self, run: Run, loss: float) -> None:
+        """A sequence has been learnt from; its loss in nats per character."""
+
+    def on_row(self, run: Run, row: Row) -> None:
+        """An epoch has ended, or the run."""
+
+
+class Run:
+    """Trains into a folder; a folder that holds the same run already is continued.
+
+    Raises:
+        ExportError: The folder holds another run or a damaged one, or the text is too short.
+    """
+
+    def __init__(self, recipe: Recipe, corpus: Corpus, directory: Path) -> None:
+        self.trainer = Trainer(recipe, corpus)
+        self.rows: list[Row] = []
+        self._corpus = corpus
+        self._directory = directory
+        self._losses: list[float] = []  # since the last row
+        self._identity = {
+            **asdict(recipe),
+            "corpus_sha256": corpus.sha256,
+            "corpus_characters": len(corpus.ids),
+        }
+        saved = load_training(directory)
+        if saved is not None:
+            self._resume(*saved)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.trainer.progress >= 1
+
+    def describe(self) -> str:
+        """One line about what is to be done."""
+        recipe, model = self.trainer.recipe, self.trainer.model
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        return (
+            f"{recipe.cell} {recipe.num_layers}×{recipe.hidden_size}, {parameters:,} parameters, "
+            f"{model.config.vocabulary_size} symbols, on {len(self._corpus.training):,} characters; "
+            f"{self.trainer.progress:.0%} done."
+        )
+
+    def go(self, display: Display, should_stop: Callable[[], bool]) -> None:
+        """Train until the end, or until `should_stop`; either way everything is saved.
+
+        Raises:
+            ExportError: The loss is not finite.
+        """
+        while not self.is_finished and not should_stop():
+            loss = self.trainer.step()
+            self._losses.append(loss)
+            display.on_step(self, loss)
+            if self.trainer.is_at_epoch or self.is_finished:
+                display.on_row(self, self._end_epoch())
+        self._save_training()
+
+    def finish(self) -> Loss:
+        """Evaluate by the protocol and write the network with its record."""
+        model = self.trainer.averaged()
+        loss = streaming_loss(model, self._corpus.validation)
+        record = {
+            "corpus_sha256": self._corpus.sha256,
+            "protocol": "streaming",
+            "nats_per_character": loss.nats,
+            "standard_error": loss.standard_error,
+            "num_characters": loss.num_characters,
+        }
+        self._save_model(model, (record,))
+        return loss
+
+    def sample(self, length: int) -> str:
+        """What the averaged network writes now."""
+        return write(self.trainer.average, length)
+
+    def _end_epoch(self) -> Row:
+        model = self.trainer.averaged()
+        validation = streaming_loss(model, self._corpus.validation, EVALUATION_STREAMS)
+        training = sum(self._losses) / len(self._losses)
+        trainer = self.trainer
+        row = Row(trainer.epoch, trainer.num_steps, trainer.seconds, training, validation.nats)
+        self.rows.append(row)
+        self._losses.clear()
+        self._save_model(model, ())
+        self._save_training()
+        write_log(self._directory, [asdict(row) for row in self.rows])
+        return row
+
+    def _save_model(self, model: CharModel, evaluation: tuple[dict[str, Any], ...]) -> None:
+        config = CheckpointConfig(model.config, self._identity, evaluation)
+        save_checkpoint(self._directory, model, config)
+
+    def _save_training(self) -> None:
+        tensors, position = self.trainer.capture()
+        rows = [asdict(row) for row in self.rows]
+        document = {"run": self._identity, "position": position, "rows": rows}
+        save_training(self._directory, tensors, {**document, "losses": self._losses})
+
+    def _resume(self, tensors: dict[str, torch.Tensor], document: dict[str, Any]) -> None:
+        other = document["run"]
+        differing = [key for key in self._identity if self._identity[key] != other.get(key)]
+        if differing:
+            changes = ", ".join(f"{key} {other.get(key)} (now {self._identity[key]})" for key in differing)
+            raise CheckpointError(
+                f"{self._directory} holds another run, with {changes}. Repeat its settings to continue it, "
+                "or choose another folder."
+            )
+        self.trainer.restore(tensors, document["position"])
+        self.rows = [Row(**row) for row in document["rows"]]
+        self._losses = document["losses"]
+
+
+@torch.no_grad()
+def write(model: CharModel, length: int) -> str:
+    """Let a network write `length` symbols from zeros, at a temperature of 0.8."""
+    generator = torch.Generator().manual_seed(SAMPLE_SEED)
+    state = model.initial_state(1)
+    char = torch.zeros(1, dtype=torch.int64)
+    ids: list[int] = []
+    for _ in range(length):
+        logits, *after = model.step(char, *state)
+        state = tuple(after)
+        p = torch.softmax(logits / SAMPLE_TEMPERATURE, dim=1)
+        char = torch.multinomial(p, 1, generator=generator)[:, 0]
+        ids.append(int(char))
+    vocabulary = model.config.vocabulary
+    if vocabulary is None:
+        return bytes(ids).decode(errors="replace")
+    return "".join(vocabulary[i] for i in ids)

@@ -1,0 +1,97 @@
+"""``train``: from a text to a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import torch
+from rich.console import Console
+
+from elman_export._progress import LiveProgress, PlainProgress
+from elman_export.corpus import read_corpus
+from elman_export.recipe import load_recipe
+from elman_export.run import Run
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+@click.command()
+@click.argument("text", type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of the checkpoint; made if missing."
+)
+@click.option(
+    "--recipe",
+    "recipe_name",
+    default="shakespeare",
+    show_default=True,
+    help="A recipe of the package, or a TOML file. The options below override it.",
+)
+@click.option("--vocabulary", type=click.Choice(["characters", "bytes"]), help="What the symbols are.")
+@click.option("--cell", type=click.Choice(["elman", "gru", "lstm"]), help="The kind of network.")
+@click.option("--num-layers", type=int, help="Recurrent layers.")
+@click.option("--hidden-size", type=int, help="Units a layer.")
+@click.option("--embedding-size", type=int, help="Numbers a character becomes; 0: one-hot vectors.")
+@click.option("--epochs", type=float, help="How often to read the text.")
+@click.option("--minutes", type=float, help="How long to train, instead of --epochs.")
+@click.option("--seed", type=int, help="Of every random choice.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the matrix products.")
+def train(text: Path, output: Path, recipe_name: str, threads: int, **settings: Any) -> None:
+    """Train an Elman, GRU or LSTM network on TEXT, any UTF-8 file.
+
+    Ctrl-C saves and stops; the same command then goes on where it stopped, and ends exactly where an unbroken run does.
+
+    \b
+    Example:
+      python -m elman_export train my.txt -o runs/mine --cell gru --hidden-size 256 --epochs 8
+    """
+    torch.set_num_threads(threads)
+    recipe = load_recipe(recipe_name, _given(settings))
+    run = Run(recipe, read_corpus(text, as_bytes=recipe.vocabulary == "bytes"), output)
+    click.echo(run.describe())
+    console = Console()
+    with _first_interrupt() as stop, LiveProgress(console, run) if console.is_terminal else PlainProgress() as progress:
+        run.go(progress, stop.is_set)
+    if not run.is_finished:
+        click.echo(f"Stopped and saved in {output}. Run the same command again to continue.")
+        sys.exit(INTERRUPTED)
+    loss = run.finish()
+    click.echo(
+        f"Validation: {loss.nats:.4f} ± {loss.standard_error:.4f} nats per character, streaming. Saved in {output}."
+    )
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    """The options that were given; --minutes and --epochs replace each other."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if "minutes" in given:
+        given.setdefault("epochs", 0.0)
+    if "epochs" in given:
+        given.setdefault("minutes", 0.0)
+    return given
+
+
+@contextmanager
+def _first_interrupt() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets; the second one interrupts as ever."""
+    stop = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+
+    def on_interrupt(*_: object) -> None:
+        stop.set()
+        signal.signal(signal.SIGINT, before)
+
+    signal.signal(signal.SIGINT, on_interrupt)
+    try:
+        yield stop
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,285 @@
+"""Does an artefact compute what its source computes, and the same bits in every batch and chunk?
+
+At each of 1,000 random characters every implementation takes one step from the *same* state, the
+runtime's. (Left alone, two correct implementations of a chaotic network end up anywhere: how far
+they drift apart is reported and decides nothing.)
+"""
+
+import math
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from elman_export.artefact import Artefact
+from elman_export.errors import ArtefactError, DifferenceError
+from elman_export.reference import Array, Step
+
+NUM_STEPS = 1000
+BATCHES = (64, 7, 2, 1)
+CHUNKS = (1, 2, 7, 64)
+# Relative to the largest value of a tensor, or to 1. One float32 rounding is 6e-8, and a sum of
+# 1,000 terms in another order differs by about 2e-6; a wrong weight, gate or bias shows as 1e-2.
+TOLERANCE = 1e-5
+UNBOUNDED = math.inf
+
+ROWS = "itself, other batches"
+PREFILL = "itself, prefill"
+_REMEDIES = {
+    ROWS: "rows must not see one another, so take out what mixes them, such as a mean over the "
+    "batch or batch normalisation in training mode",
+    PREFILL: "leave the prefill graph out, or report this as a bug of the exporter",
+}
+_REMEDY = (
+    "see that the source is the one it was made from, and that it depends on nothing but char and "
+    "state (no dropout, no memory of its own)"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The largest difference between an artefact and something else.
+
+    Attributes:
+        against: What it was compared with.
+        batch: Rows at a time.
+        difference: The largest over all steps, logits and states; NaN if one was not finite.
+        limit: What is allowed: 0 where every bit must agree, infinity where nothing is asked.
+    """
+
+    against: str
+    batch: int
+    difference: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the difference is allowed."""
+        return self.limit == UNBOUNDED or self.difference <= self.limit
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All findings, and what a person should know about them."""
+
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every difference is allowed."""
+        return all(finding.passed for finding in self.findings)
+
+    def require(self) -> None:
+        """Do nothing if all is well.
+
+        Raises:
+            DifferenceError: It is not; the sentence tells of the first failure.
+        """
+        for finding in self.findings:
+            if math.isnan(finding.difference) and not finding.passed:
+                raise DifferenceError(
+                    "Its logits or states are not finite after random characters: keep them finite, "
+                    "for no text can be sampled from them."
+                )
+            if not finding.passed:
+                raise DifferenceError(
+                    f"The artefact differs from {finding.against} by {finding.difference:.1e} "
+                    f"at batch {finding.batch}, allowed is {finding.limit:.0e}: "
+                    f"{_REMEDIES.get(finding.against, _REMEDY)}."
+                )
+
+
+class Runtime:
+    """An artefact under onnxruntime.
+
+    Raises:
+        ArtefactError: onnxruntime refuses a graph.
+    """
+
+    def __init__(self, artefact: Artefact, num_threads: int = 1) -> None:
+        self._step = _session(artefact.data, num_threads)
+        self._prefill = artefact.prefill and _session(artefact.prefill, num_threads)
+        self._artefact = artefact
+
+    @property
+    def can_read(self) -> bool:
+        """Whether there is a prefill graph."""
+        return bool(self._prefill)
+
+    def initial_state(self, batch: int) -> list[Array]:
+        """What a new session starts from, in every row: [batch, ...] float32 for each state."""
+        shapes = self._artefact.state_shapes
+        zeros = tuple(np.zeros(shape, np.float32) for shape in shapes)
+        rows = self._artefact.metadata.initial_states.get("default", zeros)
+        return [
+            np.tile(row.reshape(1, *shape), (batch, *(1 for _ in shape)))
+            for row, shape in zip(rows, shapes, strict=True)
+        ]
+
+    def step(self, char: NDArray[np.int64], state: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """One character a row: char [B] to logits [B, V] and the next states."""
+        return _run(self._step, char, state)
+
+    def read(self, chars: NDArray[np.int64], state: Sequence[Array]) -> tuple[Array, list[Array]]:
+        """Many characters a row: chars [T, B] to logits [T, B, V] and the last states."""
+        return _run(self._prefill, chars, state)
+
+
+def verify(artefact: Artefact, sources: Mapping[str, Step], num_steps: int = NUM_STEPS) -> Report:
+    """Compare an artefact with its sources, and with itself in other batches and in chunks.
+
+    Args:
+        artefact: What is to be verified.
+        sources: Name to step, each of them what the artefact should compute.
+        num_steps: Random characters a row.
+
+    Raises:
+        ArtefactError: onnxruntime refuses it.
+    """
+    comparison = _Comparison(Runtime(artefact), sources)
+    random = np.random.default_rng(0)
+    size = artefact.metadata.vocabulary_size
+    for length in _chunks(num_steps):
+        comparison.read(random.integers(0, size, (length, max(BATCHES))))
+    return comparison.report(num_steps, is_known=artefact.metadata.cell != "other")
+
+
+class _Comparison:
+    """Runs the artefact at every batch, its rows always the last ones of the largest batch."""
+
+    def __init__(self, runtime: Runtime, sources: Mapping[str, Step]) -> None:
+        self._runtime = runtime
+        self._sources = sources
+        self._states = {batch: runtime.initial_state(batch) for batch in BATCHES}
+        self._own_states = {name: runtime.initial_state(1) for name in sources}
+        self._largest: dict[tuple[str, int], float] = {}
+        self._drifts = dict.fromkeys(sources, 0.0)
+
+    def read(self, chars: NDArray[np.int64]) -> None:
+        """Take all batches through [T, 64] characters, comparing every step."""
+        widest: list[list[Array]] = []
+        for batch in BATCHES:
+            rows, before = chars[:, -batch:], self._states[batch]
+            steps = _walk(self._runtime.step, rows, before)
+            widest = widest or steps
+            for wide, step in zip(widest, steps, strict=True):  # the widest is itself: 0
+                self._note(ROWS, batch, _distance([part[-batch:] for part in wide], step))
+            self._compare_sources(batch, rows, [before, *(step[1:] for step in steps)], steps)
+            if self._runtime.can_read:
+                logits, after = self._runtime.read(rows, before)
+                stepped = [np.stack([step[0] for step in steps]), *steps[-1][1:]]
+                self._note(PREFILL, batch, _distance([logits, *after], stepped))
+            self._states[batch] = steps[-1][1:]
+        self._drift(chars[:, -1:], steps)
+
+    def report(self, num_steps: int, *, is_known: bool) -> Report:
+        """Everything found so far."""
+        limits = dict.fromkeys((ROWS, PREFILL), 0.0)
+        notes = []
+        alone = self._largest[ROWS, 1]
+        if alone and not is_known and not any(self._largest[ROWS, b] for b in BATCHES if b > 1):
+            notes.append(
+                f"A single row differs from two or more by {alone:.1e} (as the ONNX RNN operator "
+                "does); all batches from two on agree, and the server never runs fewer rows."
+            )
+        findings = [
+            Finding(
+                against,
+                batch,
+                difference,
+                UNBOUNDED if notes and (against, batch) == (ROWS, 1) else limits.get(against, TOLERANCE),
+            )
+            for (against, batch), difference in sorted(self._largest.items())
+        ]
+        findings += [
+            Finding(f"{name}, left alone for {num_steps:,} steps", 1, drift, UNBOUNDED)
+            for name, drift in self._drifts.items()
+        ]
+        return Report(tuple(findings), tuple(notes))
+
+    def _compare_sources(
+        self,
+        batch: int,
+        chars: NDArray[np.int64],
+        befores: Sequence[Sequence[Array]],
+        steps: Sequence[Sequence[Array]],
+    ) -> None:
+        for name, source in self._sources.items():
+            for char, before, step in zip(chars, befores, steps, strict=False):
+                logits, after = source(char, before)
+                self._note(name, batch, _distance([logits, *after], step, is_relative=True))
+
+    def _drift(self, chars: NDArray[np.int64], steps: Sequence[Sequence[Array]]) -> None:
+        for name, source in self._sources.items():
+            own = _walk(source, chars, self._own_states[name])
+            self._own_states[name] = own[-1][1:]
+            for mine, step in zip(own, steps, strict=True):
+                distance = _distance(mine, step, is_relative=True)
+                self._drifts[name] = _larger(self._drifts[name], distance)
+
+    def _note(self, against: str, batch: int, difference: float) -> None:
+        largest = self._largest.get((against, batch), 0.0)
+        self._largest[against, batch] = _larger(largest, difference)
+
+
+def _chunks(num_steps: int) -> Iterator[int]:
+    for length in cycle(CHUNKS):
+        if num_steps <= 0:
+            return
+        yield min(length, num_steps)
+        num_steps -= length
+
+
+def _walk(step: Step, chars: NDArray[np.int64], state: Sequence[Array]) -> list[list[Array]]:
+    """Logits and next states after each of [T, B] characters."""
+    outputs = []
+    for char in chars:
+        logits, state = step(char, state)
+        outputs.append([logits, *state])
+    return outputs
+
+
+@np.errstate(invalid="ignore")  # infinity minus infinity is the NaN that is looked for
+def _distance(actual: Sequence[Array], expected: Sequence[Array], *, is_relative: bool = False) -> float:
+    """The largest difference of any element; of its tensor's largest value if relative."""
+    largest = 0.0
+    for a, b in zip(actual, expected, strict=True):
+        if a.shape != b.shape:
+            return math.inf
+        scale = max(1.0, np.abs(b).max()) if is_relative else 1.0
+        largest = _larger(largest, np.abs(a - b).max() / scale)
+    return largest
+
+
+def _larger(a: float, b: float) -> float:
+    return float(np.maximum(a, b))  # keeps a NaN, which max() may lose
+
+
+def _session(graph: bytes, num_threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what it has to say reaches us as an exception
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions have no common public class
+        reason = str(error).partition("\n")[0]
+        raise ArtefactError(f"onnxruntime cannot load it: {reason}") from error
+
+
+def _run(session: ort.InferenceSession, char: NDArray[np.int64], state: Sequence[Array]) -> tuple[Array, list[Array]]:
+    feeds = {"char": char, **{f"state_{i}": part for i, part in enumerate(state)}}
+    try:
+        logits, *after = session.run(None, feeds)
+    except Exception as error:  # onnxruntime's exceptions have no common public class
+        reason = str(error).partition("\n")[0]
+        raise ArtefactError(f"onnxruntime cannot run it on char {char.shape}: {reason}") from error
+    return logits, after

@@ -1,0 +1,55 @@
+"""Vocabularies: which character has which id."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from elman_export.errors import ArtefactError
+
+BYTES = "bytes"
+NUM_BYTES = 256
+
+# Characters in id order; None: the 256 bytes.
+Vocabulary = tuple[str, ...] | None
+
+
+def check_vocabulary(symbols: Any) -> tuple[str, ...]:
+    """The symbols, if they are distinct single characters.
+
+    Raises:
+        ArtefactError: They are none, or one is no character that UTF-8 has, or comes twice.
+    """
+    if not isinstance(symbols, list) or not symbols:
+        raise ArtefactError('The vocabulary must be a list of characters, or "bytes".')
+    seen: set[str] = set()
+    for symbol in symbols:
+        if not isinstance(symbol, str) or len(symbol) != 1 or "\ud800" <= symbol <= "\udfff":
+            raise ArtefactError(f"The vocabulary holds {symbol!r}, which is not one character.")
+        if symbol in seen:
+            raise ArtefactError(f"The vocabulary holds {symbol!r} twice: every id needs its own.")
+        seen.add(symbol)
+    return tuple(symbols)
+
+
+def read_vocabulary(source: str) -> Vocabulary:
+    """Read what `--vocab` names.
+
+    Args:
+        source: A UTF-8 text that is nothing but the characters in id order, a JSON array of them
+            (in a file whose name ends in .json), or the word `bytes`.
+
+    Raises:
+        ArtefactError: The file cannot be read, or is no vocabulary.
+    """
+    if source == BYTES:
+        return None
+    path = Path(source)
+    try:
+        text = path.read_bytes().decode()  # bytes, for line ends are characters too
+        symbols: Sequence[Any] = json.loads(text) if path.suffix == ".json" else list(text)
+    except OSError as error:
+        raise ArtefactError(f"Cannot read the vocabulary {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"The vocabulary {path} is not UTF-8 or not JSON: {error}.") from error
+    return check_vocabulary(symbols)

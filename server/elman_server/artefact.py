@@ -1,0 +1,241 @@
+"""The artefact: one ONNX file that describes itself, read and checked before anything runs it.
+
+The format is docs/artefact.md. The checks read the protobuf wire format directly: the server carries no `onnx`,
+and a file is refused before onnxruntime sees it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from elman_server import _wire
+from elman_server.errors import ArtefactError
+from elman_server.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+FORMAT: Final = "1"
+MAX_BYTES: Final = 1 << 30
+_TAIL_BYTES: Final = 82  # one metadata entry: elman.digest -> 64 hex digits
+_TAIL_HEAD: Final = b"\x72\x50\x0a\x0celman.digest\x12\x40"
+_REQUIRED: Final = frozenset({
+    "format", "name", "version", "vocabulary", "cell", "num_layers", "hidden_size", "num_parameters",
+    "initial_states", "recipe", "evaluation", "exporter", "digest",
+})  # fmt: skip
+_OPTIONAL: Final = frozenset({"prefill"})
+_CELLS: Final = frozenset({"elman", "gru", "lstm", "other"})
+_DOMAINS: Final = frozenset({"", "ai.onnx", "com.microsoft"})
+
+
+class _Field:
+    """Field numbers of onnx.proto (ONNX IR version 10) that the checks look at."""
+
+    MODEL_GRAPH, MODEL_METADATA, MODEL_FUNCTIONS = 7, 14, 25
+    KEY, VALUE = 1, 2
+    GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
+    NODE_ATTRIBUTE, NODE_DOMAIN = 5, 7
+    ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
+    TENSOR_EXTERNAL, TENSOR_LOCATION = 13, 14
+
+
+@dataclass(frozen=True, slots=True)
+class Artefact:
+    """A checked file.
+
+    Attributes:
+        step: the main graph, ready for onnxruntime.
+        prefill: the prefill graph, ready too; None if there is none.
+        initial_states: name to one row of each state, flat little-endian float32; none: zeros.
+        digest: SHA-256, 64 hex digits.
+    """
+
+    step: bytes = field(repr=False)
+    prefill: bytes | None = field(repr=False)
+    name: str
+    version: str
+    vocabulary: Vocabulary = field(repr=False)
+    cell: str
+    num_layers: int
+    hidden_size: int
+    num_parameters: int
+    initial_states: Mapping[str, tuple[bytes, ...]] = field(repr=False)
+    evaluation: tuple[Mapping[str, Any], ...]
+    digest: str
+
+
+def read_artefact(path: Path) -> Artefact:
+    """Read and check a file.
+
+    Raises:
+        ArtefactError: one sentence that names the file and what cannot be honoured.
+    """
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ArtefactError(f"{path}: larger than {MAX_BYTES} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtefactError(f"{path}: cannot be read: {error.strerror}") from error
+    try:
+        return _parse(data)
+    except _wire.WireError as error:
+        raise ArtefactError(f"{path}: is not a whole ONNX file; export it again") from error
+    except ArtefactError as error:
+        raise ArtefactError(f"{path}: {error}") from error
+
+
+def _parse(data: bytes) -> Artefact:
+    digest = _check_digest(data)
+    metadata = _metadata(data)
+    graph = _check_model(data)
+    known = _REQUIRED | _OPTIONAL
+    if unknown := sorted(key for key in metadata if key not in known):
+        raise ArtefactError(f"has the unknown metadata elman.{unknown[0]}; upgrade the server")
+    if missing := sorted(_REQUIRED - set(metadata)):
+        raise ArtefactError(f"lacks the metadata elman.{missing[0]}; export it again")
+    if metadata["cell"] not in _CELLS:
+        raise ArtefactError(f"elman.cell is {metadata['cell']!a}; allowed are {', '.join(sorted(_CELLS))}")
+    return Artefact(
+        step=data,
+        prefill=_prefill(metadata["prefill"], graph) if "prefill" in metadata else None,
+        name=_matching(metadata, "name", r"[a-z0-9][a-z0-9-]{0,62}"),
+        version=_matching(metadata, "version", r"[a-z0-9][a-z0-9.-]{0,62}"),
+        vocabulary=_vocabulary(metadata["vocabulary"]),
+        cell=metadata["cell"],
+        num_layers=int(_matching(metadata, "num_layers", r"\d{1,9}")),
+        hidden_size=int(_matching(metadata, "hidden_size", r"\d{1,9}")),
+        num_parameters=int(_matching(metadata, "num_parameters", r"\d{1,15}")),
+        initial_states=_initial_states(metadata["initial_states"]),
+        evaluation=tuple(_json("evaluation", metadata["evaluation"], list)),
+        digest=digest,
+    )
+
+
+def _check_digest(data: bytes) -> str:
+    body, tail = data[:-_TAIL_BYTES], data[-_TAIL_BYTES:]
+    if not tail.startswith(_TAIL_HEAD):
+        raise ArtefactError("does not end with its digest: it is cut, or not one of ours; export it with elman-export")
+    digest = hashlib.sha256(body).hexdigest()
+    if tail[len(_TAIL_HEAD) :] != digest.encode():
+        raise ArtefactError("does not match its digest: it was changed after export; export it again")
+    return digest
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    """Return the `elman.*` entries without their prefix; the format is checked before anything else is read."""
+    entries: dict[str, str] = {}
+    for entry in _wire.messages(data, _Field.MODEL_METADATA):
+        pair = {number: value for number, value in _wire.fields(entry) if isinstance(value, memoryview)}
+        try:
+            key, value = (str(pair[number], "utf-8") for number in (_Field.KEY, _Field.VALUE))
+        except (KeyError, UnicodeDecodeError) as error:
+            raise ArtefactError("has broken metadata; export it again") from error
+        if key.startswith("elman.") and entries.setdefault(key.removeprefix("elman."), value) is not value:
+            raise ArtefactError(f"has {key} twice; export it again")
+    if entries.get("format") != FORMAT:
+        raise ArtefactError(f"has format {entries.get('format')!a}, this server reads {FORMAT}; export it again")
+    return entries
+
+
+def _check_model(data: bytes | memoryview) -> memoryview:
+    """Refuse what may not stand in a model; return its graph."""
+    if any(True for _ in _wire.messages(data, _Field.MODEL_FUNCTIONS)):
+        raise ArtefactError("holds model-local functions; inline them before export")
+    graphs = list(_wire.messages(data, _Field.MODEL_GRAPH))
+    if len(graphs) != 1:
+        raise ArtefactError("does not hold one graph; export it again")
+    _check_graph(graphs[0])
+    return graphs[0]
+
+
+def _check_graph(graph: memoryview) -> None:
+    for number, value in _wire.fields(graph):
+        if not isinstance(value, memoryview):
+            continue
+        if number == _Field.GRAPH_SPARSE:
+            raise ArtefactError("holds sparse weights, which are not supported; store them dense")
+        if number == _Field.GRAPH_INITIALIZER:
+            _check_tensor(value)
+        if number == _Field.GRAPH_NODE:
+            _check_node(value)
+
+
+def _check_node(node: memoryview) -> None:
+    for domain in _wire.messages(node, _Field.NODE_DOMAIN):
+        if bytes(domain).decode("utf-8", "replace") not in _DOMAINS:
+            raise ArtefactError(f"uses the operator domain {bytes(domain)!r}; only standard operators are run")
+    for attribute in _wire.messages(node, _Field.NODE_ATTRIBUTE):
+        for number, value in _wire.fields(attribute):
+            if not isinstance(value, memoryview):
+                continue
+            if number in {_Field.ATTRIBUTE_GRAPH, _Field.ATTRIBUTE_GRAPHS}:
+                _check_graph(value)
+            if number in {_Field.ATTRIBUTE_TENSOR, _Field.ATTRIBUTE_TENSORS}:
+                _check_tensor(value)
+
+
+def _check_tensor(tensor: memoryview) -> None:
+    for number, value in _wire.fields(tensor):
+        if number == _Field.TENSOR_EXTERNAL or (number == _Field.TENSOR_LOCATION and value != 0):
+            raise ArtefactError("keeps weights in another file, which is refused; export it with the weights inside")
+
+
+def _prefill(encoded: str, graph: memoryview) -> bytes:
+    """Return the prefill model with the main graph's weights: protobuf messages are joined end to end."""
+    try:
+        skeleton = base64.b64decode(encoded, validate=True)
+    except binascii.Error as error:
+        raise ArtefactError("elman.prefill is not base64; export it again") from error
+    _check_model(skeleton)
+    weights = b"".join(_initializers(graph))
+    return skeleton + _wire.encode(_Field.MODEL_GRAPH, weights)
+
+
+def _initializers(graph: memoryview) -> Iterator[bytes]:
+    for initializer in _wire.messages(graph, _Field.GRAPH_INITIALIZER):
+        yield _wire.encode(_Field.GRAPH_INITIALIZER, bytes(initializer))
+
+
+def _matching(metadata: Mapping[str, str], key: str, pattern: str) -> str:
+    value = metadata[key]
+    if not re.fullmatch(pattern, value):
+        raise ArtefactError(f"elman.{key} is {value[:80]!a}, which does not match {pattern}")
+    return value
+
+
+def _json(key: str, text: str, kind: type) -> Any:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"elman.{key} is not JSON; export it again") from error
+    if not isinstance(value, kind):
+        raise ArtefactError(f"elman.{key} is not a JSON {kind.__name__}; export it again")
+    return value
+
+
+def _vocabulary(text: str) -> Vocabulary:
+    if text == '"bytes"':
+        return Vocabulary(None)
+    characters = _json("vocabulary", text, list)
+    if not all(isinstance(character, str) and len(character) == 1 for character in characters):
+        raise ArtefactError("elman.vocabulary holds something else than one-character strings")
+    if not characters or len(set(characters)) != len(characters):
+        raise ArtefactError("elman.vocabulary is empty or holds a character twice")
+    if any("\ud800" <= character <= "\udfff" for character in characters):
+        raise ArtefactError("elman.vocabulary holds a lone surrogate, which no text can hold")
+    return Vocabulary(tuple(characters))
+
+
+def _initial_states(text: str) -> dict[str, tuple[bytes, ...]]:
+    states = _json("initial_states", text, dict)
+    try:
+        return {name: tuple(base64.b64decode(row, validate=True) for row in rows) for name, rows in states.items()}
+    except (TypeError, ValueError) as error:
+        raise ArtefactError("elman.initial_states holds something else than lists of base64") from error

@@ -1,0 +1,5 @@
+"""The engine: one process a model that steps its batch, seen from the front and from within."""
+
+from elman_server.engine.front import Engine, JobStream
+
+__all__ = ["Engine", "JobStream"]

@@ -1,0 +1,38 @@
+"""An engine process: `python -m elman_server.engine FD`, started by the front and by nobody else."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from pathlib import Path
+
+from elman_server.artefact import read_artefact
+from elman_server.engine.link import Configure, Link, Ready, Refused
+from elman_server.engine.worker import Worker
+from elman_server.errors import ArtefactError
+from elman_server.model import Model
+from elman_server.models import describe
+
+
+def main(descriptor: int) -> None:
+    """Load the model that the front names, then work until the front is gone."""
+    # Ctrl-C and `kill` are for the front: it lets the streams finish and then closes the socket.
+    for name in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(name, signal.SIG_IGN)
+    with socket.socket(fileno=descriptor) as sock:
+        link = Link(sock)
+        (configure,) = link.receive(wait=True)
+        assert isinstance(configure, Configure)
+        try:
+            artefact = read_artefact(Path(configure.path))
+            model = Model(artefact, capacity=configure.capacity, num_threads=configure.num_threads)
+        except ArtefactError as error:
+            link.send(Refused(str(error)))
+            return
+        link.send(Ready(describe(artefact, model.initial, model.fingerprint)))
+        Worker(model, len(artefact.vocabulary), link, configure.flush_seconds).run()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,218 @@
+"""The engine as the front sees it: a process that is started, watched and started again, and its jobs' streams."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import itertools
+import socket
+import sys
+from typing import TYPE_CHECKING, Final, Self
+
+import structlog
+
+from elman_server.engine import link
+from elman_server.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from elman_server.generation import Job, Output
+    from elman_server.models import ModelInfo
+
+log = structlog.get_logger(__name__)
+
+FIRST_RETRY_SECONDS: Final = 0.1
+LAST_RETRY_SECONDS: Final = 5.0
+EXIT_SECONDS: Final = 2.0
+_STREAM_BYTES: Final = 1 << 22
+
+
+class EngineStatus(enum.Enum):
+    """Where the engine is in its life."""
+
+    STARTING = "starting"  # the process loads and proves the model
+    SERVING = "serving"
+    RESTARTING = "restarting"  # the process died
+    STOPPED = "stopped"
+
+
+class JobStream:
+    """The outputs of one job, in order. Leaving the `with` block frees the job's row at once."""
+
+    def __init__(self, engine: Engine, identity: int) -> None:
+        self._engine = engine
+        self._id = identity
+        self._outputs: asyncio.Queue[Output | Exception] = asyncio.Queue()  # bounded by the job's window
+
+    def push(self, output: Output | Exception) -> None:
+        """Take what the engine says."""
+        self._outputs.put_nowait(output)
+
+    async def next(self) -> Output:
+        """Return the next output.
+
+        Raises:
+            EngineRestartedError: the process died.
+            NotFiniteError: the row left the real numbers.
+        """
+        output = await self._outputs.get()
+        if isinstance(output, Exception):
+            raise output
+        if output.not_finite:
+            raise NotFiniteError("the model's logits are not finite")
+        return output
+
+    def allow(self, num_chars: int) -> None:
+        """Let the job draw so many characters more: the reader took them."""
+        self._engine.send(link.Allow(self._id, num_chars))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._engine.close(self._id)
+
+
+class Engine:
+    """One model's engine process.
+
+    Args:
+        configure: what to load and how.
+        max_streams: the most jobs, running or waiting.
+    """
+
+    def __init__(self, configure: link.Configure, max_streams: int) -> None:
+        self._configure = configure
+        self._max_streams = max_streams
+        self._status = EngineStatus.STARTING
+        self._streams: dict[int, JobStream] = {}
+        self._ids = itertools.count()
+        self._serving = asyncio.Event()
+        self._supervisor: asyncio.Task[None] | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def start(self) -> ModelInfo:
+        """Start the process; return what it loaded.
+
+        Raises:
+            ArtefactError: the model cannot be honoured.
+        """
+        reader, model = await self._launch()
+        self._supervisor = asyncio.create_task(self._supervise(reader, model))
+        return model
+
+    def open(self, job: Job) -> JobStream:
+        """Begin a job.
+
+        Raises:
+            EngineRestartedError: the process is not there now.
+            OverloadedError: as many jobs wait as may.
+        """
+        if self._status is not EngineStatus.SERVING:
+            raise EngineRestartedError
+        if len(self._streams) >= self._max_streams:
+            raise OverloadedError(f"{self._max_streams} streams run or wait on this model", 1.0)
+        identity = next(self._ids)
+        stream = self._streams[identity] = JobStream(self, identity)
+        self.send(link.Open(identity, job))
+        return stream
+
+    def close(self, identity: int) -> None:
+        """Forget a job."""
+        if self._streams.pop(identity, None):
+            self.send(link.Close(identity))
+
+    async def wait_until_serving(self) -> None:
+        """Return when jobs can be opened."""
+        await self._serving.wait()
+
+    def send(self, message: link.ToEngine) -> None:
+        """Send a message, if the process is there."""
+        if self._writer is not None and self._status is EngineStatus.SERVING:
+            self._writer.write(link.frame(message))
+
+    async def stop(self) -> None:
+        """End the process: it goes when its socket closes."""
+        if self._supervisor is not None:
+            self._supervisor.cancel()
+            await asyncio.gather(self._supervisor, return_exceptions=True)
+        self._lose_streams()
+        self._status = EngineStatus.STOPPED
+        await self._reap()
+
+    # The process
+
+    async def _launch(self) -> tuple[asyncio.StreamReader, ModelInfo]:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "elman_server.engine", str(theirs.fileno()), pass_fds=[theirs.fileno()]
+            )
+        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_STREAM_BYTES)
+        self._writer.write(link.frame(self._configure))
+        answer = await link.receive(reader)
+        if isinstance(answer, link.Refused):
+            await self._reap()
+            raise ArtefactError(answer.message)
+        assert isinstance(answer, link.Ready)
+        self._status = EngineStatus.SERVING
+        self._serving.set()
+        return reader, answer.model
+
+    async def _supervise(self, reader: asyncio.StreamReader, model: ModelInfo) -> None:
+        """Pass outputs on; when the process dies, end its streams and start another."""
+        while True:
+            try:
+                while True:
+                    self._dispatch(await link.receive(reader))
+            except (asyncio.IncompleteReadError, ConnectionError):
+                self._lose_streams()
+                await self._reap()
+            reader = await self._relaunch(model)
+
+    def _dispatch(self, message: link.FromEngine) -> None:
+        assert isinstance(message, link.Outputs)
+        for output in message.outputs:
+            if stream := self._streams.get(output.stream):
+                stream.push(output)
+
+    def _lose_streams(self) -> None:
+        self._status = EngineStatus.RESTARTING
+        self._serving.clear()
+        streams, self._streams = self._streams, {}
+        for stream in streams.values():
+            stream.push(EngineRestartedError())
+
+    async def _relaunch(self, model: ModelInfo) -> asyncio.StreamReader:
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                reader, now = await self._launch()
+            except (ArtefactError, OSError, asyncio.IncompleteReadError) as error:
+                log.warning("engine_failed_to_start", model=model.name, error=str(error), retry_seconds=delay)
+            else:
+                if now.digest == model.digest:
+                    log.warning("engine_restarted", model=model.name)
+                    return reader
+                log.error("engine_found_another_model", model=model.name, digest=now.digest)
+                self._lose_streams()
+                await self._reap()
+            await asyncio.sleep(delay)
+            delay = min(2 * delay, LAST_RETRY_SECONDS)
+
+    async def _reap(self) -> None:
+        """Close the socket, which ends the process; see it gone."""
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+        if self._process is not None:
+            try:
+                await asyncio.wait_for(self._process.wait(), EXIT_SECONDS)
+            except TimeoutError:
+                self._process.kill()
+            log.info("engine_exited", code=await self._process.wait())
+            self._process = None

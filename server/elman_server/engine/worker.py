@@ -1,0 +1,245 @@
+"""The worker: an engine process. It takes steps while there is anything to compute.
+
+Continuous batching is `Worker.step`: streams join and leave between any two steps; each step reads one character of
+every row, forced or drawn before, and draws the next.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from elman_server.engine.link import Allow, Close, Link, Open, Outputs
+from elman_server.engine.rows import Rows
+from elman_server.generation import FinishReason, IdDetail, Output
+from elman_server.sampling import log_softmax
+from elman_server.scheduler import Phase, Scheduler, Stream
+from elman_server.state import Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from elman_server.engine.link import ToEngine
+    from elman_server.model import Model
+
+CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most so many characters and one flush
+STREAMS_PER_SECOND: Final = 5000  # flushes of one stream that the front takes in a second
+
+
+class Worker:
+    """Runs the jobs of one model.
+
+    Args:
+        flush_seconds: how long characters are joined at most, while there are few streams.
+    """
+
+    def __init__(self, model: Model, vocabulary_size: int, link: Link, flush_seconds: float) -> None:
+        self._model = model
+        self._link = link
+        self._flush_seconds = flush_seconds
+        self._scheduler = Scheduler(model.capacity)
+        self._rows = Rows(model.capacity, vocabulary_size)
+        self._attentive: set[Stream] = set()  # have to be looked at after every step: stop strings, details
+        self._outputs: list[Output] = []
+        self._next_flush = 0.0
+
+    def run(self) -> None:
+        """Take steps until the front is gone."""
+        try:
+            while True:
+                for message in self._link.receive(wait=self._scheduler.is_idle):
+                    self._handle(message)
+                self.step()
+        except (EOFError, ConnectionError):
+            return
+
+    def step(self) -> None:
+        """Schedule, run, sample, deliver."""
+        joined = [self._join(stream) for stream in self._scheduler.admit()]
+        joined += [self._join(stream) for stream in self._read_chunk()]
+        if size := len(self._scheduler.drawing):
+            logits = self._model.step(size)  # [B, V] float32
+            broken = self._mend(logits)
+            drawn = self._rows.draw(logits)  # [B] int64
+            self._model.chars[:size] = drawn
+            stopped = self._observe(logits, drawn)
+            self._deliver(broken, stopped, joined)
+        if self._outputs:
+            self._link.send(Outputs(self._outputs))
+            self._outputs = []
+
+    # Messages
+
+    def _handle(self, message: ToEngine) -> None:
+        if isinstance(message, Open):
+            self._scheduler.add(Stream.of(message.stream, message.job))
+            return
+        assert isinstance(message, (Allow, Close))
+        stream = self._scheduler.get(message.stream)
+        if stream is None:  # it ended while the message was under way
+            return
+        if isinstance(message, Close):
+            self._end(stream)
+            return
+        self._scheduler.allow(stream, message.num_chars)
+        if stream.phase is Phase.DRAWING:
+            self._rows.allow(stream.row, stream.num_left - self._rows.num_unsent(stream.row))
+
+    # Reading
+
+    def _read_chunk(self) -> list[Stream]:
+        """Read one chunk of some prompts; return the streams that are ready to draw after it."""
+        streams, size = self._scheduler.next_chunk()
+        if size:
+            chars = np.array([list(islice(stream.unread, size)) for stream in streams], np.int64)
+            logits, states = self._model.read(
+                np.ascontiguousarray(chars.T), self._model.rows([stream.memory for stream in streams])
+            )
+            for index, stream in enumerate(streams):
+                self._take_in(stream, logits[:, index], [state[index] for state in states])
+        done = [stream for stream in streams if stream.phase is Phase.READING and len(stream.unread) == 1]
+        for stream in done:
+            if not stream.job.max_chars:  # its last character stays pending
+                self._outputs.append(Output(stream.id, memory=stream.memory, finished=FinishReason.MAX_CHARS))
+                self._scheduler.end(stream)
+        return [stream for stream in done if stream.phase is Phase.READING]
+
+    def _take_in(self, stream: Stream, logits: NDArray[np.float32], state: Sequence[NDArray[np.float32]]) -> None:
+        """Keep what reading brought: logits [T, V] and one row of each state."""
+        if not np.isfinite(logits).all():
+            self._outputs.append(Output(stream.id, not_finite=True))
+            self._scheduler.end(stream)
+            return
+        detail = stream.job.detail
+        if detail and not stream.job.max_chars:
+            following = list(islice(stream.unread, 1, len(logits) + 1))
+            self._outputs.append(Output(stream.id, details=_details(logits, following, detail.top_n)))
+        for _ in range(len(logits)):
+            stream.unread.popleft()
+        stream.memory = Memory(tuple(tensor.tobytes() for tensor in state), stream.unread[0])
+
+    # Rows
+
+    def _join(self, stream: Stream) -> Stream:
+        row = self._scheduler.join(stream)
+        self._model.load_row(row, stream.memory.tensors)
+        self._model.chars[row] = stream.unread[0]
+        self._rows.load(row, stream)
+        if stream.matcher or stream.job.detail:
+            self._attentive.add(stream)
+        return stream
+
+    def _leave(self, stream: Stream) -> None:
+        """Free a stream's row."""
+        target = stream.row
+        source = self._scheduler.leave(stream)
+        if source != target:
+            self._model.move_row(source, target)
+            self._rows.move(source, target)
+        self._attentive.discard(stream)
+
+    def _end(self, stream: Stream) -> None:
+        if stream.phase is Phase.DRAWING:
+            self._leave(stream)
+        self._scheduler.end(stream)
+
+    def _pause(self, stream: Stream) -> None:
+        """Keep a stream aside until its reader has followed."""
+        stream.memory = self._memory(stream)
+        stream.unread = deque([stream.memory.pending])
+        stream.recent = self._rows.recent(stream.row)
+        self._leave(stream)
+        self._scheduler.pause(stream)
+
+    def _memory(self, stream: Stream) -> Memory:
+        return Memory(self._model.save_row(stream.row), int(self._model.chars[stream.row]))
+
+    # What was drawn
+
+    def _mend(self, logits: NDArray[np.float32]) -> list[int]:
+        """Return the rows that left the real numbers; their logits are put right for the sampler's sake."""
+        if np.isfinite(logits).all():
+            return []
+        broken: list[int] = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
+        logits[broken] = 0
+        return broken
+
+    def _observe(self, logits: NDArray[np.float32], drawn: NDArray[np.int64]) -> dict[int, int]:
+        """Look at the rows whose characters mean more than themselves; return the completed stop string by row."""
+        stopped = {}
+        for stream in self._attentive:
+            row = stream.row
+            character = int(drawn[row])
+            if detail := stream.job.detail:
+                stream.details += _details(logits[row : row + 1], [character], detail.top_n)
+            if stream.matcher and (stop := stream.matcher.push(character)) is not None:
+                stopped[row] = stop
+        return stopped
+
+    def _deliver(self, broken: list[int], stopped: dict[int, int], joined: list[Stream]) -> None:
+        """End, pause and flush. The last row first: a row that moves into a hole was looked at already."""
+        drawing = self._scheduler.drawing
+        for row in sorted({*broken, *stopped, *self._rows.at_end(len(drawing))}, reverse=True):
+            stream = drawing[row]
+            if row in broken:
+                self._outputs.append(Output(stream.id, not_finite=True))
+                self._end(stream)
+            elif row in stopped:
+                self._finish(stream, stopped[row])
+            elif stream.num_drawn + self._rows.num_unsent(row) >= stream.job.max_chars:
+                self._finish(stream)
+            else:
+                self._flush(stream)
+                self._pause(stream)
+        for stream in joined:  # the first character goes out at once
+            if stream.phase is Phase.DRAWING:
+                self._flush(stream)
+        now = time.monotonic()
+        if now >= self._next_flush or self._rows.is_full(len(drawing)):
+            self._next_flush = now + max(self._flush_seconds, len(drawing) / STREAMS_PER_SECOND)
+            for stream in drawing:
+                self._flush(stream)
+
+    def _flush(self, stream: Stream) -> None:
+        """Send what may be shown; now and then with the memory after it."""
+        self._collect(stream)
+        held = stream.matcher.held if stream.matcher else 0
+        size = len(stream.outbox) - held
+        if size <= 0:
+            return
+        memory = None
+        if not held and (stream.checkpoint < 0 or stream.num_drawn - stream.checkpoint >= CHECKPOINT_CHARS):
+            memory, stream.checkpoint = self._memory(stream), stream.num_drawn
+        self._outputs.append(Output(stream.id, stream.outbox[:size], stream.details[:size], memory))
+        del stream.outbox[:size], stream.details[:size]
+
+    def _finish(self, stream: Stream, stop: int = -1) -> None:
+        """Send the rest and end; a stop string that is not shown is not part of the memory either."""
+        self._collect(stream)
+        reason = FinishReason.MAX_CHARS if stop < 0 else FinishReason.STOP_STRING
+        is_cut = stop >= 0 and not stream.job.include_stop
+        size = len(stream.outbox) - (len(stream.job.stops[stop]) if is_cut else 0)
+        memory = None if is_cut else self._memory(stream)
+        self._outputs.append(Output(stream.id, stream.outbox[:size], stream.details[:size], memory, reason, stop))
+        self._end(stream)
+
+    def _collect(self, stream: Stream) -> None:
+        taken = self._rows.take(stream.row)
+        stream.num_drawn += len(taken)
+        stream.outbox += taken
+
+
+def _details(logits: NDArray[np.float32], characters: Sequence[int], top_n: int) -> list[IdDetail]:
+    """Return how likely each character was; logits [N, V] for N characters."""
+    log_probabilities = log_softmax(np.ascontiguousarray(logits))
+    details = []
+    for row, character in zip(log_probabilities, characters, strict=True):
+        likeliest = np.argsort(-row, kind="stable")[:top_n]
+        details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest]))
+    return details

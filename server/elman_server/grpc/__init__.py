@@ -1,0 +1,1 @@
+"""The transport: gRPC calls become calls of the domain, its answers and errors become messages and statuses."""

@@ -1,0 +1,121 @@
+"""What every call passes through: its request id, its one log line, and its error as a status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import time
+import uuid
+from typing import TYPE_CHECKING, Any, Final
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from elman_server.errors import InvalidFieldError
+from elman_server.grpc.errors import to_failure
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from grpc import HandlerCallDetails, RpcMethodHandler
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+    Handler = RpcMethodHandler[Any, Any]
+
+REQUEST_ID: Final = "x-request-id"
+DETAILS: Final = "grpc-status-details-bin"
+_VALID_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_QUIET: Final = "/grpc."  # health probes come every few seconds
+_log = structlog.get_logger()
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler that takes one request; reflection's takes many and stays as it is."""
+
+    async def intercept_service(
+        self, continuation: Callable[[HandlerCallDetails], Awaitable[Handler | None]], handler_call_details: Any
+    ) -> Handler | None:
+        """Return the handler, wrapped; None if there is no such method."""
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.request_streaming:
+            return handler
+        # Requests arrive as bytes, so that what cannot be parsed gets an error of ours.
+        if handler.response_streaming:
+            stream = _wrapped_stream(handler, handler_call_details.method)
+            return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
+        unary = _wrapped_unary(handler, handler_call_details.method)
+        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+
+
+def _wrapped_unary(handler: Handler, method: str) -> Any:
+    async def call(data: bytes, context: Context) -> Any:
+        async with _answered(method, context) as request_id:
+            behaviour: Any = handler.unary_unary
+            response = await behaviour(_parsed(handler, data), context)
+            await context.send_initial_metadata(((REQUEST_ID, request_id),))
+            return response
+
+    return call
+
+
+def _wrapped_stream(handler: Handler, method: str) -> Any:
+    async def call(data: bytes, context: Context) -> None:
+        async with _answered(method, context) as request_id:
+            behaviour: Any = handler.unary_stream
+            is_first = True
+            # Closed here and now, however the call ends: a generator left to the collector would go on.
+            async with contextlib.aclosing(behaviour(_parsed(handler, data), context)) as responses:
+                async for response in responses:
+                    if is_first:
+                        await context.send_initial_metadata(((REQUEST_ID, request_id),))
+                        is_first = False
+                    await context.write(response)
+
+    return call
+
+
+@contextlib.asynccontextmanager
+async def _answered(method: str, context: Context) -> AsyncIterator[str]:
+    """Run one call: gives its request id, turns an error into a status, writes the log line.
+
+    The id goes out with the first answer, not before: once headers have arrived, a client's gRPC no longer
+    tries an UNAVAILABLE call again. A failed call has it in its trailers.
+    """
+    request_id = _request_id(context)
+    structlog.contextvars.bind_contextvars(request_id=request_id)
+    level, outcome = "debug" if method.startswith(_QUIET) else "info", {"code": "OK"}
+    start = time.monotonic()
+    try:
+        yield request_id
+    except grpc.aio.AbortError:  # a status that the handler has sent itself
+        outcome = {"code": _name(context.code())}
+        raise
+    except asyncio.CancelledError:
+        outcome = {"code": "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"}
+        raise
+    except Exception as error:  # the last resort of every call
+        failure = to_failure(error, request_id)
+        outcome = {"code": failure.code.name, "reason": failure.reason}
+        if not failure.is_expected:
+            level, outcome["exc_info"] = "error", error
+        trailers = ((DETAILS, failure.details), (REQUEST_ID, request_id))
+        await context.abort(failure.code, failure.message, trailers)
+    finally:
+        seconds = round(time.monotonic() - start, 6)
+        getattr(_log, level)("call", method=method, seconds=seconds, peer=context.peer(), **outcome)
+
+
+def _parsed(handler: Handler, data: bytes) -> Any:
+    try:
+        return handler.request_deserializer(data) if handler.request_deserializer else data
+    except DecodeError:
+        raise InvalidFieldError("request", "is not this method's message; strings must be UTF-8") from None
+
+
+def _request_id(context: Context) -> str:
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str) and _VALID_ID.fullmatch(value):
+            return value
+    return str(uuid.uuid4())

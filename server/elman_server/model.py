@@ -1,0 +1,240 @@
+"""A loaded model: one step for a batch, and many characters at once, through onnxruntime.
+
+The only module that imports onnxruntime.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # again here: nothing may import onnxruntime before it is set
+
+import hashlib
+import platform
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import onnxruntime as ort
+
+from elman_server.errors import ArtefactError
+from elman_server.state import Memory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from elman_server.artefact import Artefact
+
+    Ids = NDArray[np.int64]
+    Logits = NDArray[np.float32]
+    States = list[NDArray[np.float32]]
+
+_CHECK_BATCHES: Final = (1, 2, 7, 64)
+_CHECK_STEPS: Final = 6
+
+
+class Model:
+    """Steps a batch of rows.
+
+    The rows live in preallocated arrays and a batch is always a prefix of them. Two sets of state arrays are
+    used in turn: a step reads one and writes the other.
+
+    Attributes:
+        chars: [capacity] int64, the next character of each row; the caller writes it.
+        capacity: the largest batch.
+        min_batch: 1, or 2 for graphs whose rows are only alike from two on (the ONNX RNN operator).
+        fingerprint: names the arithmetic: equal fingerprints gave equal bits on the same test.
+    """
+
+    def __init__(self, artefact: Artefact, *, capacity: int, num_threads: int) -> None:
+        self._artefact = artefact
+        self._step = _session(artefact.step, num_threads)
+        self._shapes = _check_interface(self._step, len(artefact.vocabulary), ["batch"], ["char"])
+        self._prefill = None
+        if artefact.prefill is not None:
+            self._prefill = _session(artefact.prefill, num_threads)
+            if _check_interface(self._prefill, len(artefact.vocabulary), ["time", "batch"], ["char"]) != self._shapes:
+                raise ArtefactError("the prefill graph has other states than the step; export it again")
+        self.capacity = max(capacity, 2)
+        self.min_batch = 1
+        self._allocate(max(self.capacity, _CHECK_BATCHES[-1]))
+        self.initial = self._initial_memory()
+        self.fingerprint = self._self_check()
+
+    def _allocate(self, num_rows: int) -> None:
+        self.chars: Ids = np.zeros(num_rows, np.int64)
+        self._logits: Logits = np.zeros((num_rows, len(self._artefact.vocabulary)), np.float32)
+        self._states: list[States] = [[np.zeros((num_rows, *s), np.float32) for s in self._shapes] for _ in range(2)]
+        self._parity = 0
+        self._bindings: dict[tuple[int, int], Any] = {}
+
+    def _initial_memory(self) -> Memory:
+        rows = self._artefact.initial_states.get("default")
+        if rows is None:
+            rows = tuple(np.zeros(shape, np.float32).tobytes() for shape in self._shapes)
+        memory = Memory(rows)
+        self.check(memory)
+        return memory
+
+    def check(self, memory: Memory) -> None:
+        """Refuse a state that is not this model's: wrong sizes or not finite; raises ArtefactError."""
+        sizes = [4 * int(np.prod(shape)) for shape in self._shapes]
+        if [len(tensor) for tensor in memory.tensors] != sizes:
+            raise ArtefactError("an initial state has another size than the graph's; export it again")
+        if not all(np.isfinite(np.frombuffer(tensor, "<f4")).all() for tensor in memory.tensors):
+            raise ArtefactError("an initial state is not finite; export it again")
+
+    # The batch
+
+    def step(self, batch: int) -> Logits:
+        """Read `chars[:batch]`, advance the states of those rows, return their logits.
+
+        Returns:
+            [batch, V] float32, valid until the next step.
+        """
+        size = max(batch, self.min_batch)
+        binding = self._bindings.get((size, self._parity)) or self._bind(size)
+        self._step.run_with_iobinding(binding)
+        self._parity ^= 1
+        return self._logits[:batch]
+
+    def _bind(self, size: int) -> Any:
+        binding = self._step.io_binding()
+        source, target = self._states[self._parity], self._states[self._parity ^ 1]
+        binding.bind_input("char", "cpu", 0, np.int64, [size], self.chars.ctypes.data)
+        binding.bind_output("logits", "cpu", 0, np.float32, [size, self._logits.shape[1]], self._logits.ctypes.data)
+        for index, shape in enumerate(self._shapes):
+            binding.bind_input(f"state_{index}", "cpu", 0, np.float32, [size, *shape], source[index].ctypes.data)
+            binding.bind_output(f"next_state_{index}", "cpu", 0, np.float32, [size, *shape], target[index].ctypes.data)
+        self._bindings[size, self._parity] = binding
+        return binding
+
+    def load_row(self, row: int, tensors: Sequence[bytes]) -> None:
+        """Put a state into a row."""
+        for state, tensor in zip(self._states[self._parity], tensors, strict=True):
+            state[row] = np.frombuffer(tensor, "<f4").reshape(state.shape[1:])
+
+    def save_row(self, row: int) -> tuple[bytes, ...]:
+        """Return a row's state."""
+        return tuple(state[row].tobytes() for state in self._states[self._parity])
+
+    def move_row(self, source: int, target: int) -> None:
+        """Copy a row's state and character over another's."""
+        self.chars[target] = self.chars[source]
+        for state in self._states[self._parity]:
+            state[target] = state[source]
+
+    # Prefill
+
+    def read(self, chars: Ids, states: States) -> tuple[Logits, States]:
+        """Read many characters at once, bit for bit as `step` would one by one.
+
+        Args:
+            chars: [T, B] int64.
+            states: one array a state, [B, ...].
+
+        Returns:
+            logits [T, B, V] after each character, and the states after the last.
+        """
+        batch = chars.shape[1]
+        if batch < self.min_batch:
+            logits, states = self.read(np.repeat(chars, 2, axis=1), [np.repeat(state, 2, axis=0) for state in states])
+            return logits[:, :batch], [state[:batch] for state in states]
+        if self._prefill is not None:
+            return _run(self._prefill, chars, states)
+        rows = []
+        for column in chars:
+            logits, states = _run(self._step, column, states)
+            rows.append(logits)
+        return np.stack(rows), states
+
+    def rows(self, memories: Sequence[Memory]) -> States:
+        """Stack memories into state arrays, [B, ...] each."""
+        tensors = zip(*(memory.tensors for memory in memories), strict=True)
+        return [
+            np.frombuffer(b"".join(rows), "<f4").reshape(len(memories), *shape)
+            for rows, shape in zip(tensors, self._shapes, strict=True)
+        ]
+
+    # Self-check
+
+    def _self_check(self) -> str:
+        """Prove on this machine what the exactness contract rests on; return the fingerprint.
+
+        Raises:
+            ArtefactError: rows depend on the batch, prefill differs from stepping, or something is not finite.
+        """
+        for self.min_batch in (1, 2):
+            expected = self._trial(_CHECK_BATCHES[-1], 0)
+            if not np.isfinite(expected).all():
+                raise ArtefactError("its logits are not finite in the self-test; train or export it again")
+            if all(self._alike(expected, batch) for batch in _CHECK_BATCHES):
+                break
+        else:
+            raise ArtefactError("its rows depend on the batch they are in, so no text could be repeated; see docs")
+        sha = hashlib.sha256(expected.tobytes())
+        sha.update(np.exp(expected[:, 0].astype(np.float64)).tobytes())  # the sampler's arithmetic is NumPy's
+        return f"onnxruntime-{ort.__version__}/numpy-{np.__version__}/{platform.machine()}/{sha.hexdigest()[:16]}"
+
+    def _trial_chars(self) -> Ids:
+        shape = (_CHECK_STEPS, _CHECK_BATCHES[-1])
+        return np.arange(np.prod(shape)).reshape(shape) * 7 % len(self._artefact.vocabulary)
+
+    def _trial(self, batch: int, first: int) -> Logits:
+        """Return the logits of the trial's rows first … first + batch, [steps, batch, V]."""
+        rows = []
+        for row in range(max(batch, self.min_batch)):
+            self.load_row(row, self.initial.tensors)
+        for chars in self._trial_chars():
+            self.chars[:batch] = chars[first : first + batch]
+            rows.append(self.step(batch).copy())
+        return np.stack(rows)
+
+    def _alike(self, expected: Logits, batch: int) -> bool:
+        first = _CHECK_BATCHES[-1] - batch  # at another place of the batch, too
+        theirs = expected[:, first:]
+        chars = self._trial_chars()[:, first:]
+        read, _ = self.read(chars, self.rows([self.initial] * batch))
+        return np.array_equal(self._trial(batch, first), theirs) and np.array_equal(read, theirs)
+
+
+def _session(graph: bytes, num_threads: int) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # its errors reach us as exceptions
+    try:
+        return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises plain and private exceptions
+        raise ArtefactError(f"onnxruntime cannot load it: {str(error).splitlines()[0][:200]}") from error
+
+
+def _check_interface(
+    session: ort.InferenceSession, vocabulary_size: int, leading: list[str], names: list[str]
+) -> list[tuple[int, ...]]:
+    """Refuse other inputs and outputs than the contract's; return the states' shapes without the batch."""
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    num_states = len(inputs) - 1
+    names = ["char", *(f"state_{index}" for index in range(num_states))]
+    expected_outputs = ["logits", *(f"next_state_{index}" for index in range(num_states))]
+    if num_states < 1 or [i.name for i in inputs] != names or [o.name for o in outputs] != expected_outputs:
+        raise ArtefactError("its inputs or outputs are not char, state_i, logits, next_state_i; export it again")
+    if inputs[0].type != "tensor(int64)" or any(x.type != "tensor(float)" for x in [*inputs[1:], *outputs]):
+        raise ArtefactError("its inputs or outputs have other types than int64 and float32; export it again")
+    if len(inputs[0].shape) != len(leading) or len(outputs[0].shape) != len(leading) + 1:
+        raise ArtefactError(f"char is not [{', '.join(leading)}]; export it again")
+    if outputs[0].shape[-1] != vocabulary_size:
+        raise ArtefactError(
+            f"it has {outputs[0].shape[-1]} logits but {vocabulary_size} characters in its vocabulary; export it again"
+        )
+    shapes = [tuple(state.shape[1:]) for state in inputs[1:]]
+    if any(not isinstance(size, int) or size < 1 for shape in shapes for size in shape):
+        raise ArtefactError("a state has no fixed size after the batch; export it again")
+    return shapes
+
+
+def _run(session: ort.InferenceSession, chars: Ids, states: States) -> tuple[Logits, States]:
+    feeds = {"char": chars} | {f"state_{index}": state for index, state in enumerate(states)}
+    logits, *following = session.run(None, feeds)
+    return logits, following

@@ -1,0 +1,219 @@
+"""Settings: one frozen dataclass, from which flags, variables, checks and docs/settings.md follow."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, get_type_hints
+
+from elman_server.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PREFIX: Final = "ELMAN_"
+BUNDLED: Final = Path(__file__).parent / "bundled"
+FOREIGN: Final = frozenset({"ELMAN_TARGET"})  # the client's
+_YEAR: Final = 365 * 24 * 3600.0
+_ADDRESS: Final = re.compile(r"unix:(?P<path>.+)|(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
+_MAX_PORT: Final = 65535
+_WORDS: Final = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What is known of one setting beside its name, type and default.
+
+    Attributes:
+        line: what it does, one line.
+        unit: `s`, `bytes`, ...; empty where it has none.
+        low, high: the range of a number, both allowed.
+        choices: the words that are allowed; empty: any.
+        default: how the default is written in documents, where its value depends on the machine.
+    """
+
+    line: str
+    unit: str = ""
+    low: float = -math.inf
+    high: float = math.inf
+    choices: tuple[str, ...] = ()
+    default: str = ""
+
+    @property
+    def allowed(self) -> str:
+        """What values are allowed, in words; empty: any."""
+        if self.choices:
+            return ", ".join(self.choices)
+        return f"{self.low:.15g} to {self.high:.15g}" if math.isfinite(self.high) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the server runs. Build it with `load`, or directly; either way every value is checked.
+
+    Raises:
+        SettingsError: a value is out of range.
+    """
+
+    listen: Annotated[str, Rule("Address: `host:port` (port 0 takes a free one) or `unix:/path`.")] = "127.0.0.1:50051"
+    models: Annotated[Path, Rule("Directory of the `*.onnx` files to serve.", default="the bundled models")] = BUNDLED
+    store: Annotated[str, Rule("Where sessions are kept; `memory:` forgets them at the end.", choices=("memory:",))] = (
+        "memory:"
+    )
+    session_ttl: Annotated[
+        float, Rule("Idle time after which a session is forgotten, where it brings none.", "s", 1, _YEAR)
+    ] = 3600.0
+    session_max_age: Annotated[
+        float, Rule("Age at which a session is forgotten however much it is used.", "s", 1, _YEAR)
+    ] = 86400.0
+    max_sessions: Annotated[int, Rule("Sessions kept at once.", "", 1, 10**8)] = 100_000
+    max_session_bytes: Annotated[int, Rule("Memory of all sessions together.", "bytes", 1024, 2**42)] = 2**30
+    max_streams: Annotated[int, Rule("Generate streams open at once.", "", 1, 10**6)] = 20_000
+    max_batch: Annotated[int, Rule("Rows of one model stepped together.", "", 1, 1024)] = 256
+    max_waiting: Annotated[int, Rule("Streams of one model waiting for a row.", "", 0, 10**6)] = 20_000
+    max_prompt_chars: Annotated[int, Rule("Longest prompt or text.", "characters", 1, 10**8)] = 100_000
+    max_chars: Annotated[int, Rule("Most that one Generate may draw.", "characters", 1, 10**9)] = 100_000
+    max_message_bytes: Annotated[int, Rule("Largest gRPC message, either way.", "bytes", 1024, 2**31 - 1)] = 2**23
+    flush_interval_ms: Annotated[
+        float, Rule("Longest that a drawn character waits to be joined with others.", "ms", 0, 1000)
+    ] = 10.0
+    engine_threads: Annotated[int, Rule("Threads of one step; 0 chooses by the model's size.", "", 0, 256)] = 0
+    grace_seconds: Annotated[float, Rule("Time for running streams to end at a stop.", "s", 0, 3600)] = 30.0
+    drain_delay_seconds: Annotated[
+        float, Rule("How long health says NOT_SERVING before streams are asked to end.", "s", 0, 3600)
+    ] = 0.0
+    reflection: Annotated[bool, Rule("Tell callers the contract (gRPC reflection).")] = True
+    log_format: Annotated[
+        str,
+        Rule("How the log looks; `auto`: console on a terminal, else json.", choices=("auto", "console", "json")),
+    ] = "auto"
+    log_level: Annotated[str, Rule("What the log tells.", choices=("debug", "info", "warning", "error"))] = "info"
+    tls_certificate: Annotated[
+        Path | None, Rule("PEM file of the certificate chain; with `tls_key` it switches TLS on.")
+    ] = None
+    tls_key: Annotated[Path | None, Rule("PEM file of the certificate's private key.")] = None
+
+    def __post_init__(self) -> None:
+        for name, rule in RULES.items():
+            value = getattr(self, name)
+            # Written so that NaN is outside.
+            inside = value in rule.choices if rule.choices else not rule.allowed or rule.low <= value <= rule.high
+            if not inside:
+                raise _refusal(name, value, rule.allowed)
+        _check_address(self.listen)
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            missing = "tls_key" if self.tls_key is None else "tls_certificate"
+            raise _refusal(missing, "not set", "a PEM file, because TLS needs a certificate and its key")
+
+
+_HINTS: Final = get_type_hints(Settings, include_extras=True)
+RULES: Final[Mapping[str, Rule]] = {name: hint.__metadata__[0] for name, hint in _HINTS.items()}
+
+
+def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Settings:
+    """Return the effective settings: flags before variables before defaults.
+
+    Args:
+        flags: text by setting name; None is not given.
+        environ: the process's variables; of those that begin with `ELMAN_` every one must be a setting.
+
+    Raises:
+        SettingsError: a name is unknown or a value out of range.
+    """
+    _refuse_unknown(environ)
+    values: dict[str, Any] = {}
+    for name in RULES:
+        text = flags.get(name)
+        if text is None:
+            text = environ.get(variable(name))
+        if text is not None:
+            values[name] = _parse(name, _HINTS[name].__origin__, text)
+    return Settings(**values)
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def flag(name: str) -> str:
+    """Return the command-line flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def to_toml(settings: Settings) -> str:
+    """Return every effective value, as TOML; what is not set stands in a comment."""
+    values = {name: getattr(settings, name) for name in RULES}
+    lines = [f"# {name} is not set" if value is None else f"{name} = {_toml(value)}" for name, value in values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def to_markdown() -> str:
+    """Return docs/settings.md."""
+    return _HEAD + "".join(_table_row(field) for field in dataclasses.fields(Settings))
+
+
+_HEAD: Final = """# Settings
+
+Every setting is a flag of `elman-server` and a variable; the flag wins. `elman-server --print-config` shows what is in
+force. A value out of range or an unknown `ELMAN_` variable (but the client's `ELMAN_TARGET`) stops the start.
+This table is written by `make docs` from `elman_server/settings.py`.
+
+| flag | variable | default | unit | allowed | meaning |
+|---|---|---|---|---|---|
+"""
+
+
+def _table_row(field: dataclasses.Field[Any]) -> str:
+    rule = RULES[field.name]
+    value = "" if field.default is None else str(field.default).lower()
+    default = rule.default or (f"`{value}`" if value else "not set")
+    cells = [f"`{flag(field.name)}`", f"`{variable(field.name)}`", default, rule.unit, rule.allowed, rule.line]
+    return f"| {' | '.join(cells)} |\n"
+
+
+def _toml(value: object) -> str:
+    # TOML writes numbers, booleans and plain strings as JSON does.
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    known = {variable(name) for name in RULES}
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in known | FOREIGN:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]}?" if close else "unset it"
+            raise SettingsError(f"{name} is not a setting; {hint} (`elman-server --help` lists all)")
+
+
+def _parse(name: str, kind: object, text: str) -> object:
+    try:
+        if kind is bool:
+            return _WORDS[text.lower()]
+        if kind is int:
+            return int(text)
+        if kind is float:
+            return float(text)
+    except (KeyError, ValueError):
+        allowed = "true or false" if kind is bool else RULES[name].allowed
+        raise _refusal(name, text, allowed) from None
+    if not text:
+        raise _refusal(name, text, RULES[name].allowed or "a value; unset it to take the default")
+    return text if kind is str else Path(text)
+
+
+def _check_address(listen: str) -> None:
+    match = _ADDRESS.fullmatch(listen)
+    if match is None or int(match["port"] or 0) > _MAX_PORT:
+        raise _refusal("listen", listen, f"host:port with a port of 0 to {_MAX_PORT}, or unix:/path")
+
+
+def _refusal(name: str, value: object, allowed: str) -> SettingsError:
+    unit = f" {RULES[name].unit}" if RULES[name].unit else ""
+    shown = value if value == "not set" else ascii(str(value)[:100])
+    return SettingsError(f"{flag(name)} ({variable(name)}) is {shown}; allowed is {allowed}{unit}")
