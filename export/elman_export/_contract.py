@@ -21,22 +21,24 @@ def check_self_contained(model: onnx.ModelProto) -> None:
         ArtefactError: External data, a foreign operator domain, a local function, a broken graph.
     """
     if model.functions:
-        raise ArtefactError("the graph defines functions of its own: inline them and export again")
+        raise ArtefactError("The graph defines functions of its own: inline them and export it again.")
     for graph in graphs(model.graph):
         for tensor in _tensors(graph):
             if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
-                raise ArtefactError(f"weight {tensor.name!r} lies outside the file: export it with its weights")
+                raise ArtefactError(
+                    f"The weight {tensor.name!r:.80} lies outside the file: export it with its weights."
+                )
         for node in graph.node:
             if node.domain not in _DOMAINS:
                 raise ArtefactError(
-                    f"operator {node.op_type} is of the foreign domain {node.domain!r}: "
-                    "export with standard operators only"
+                    f"The operator {node.op_type:.80} is of the foreign domain {node.domain!r:.80}: "
+                    "export it with standard operators only."
                 )
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ArtefactError(f"not a valid ONNX graph: {reason}") from error
+        raise ArtefactError(f"Not a valid ONNX graph: {reason}") from error
 
 
 def check_contract(model: onnx.ModelProto, metadata: Metadata, positions: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -60,7 +62,7 @@ def check_contract(model: onnx.ModelProto, metadata: Metadata, positions: Sequen
     _check_names("inputs", list(inputs), ["char", *states])
     _check_names("outputs", list(outputs), ["logits", *(f"next_{state}" for state in states)])
     if num_states == 0:
-        raise ArtefactError("the graph has no state_0: a recurrent step needs at least one state")
+        raise ArtefactError("The graph has no state_0: a recurrent step needs at least one state.")
     _check_value("char", inputs["char"], onnx.TensorProto.INT64, list(positions))
     _check_value(
         "logits",
@@ -83,23 +85,23 @@ def _check_sizes(metadata: Metadata, rows: list[tuple[int, ...]]) -> None:
         num_states = metadata.num_layers * len(STATES[metadata.cell])
         if rows != [(metadata.hidden_size,)] * num_states:
             raise ArtefactError(
-                f"the states do not fit {metadata.num_layers} {metadata.cell} layers of "
-                f"{metadata.hidden_size} units: export it again"
+                f"The states do not fit {metadata.num_layers} {metadata.cell} layers of "
+                f"{metadata.hidden_size} units: export it again."
             )
     sizes = [math.prod(row) for row in rows]
     for name, initial in metadata.initial_states.items():
         if [row.size for row in initial] != sizes:
-            raise ArtefactError(f"initial state {name!r} does not fit the states of the graph")
+            raise ArtefactError(f"The initial state {name!r:.80} does not fit the graph's states: export it again.")
 
 
 def _check_names(what: str, actual: list[str], expected: list[str]) -> None:
     if actual != expected:
-        raise ArtefactError(f"the graph's {what} are {', '.join(actual)}, must be {', '.join(expected)}")
+        raise ArtefactError(f"The graph's {what} are {', '.join(actual)}: they must be {', '.join(expected)}.")
 
 
 def _check_value(name: str, actual: tuple[int, _Shape], kind: int, shape: _Shape) -> None:
     if actual != (kind, shape):
-        raise ArtefactError(f"{name} is {_describe(*actual)}, must be {_describe(kind, shape)}: export it again")
+        raise ArtefactError(f"{name} is {_describe(*actual)}, must be {_describe(kind, shape)}: export it again.")
 
 
 def _describe(kind: int, shape: _Shape) -> str:

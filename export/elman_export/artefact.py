@@ -59,7 +59,7 @@ class Artefact:
             entries["elman.prefill"] = base64.b64encode(prefill.SerializeToString()).decode()
         onnx.helper.set_model_props(model, entries)
         if model.ByteSize() > _MAX_BYTES - _TAIL_SIZE:
-            raise ArtefactError("the model is larger than the 2 GiB that one ONNX file can hold")
+            raise ArtefactError("The model is larger than the 2 GiB that one ONNX file can hold: make it smaller.")
         body = model.SerializeToString()
         return cls.from_bytes(body + _tail(body))
 
@@ -72,9 +72,9 @@ class Artefact:
         """
         body, tail = data[:-_TAIL_SIZE], data[-_TAIL_SIZE:]
         if not tail.startswith(_TAIL_START):
-            raise ArtefactError("not an artefact, or one cut short: no elman.digest at its end; export it again")
+            raise ArtefactError("Not an artefact, or one cut short: no elman.digest at its end. Export it again.")
         if tail != _tail(body):
-            raise ArtefactError("changed after it was written: the digest differs; export it again")
+            raise ArtefactError("Changed after it was written: the digest differs. Export it again.")
         step = _parse(data)
         check_self_contained(step)
         entries = _entries(step)
@@ -103,7 +103,7 @@ class Artefact:
                 os.fsync(file.fileno())
             temporary.replace(path)
         except OSError as error:
-            raise ArtefactError(f"cannot write {path}: {error.strerror}") from error
+            raise ArtefactError(f"Cannot write {path}: {error.strerror}.") from error
         finally:
             with contextlib.suppress(OSError):
                 temporary.unlink()
@@ -127,7 +127,7 @@ def read_artefact(path: Path) -> Artefact:
     try:
         return Artefact.from_bytes(path.read_bytes())
     except OSError as error:
-        raise ArtefactError(f"cannot read {path}: {error.strerror}") from error
+        raise ArtefactError(f"Cannot read {path}: {error.strerror}.") from error
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}") from error
 
@@ -140,14 +140,14 @@ def _parse(data: bytes) -> onnx.ModelProto:
     try:
         return onnx.load_model_from_string(data)
     except Exception as error:  # protobuf's DecodeError belongs to a package not imported here
-        raise ArtefactError("not an ONNX model: its bytes cannot be parsed") from error
+        raise ArtefactError("Not an ONNX model: its bytes cannot be parsed. Export it again.") from error
 
 
 def _entries(model: onnx.ModelProto) -> dict[str, str]:
     entries: dict[str, str] = {}
     for entry in model.metadata_props:
         if entry.key in entries:
-            raise ArtefactError(f"metadata key {entry.key} comes twice: export it again")
+            raise ArtefactError(f"The metadata key {entry.key:.80} comes twice: export it again.")
         entries[entry.key] = entry.value
     return entries
 
@@ -159,4 +159,4 @@ def _join(encoded: str, step: onnx.ModelProto) -> bytes:
     try:
         return base64.b64decode(encoded, validate=True) + weights.SerializeToString()
     except ValueError as error:
-        raise ArtefactError("elman.prefill is not base64: export it again") from error
+        raise ArtefactError("elman.prefill is not base64: export it again.") from error

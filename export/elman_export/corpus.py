@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VALIDATION_PERCENT = 10  # the last part of the text; nanoGPT's split
-MIN_CHARACTERS = 20  # below that the last part holds nothing to predict
+MIN_CHARACTERS = 30  # below that the last part holds next to nothing to predict
 
 
 @dataclass(frozen=True)

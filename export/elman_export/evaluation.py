@@ -25,7 +25,7 @@ class Loss:
     """A mean loss and how sure it is, both in nats per character."""
 
     nats: float
-    standard_error: float  # not a number for less than two windows
+    standard_error: float
     num_characters: int
 
 
@@ -34,14 +34,15 @@ def streaming_loss(model: CharModel, ids: Tensor, num_streams: int = 1) -> Loss:
 
     Args:
         model: The network.
-        ids: ``[N]`` int64.
+        ids: ``[N]`` int64, at least three.
         num_streams: 1 is the protocol. More are quicker: the text is cut into so many parts that
             start from zeros, which adds a few thousandths of a nat.
     """
     logits, targets = _predict(model, ids, num_streams)
     losses = functional.cross_entropy(logits, targets, reduction="none").double()
-    means = torch.stack([window.mean() for window in losses.split(WINDOW)])
-    error = means.std().item() / math.sqrt(len(means)) if len(means) > 1 else math.nan
+    window = min(WINDOW, len(losses) // 2)
+    means = torch.stack([part.mean() for part in losses.split(window)])
+    error = means.std().item() / math.sqrt(len(means))
     return Loss(losses.mean().item(), error, len(losses))
 
 

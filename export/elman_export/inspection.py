@@ -14,9 +14,7 @@ from elman_export.vocabulary import BYTES
 def describe(artefact: Artefact) -> dict[str, Any]:
     """All there is to know, as JSON can hold it; sizes in bytes."""
     metadata = artefact.metadata
-    operators = Counter(
-        node.op_type for graph in graphs(artefact.step.graph) for node in graph.node
-    )
+    operators = Counter(node.op_type for graph in graphs(artefact.step.graph) for node in graph.node)
     return {
         "name": metadata.name,
         "version": metadata.version,

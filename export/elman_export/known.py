@@ -12,9 +12,7 @@ from elman_export.step import StepGraphs
 from elman_export.tracing import torch_step
 
 
-def export_checkpoint(
-    model: CharModel, config: CheckpointConfig, name: str, version: str
-) -> Artefact:
+def export_checkpoint(model: CharModel, config: CheckpointConfig, name: str, version: str) -> Artefact:
     """Build the step and the prefill graph of a trained network.
 
     Raises:

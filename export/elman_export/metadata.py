@@ -13,10 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_export.errors import ArtefactError
+from elman_export.vocabulary import BYTES, NUM_BYTES, Vocabulary, check_vocabulary
 
 FORMAT = "1"
-BYTES = "bytes"
-NUM_BYTES = 256
 CELLS = ("elman", "gru", "lstm", "other")
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -72,7 +71,7 @@ class Metadata:
     """
 
     name: str
-    vocabulary: tuple[str, ...] | None
+    vocabulary: Vocabulary
     version: str = "1"
     cell: str = "other"
     num_layers: int = 0
@@ -135,45 +134,25 @@ class Metadata:
 def _check_keys(entries: Mapping[str, str]) -> None:
     version = entries.get("elman.format")
     if version != FORMAT:
-        raise ArtefactError(f"elman.format is {version!r}, this exporter reads {FORMAT!r}: use the matching release")
+        raise ArtefactError(
+            f"elman.format is {version!r:.80}, this release reads {FORMAT!r}: use the other's exporter."
+        )
     if missing := sorted(_REQUIRED - entries.keys()):
-        raise ArtefactError(f"{', '.join(missing)} is missing from the metadata: export it again")
+        raise ArtefactError(f"{', '.join(missing)} is missing from the metadata: export it again.")
     known = {*_REQUIRED, "elman.prefill", "elman.digest"}
     if unknown := sorted(key for key in entries if key.startswith("elman.") and key not in known):
-        raise ArtefactError(f"metadata key {unknown[0]} is unknown: use the release that wrote it")
+        raise ArtefactError(f"The metadata key {unknown[0]:.80} is unknown: use the release that wrote it.")
 
 
-def _vocabulary(entries: Mapping[str, str]) -> tuple[str, ...] | None:
+def _vocabulary(entries: Mapping[str, str]) -> Vocabulary:
     symbols = _load(entries, "elman.vocabulary", (list, str))
-    if symbols == BYTES:
-        return None
-    if not isinstance(symbols, list):
-        raise ArtefactError('elman.vocabulary must be a list of characters or "bytes"')
-    check_vocabulary(symbols)
-    return tuple(symbols)
-
-
-def check_vocabulary(symbols: Sequence[Any]) -> None:
-    """Refuse symbols that are not distinct single characters.
-
-    Raises:
-        ArtefactError: It is empty, or a symbol is no character that UTF-8 has, or comes twice.
-    """
-    if not symbols:
-        raise ArtefactError("the vocabulary is empty: it needs at least one character")
-    seen: set[str] = set()
-    for symbol in symbols:
-        if not isinstance(symbol, str) or len(symbol) != 1 or "\ud800" <= symbol <= "\udfff":
-            raise ArtefactError(f"vocabulary entry {symbol!r} is not one character")
-        if symbol in seen:
-            raise ArtefactError(f"the vocabulary has {symbol!r} twice: every id needs its own")
-        seen.add(symbol)
+    return None if symbols == BYTES else check_vocabulary(symbols)
 
 
 def _cell(entries: Mapping[str, str]) -> str:
     cell = entries["elman.cell"]
     if cell not in CELLS:
-        raise ArtefactError(f"elman.cell is {cell!r}, must be one of {', '.join(CELLS)}")
+        raise ArtefactError(f"elman.cell is {cell!r:.80}: it must be one of {', '.join(CELLS)}.")
     return cell
 
 
@@ -184,16 +163,16 @@ def _initial_states(entries: Mapping[str, str]) -> dict[str, InitialState]:
             states[name] = tuple(np.frombuffer(base64.b64decode(row, validate=True), "<f4") for row in rows)
         except (TypeError, ValueError, binascii.Error) as error:
             raise ArtefactError(
-                f"initial state {name!r} is not a list of base64 float32 rows: export it again"
+                f"The initial state {name!r:.80} is not a list of base64 float32 rows: export it again."
             ) from error
         if not all(np.isfinite(row).all() for row in states[name]):
-            raise ArtefactError(f"initial state {name!r} is not finite")
+            raise ArtefactError(f"The initial state {name!r:.80} is not finite: start from numbers.")
     return states
 
 
 def _matching(pattern: re.Pattern[str], entries: Mapping[str, str], key: str) -> str:
     if not pattern.fullmatch(entries[key]):
-        raise ArtefactError(f"{key} is {entries[key]!r}, must match ^{pattern.pattern}$")
+        raise ArtefactError(f"{key} is {entries[key]!r:.80}: it must match ^{pattern.pattern}$.")
     return entries[key]
 
 
@@ -201,11 +180,14 @@ def _load(entries: Mapping[str, str], key: str, kind: type | tuple[type, ...]) -
     try:
         value = json.loads(entries[key])
     except (ValueError, RecursionError) as error:
-        raise ArtefactError(f"{key} is not JSON: export it again") from error
+        raise ArtefactError(f"{key} is not JSON: export it again.") from error
     if not isinstance(value, kind):
-        raise ArtefactError(f"{key} holds JSON of the wrong kind: export it again")
+        raise ArtefactError(f"{key} holds JSON of the wrong kind: export it again.")
     return value
 
 
 def _dump(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    try:
+        return json.dumps(value, ensure_ascii=False, allow_nan=False)
+    except ValueError as error:
+        raise ArtefactError("The recipe or the evaluation holds a number that is not finite: leave it out.") from error

@@ -91,4 +91,5 @@ def reference_step(cell: str, weights: Mapping[str, NDArray[np.float32]], dtype:
 
 def _sigmoid(x: Array) -> Array:
     # The two halves of the same function, so that exp never overflows.
-    return np.divide(np.exp(np.minimum(x, 0)), 1 + np.exp(-np.abs(x)))
+    result: Array = np.exp(np.minimum(x, 0)) / (1 + np.exp(-np.abs(x)))
+    return result

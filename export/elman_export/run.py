@@ -83,7 +83,7 @@ class Run:
         recipe, model = self.trainer.recipe, self.trainer.model
         parameters = sum(parameter.numel() for parameter in model.parameters())
         return (
-            f"{recipe.cell} {recipe.num_layers}×{recipe.hidden_size}, {parameters:,} parameters, "
+            f"{recipe.cell} {recipe.num_layers}x{recipe.hidden_size}, {parameters:,} parameters, "
             f"{model.config.vocabulary_size} symbols, on {len(self._corpus.training):,} characters; "
             f"{self.trainer.progress:.0%} done."
         )

@@ -84,7 +84,7 @@ def load_source(target: str) -> Source:
     return Source.of(result)
 
 
-def trace(source: Source, metadata: Metadata) -> Artefact:
+def trace_module(source: Source, metadata: Metadata) -> Artefact:
     """Turn a module into an artefact.
 
     Args:
@@ -133,6 +133,11 @@ def torch_step(module: nn.Module) -> Step:
         return logits.numpy(), [part.numpy() for part in after]
 
     return run
+
+
+def module_steps(source: Source) -> dict[str, Step]:
+    """What an artefact of this module is to be compared with."""
+    return {"PyTorch": torch_step(source.module)}
 
 
 class _Step(nn.Module):

@@ -46,7 +46,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 @click.option("--seed", type=int, help="Of every random choice.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the matrix products.")
 def train(text: Path, output: Path, recipe_name: str, threads: int, **settings: Any) -> None:
-    """Train an Elman, GRU or LSTM network on TEXT, any UTF-8 file.
+    r"""Train an Elman, GRU or LSTM network on TEXT, any UTF-8 file.
 
     Ctrl-C saves and stops; the same command then goes on where it stopped, and ends exactly where an unbroken run does.
 

@@ -11,7 +11,6 @@ import os
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import cycle
 
 import numpy as np
@@ -19,8 +18,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from elman_export.artefact import Artefact
-from elman_export.errors import ArtefactError, DifferenceError
+from elman_export.errors import ArtefactError
 from elman_export.reference import Array, Step
+from elman_export.report import PREFILL, ROWS, Finding, Report
 
 NUM_STEPS = 1000
 BATCHES = (64, 7, 2, 1)
@@ -28,73 +28,10 @@ CHUNKS = (1, 2, 7, 64)
 # Relative to the largest value of a tensor, or to 1. One float32 rounding is 6e-8, and a sum of
 # 1,000 terms in another order differs by about 2e-6; a wrong weight, gate or bias shows as 1e-2.
 TOLERANCE = 1e-5
-UNBOUNDED = math.inf
-
-ROWS = "itself, other batches"
-PREFILL = "itself, prefill"
-_REMEDIES = {
-    ROWS: "rows must not see one another, so take out what mixes them, such as a mean over the "
-    "batch or batch normalisation in training mode",
-    PREFILL: "leave the prefill graph out, or report this as a bug of the exporter",
-}
-_REMEDY = (
-    "see that the source is the one it was made from, and that it depends on nothing but char and "
-    "state (no dropout, no memory of its own)"
+LONELY = (
+    "A single row differs from two or more, as with the ONNX RNN operator. All batches from two on "
+    "agree, and the server never runs fewer rows."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """The largest difference between an artefact and something else.
-
-    Attributes:
-        against: What it was compared with.
-        batch: Rows at a time.
-        difference: The largest over all steps, logits and states; NaN if one was not finite.
-        limit: What is allowed: 0 where every bit must agree, infinity where nothing is asked.
-    """
-
-    against: str
-    batch: int
-    difference: float
-    limit: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the difference is allowed."""
-        return self.limit == UNBOUNDED or self.difference <= self.limit
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """All findings, and what a person should know about them."""
-
-    findings: tuple[Finding, ...]
-    notes: tuple[str, ...]
-
-    @property
-    def passed(self) -> bool:
-        """Whether every difference is allowed."""
-        return all(finding.passed for finding in self.findings)
-
-    def require(self) -> None:
-        """Do nothing if all is well.
-
-        Raises:
-            DifferenceError: It is not; the sentence tells of the first failure.
-        """
-        for finding in self.findings:
-            if math.isnan(finding.difference) and not finding.passed:
-                raise DifferenceError(
-                    "Its logits or states are not finite after random characters: keep them finite, "
-                    "for no text can be sampled from them."
-                )
-            if not finding.passed:
-                raise DifferenceError(
-                    f"The artefact differs from {finding.against} by {finding.difference:.1e} "
-                    f"at batch {finding.batch}, allowed is {finding.limit:.0e}: "
-                    f"{_REMEDIES.get(finding.against, _REMEDY)}."
-                )
 
 
 class Runtime:
@@ -149,7 +86,7 @@ def verify(artefact: Artefact, sources: Mapping[str, Step], num_steps: int = NUM
     size = artefact.metadata.vocabulary_size
     for length in _chunks(num_steps):
         comparison.read(random.integers(0, size, (length, max(BATCHES))))
-    return comparison.report(num_steps, is_known=artefact.metadata.cell != "other")
+    return comparison.report(is_known=artefact.metadata.cell != "other")
 
 
 class _Comparison:
@@ -180,30 +117,24 @@ class _Comparison:
             self._states[batch] = steps[-1][1:]
         self._drift(chars[:, -1:], steps)
 
-    def report(self, num_steps: int, *, is_known: bool) -> Report:
-        """Everything found so far."""
-        limits = dict.fromkeys((ROWS, PREFILL), 0.0)
-        notes = []
+    def report(self, *, is_known: bool) -> Report:
+        """Everything found so far.
+
+        Args:
+            is_known: Whether the cell is a known one, which must agree at one row, too.
+        """
         alone = self._largest[ROWS, 1]
-        if alone and not is_known and not any(self._largest[ROWS, b] for b in BATCHES if b > 1):
-            notes.append(
-                f"A single row differs from two or more by {alone:.1e} (as the ONNX RNN operator "
-                "does); all batches from two on agree, and the server never runs fewer rows."
-            )
-        findings = [
-            Finding(
-                against,
-                batch,
-                difference,
-                UNBOUNDED if notes and (against, batch) == (ROWS, 1) else limits.get(against, TOLERANCE),
-            )
-            for (against, batch), difference in sorted(self._largest.items())
-        ]
-        findings += [
-            Finding(f"{name}, left alone for {num_steps:,} steps", 1, drift, UNBOUNDED)
-            for name, drift in self._drifts.items()
-        ]
-        return Report(tuple(findings), tuple(notes))
+        is_lonely = not is_known and alone > 0 == self._largest[ROWS, 2]
+        findings = []
+        for (against, batch), difference in sorted(self._largest.items()):
+            limit: float | None = 0.0 if against in {ROWS, PREFILL} else TOLERANCE
+            if is_lonely and (against, batch) == (ROWS, 1):
+                limit = None
+            findings.append(Finding(against, batch, difference, limit))
+        for name, drift in self._drifts.items():
+            findings.append(Finding(f"{name}, left alone", 1, drift, None))
+        notes = (LONELY,) if is_lonely else ()
+        return Report(tuple(findings), notes)
 
     def _compare_sources(
         self,
@@ -250,10 +181,10 @@ def _walk(step: Step, chars: NDArray[np.int64], state: Sequence[Array]) -> list[
 @np.errstate(invalid="ignore")  # infinity minus infinity is the NaN that is looked for
 def _distance(actual: Sequence[Array], expected: Sequence[Array], *, is_relative: bool = False) -> float:
     """The largest difference of any element; of its tensor's largest value if relative."""
+    if [part.shape for part in actual] != [part.shape for part in expected]:
+        return math.inf
     largest = 0.0
     for a, b in zip(actual, expected, strict=True):
-        if a.shape != b.shape:
-            return math.inf
         scale = max(1.0, np.abs(b).max()) if is_relative else 1.0
         largest = _larger(largest, np.abs(a - b).max() / scale)
     return largest
@@ -272,7 +203,7 @@ def _session(graph: bytes, num_threads: int) -> ort.InferenceSession:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common public class
         reason = str(error).partition("\n")[0]
-        raise ArtefactError(f"onnxruntime cannot load it: {reason}") from error
+        raise ArtefactError(f"onnxruntime cannot load the artefact: {reason}") from error
 
 
 def _run(session: ort.InferenceSession, char: NDArray[np.int64], state: Sequence[Array]) -> tuple[Array, list[Array]]:
@@ -281,5 +212,5 @@ def _run(session: ort.InferenceSession, char: NDArray[np.int64], state: Sequence
         logits, *after = session.run(None, feeds)
     except Exception as error:  # onnxruntime's exceptions have no common public class
         reason = str(error).partition("\n")[0]
-        raise ArtefactError(f"onnxruntime cannot run it on char {char.shape}: {reason}") from error
+        raise ArtefactError(f"onnxruntime cannot run the artefact on char {char.shape}: {reason}") from error
     return logits, after

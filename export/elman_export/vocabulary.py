@@ -1,7 +1,6 @@
 """Vocabularies: which character has which id."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ def check_vocabulary(symbols: Any) -> tuple[str, ...]:
     seen: set[str] = set()
     for symbol in symbols:
         if not isinstance(symbol, str) or len(symbol) != 1 or "\ud800" <= symbol <= "\udfff":
-            raise ArtefactError(f"The vocabulary holds {symbol!r}, which is not one character.")
+            raise ArtefactError(f"The vocabulary holds {symbol!r:.80}, which is not one character.")
         if symbol in seen:
             raise ArtefactError(f"The vocabulary holds {symbol!r} twice: every id needs its own.")
         seen.add(symbol)
@@ -47,7 +46,7 @@ def read_vocabulary(source: str) -> Vocabulary:
     path = Path(source)
     try:
         text = path.read_bytes().decode()  # bytes, for line ends are characters too
-        symbols: Sequence[Any] = json.loads(text) if path.suffix == ".json" else list(text)
+        symbols = json.loads(text) if path.suffix == ".json" else list(text)
     except OSError as error:
         raise ArtefactError(f"Cannot read the vocabulary {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elman_server.errors import ModelNotFoundError
+from elman_server.errors import ModelNotFoundError, UnavailableError
 from elman_server.requests import Limits
 from elman_server.state import Memory
 from elman_server.vocabulary import Vocabulary
@@ -76,20 +76,31 @@ def describe(artefact: Artefact, initial: Memory, fingerprint: str) -> ModelInfo
 
 
 class Models:
-    """The served models by name."""
+    """The served models by name; empty and not to be asked until `load`."""
 
-    def __init__(self, models: Iterable[ModelInfo]) -> None:
+    def __init__(self, models: Iterable[ModelInfo] | None = None) -> None:
+        self._models: dict[str, ModelInfo] | None = None
+        if models is not None:
+            self.load(models)
+
+    def load(self, models: Iterable[ModelInfo]) -> None:
+        """Say what is served."""
         self._models = {model.name: model for model in sorted(models, key=lambda model: model.name)}
 
     def list(self) -> list[ModelInfo]:
         """Return every served model, ordered by name."""
-        return list(self._models.values())
+        return list(self._loaded().values())
 
     def get(self, name: str, version: str | None = None) -> ModelInfo:
         """Return one model, of exactly `version` if given; raises ModelNotFoundError."""
-        model = self._models.get(name)
+        model = self._loaded().get(name)
         if model is None:
             raise ModelNotFoundError(f"models/{name}")
         if version not in {None, model.version}:
             raise ModelNotFoundError(f"models/{name}/versions/{version}")
         return model
+
+    def _loaded(self) -> dict[str, ModelInfo]:
+        if self._models is None:
+            raise UnavailableError("the models are being loaded", 1.0)
+        return self._models

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from elman_server.errors import InvalidFieldError
@@ -68,6 +68,19 @@ class SamplingRequest:
             top_k=_or(self.top_k, default.top_k),
             top_p=_or(self.top_p, default.top_p),
             min_p=_or(self.min_p, default.min_p),
+        )
+
+    def effective(self, resolved: Sampling) -> SamplingRequest:
+        """Return what the caller is told: every number that has an effect, set."""
+        return replace(
+            self,
+            repetition_penalty=resolved.repetition_penalty,
+            repetition_window=resolved.repetition_window,
+            temperature=resolved.temperature,
+            top_k=resolved.top_k or None,
+            top_p=resolved.top_p,
+            min_p=resolved.min_p,
+            seed=resolved.seed,
         )
 
     def _bias(self, vocabulary: Vocabulary) -> tuple[tuple[int, float], ...]:

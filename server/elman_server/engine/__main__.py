@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import sys
@@ -11,7 +12,7 @@ from elman_server.artefact import read_artefact
 from elman_server.engine.link import Configure, Link, Ready, Refused
 from elman_server.engine.worker import Worker
 from elman_server.errors import ArtefactError
-from elman_server.model import Model
+from elman_server.model import Model, choose_threads
 from elman_server.models import describe
 
 
@@ -26,7 +27,8 @@ def main(descriptor: int) -> None:
         assert isinstance(configure, Configure)
         try:
             artefact = read_artefact(Path(configure.path))
-            model = Model(artefact, capacity=configure.capacity, num_threads=configure.num_threads)
+            num_threads = configure.num_threads or choose_threads(artefact.num_parameters, os.cpu_count() or 1)
+            model = Model(artefact, capacity=configure.capacity, num_threads=num_threads)
         except ArtefactError as error:
             link.send(Refused(str(error)))
             return

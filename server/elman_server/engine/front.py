@@ -7,17 +7,19 @@ import enum
 import itertools
 import socket
 import sys
+from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
 from elman_server.engine import link
 from elman_server.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError
+from elman_server.generation import Output
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from elman_server.generation import Job, Output
+    from elman_server.generation import FinishReason, Job
     from elman_server.models import ModelInfo
 
 log = structlog.get_logger(__name__)
@@ -43,11 +45,19 @@ class JobStream:
     def __init__(self, engine: Engine, identity: int) -> None:
         self._engine = engine
         self._id = identity
-        self._outputs: asyncio.Queue[Output | Exception] = asyncio.Queue()  # bounded by the job's window
+        self._outputs: deque[Output | Exception] = deque()  # the job's window bounds it
+        self._arrived = asyncio.Event()
 
     def push(self, output: Output | Exception) -> None:
         """Take what the engine says."""
-        self._outputs.put_nowait(output)
+        self._outputs.append(output)
+        self._arrived.set()
+
+    def interrupt(self, end: FinishReason | Exception) -> None:
+        """End the job now; what was not taken is dropped."""
+        self._engine.close(self._id)
+        self._outputs.clear()
+        self.push(end if isinstance(end, Exception) else Output(self._id, finished=end))
 
     async def next(self) -> Output:
         """Return the next output.
@@ -56,7 +66,10 @@ class JobStream:
             EngineRestartedError: the process died.
             NotFiniteError: the row left the real numbers.
         """
-        output = await self._outputs.get()
+        while not self._outputs:
+            self._arrived.clear()
+            await self._arrived.wait()
+        output = self._outputs.popleft()
         if isinstance(output, Exception):
             raise output
         if output.not_finite:
@@ -105,8 +118,8 @@ class Engine:
         self._supervisor = asyncio.create_task(self._supervise(reader, model))
         return model
 
-    def open(self, job: Job) -> JobStream:
-        """Begin a job.
+    def open(self, job: Job, *, must: bool = False) -> JobStream:
+        """Begin a job; `must`: however many wait.
 
         Raises:
             EngineRestartedError: the process is not there now.
@@ -114,7 +127,7 @@ class Engine:
         """
         if self._status is not EngineStatus.SERVING:
             raise EngineRestartedError
-        if len(self._streams) >= self._max_streams:
+        if len(self._streams) >= self._max_streams and not must:
             raise OverloadedError(f"{self._max_streams} streams run or wait on this model", 1.0)
         identity = next(self._ids)
         stream = self._streams[identity] = JobStream(self, identity)

@@ -24,14 +24,15 @@ class Health(HealthServicer):  # type: ignore[misc]  # no stubs upstream
 
     def __init__(self, services: Iterable[str]) -> None:
         self._services = frozenset({"", *services})
-        self._status = HealthCheckResponse.NOT_SERVING
+        self._status: int = HealthCheckResponse.NOT_SERVING
         self._is_closed = False
         self._changed = asyncio.Event()
 
-    def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001 -- the name says which
+    def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  the name says which
         """Change the status and tell all watchers."""
         self._status = HealthCheckResponse.SERVING if is_serving else HealthCheckResponse.NOT_SERVING
-        self._tell()
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     def close(self) -> None:
         """End NOT_SERVING; watches end after hearing so."""
@@ -58,8 +59,5 @@ class Health(HealthServicer):  # type: ignore[misc]  # no stubs upstream
                 await changed.wait()
 
     def _status_of(self, service: str) -> int:
-        return self._status if service in self._services else HealthCheckResponse.SERVICE_UNKNOWN
-
-    def _tell(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        unknown: int = HealthCheckResponse.SERVICE_UNKNOWN
+        return self._status if service in self._services else unknown

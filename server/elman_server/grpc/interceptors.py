@@ -85,17 +85,18 @@ async def _answered(method: str, context: Context) -> AsyncIterator[str]:
     """
     request_id = _request_id(context)
     structlog.contextvars.bind_contextvars(request_id=request_id)
-    level, outcome = "debug" if method.startswith(_QUIET) else "info", {"code": "OK"}
+    level = "debug" if method.startswith(_QUIET) else "info"
+    outcome: dict[str, Any] = {"code": "OK"}
     start = time.monotonic()
     try:
         yield request_id
     except grpc.aio.AbortError:  # a status that the handler has sent itself
-        outcome = {"code": _name(context.code())}
+        outcome = {"code": context.code().name}
         raise
     except asyncio.CancelledError:
         outcome = {"code": "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"}
         raise
-    except Exception as error:  # the last resort of every call
+    except Exception as error:  # noqa: BLE001  the last resort of every call; the log has the traceback
         failure = to_failure(error, request_id)
         outcome = {"code": failure.code.name, "reason": failure.reason}
         if not failure.is_expected:

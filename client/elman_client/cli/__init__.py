@@ -1,0 +1,41 @@
+"""The command line: ``elman``."""
+
+import click
+
+from elman_client.cli._chat import chat
+from elman_client.cli._failures import Commands, run
+from elman_client.cli._generate import generate
+from elman_client.cli._models import models
+from elman_client.cli._score import score
+from elman_client.cli._sessions import sessions
+
+__all__ = ["cli", "main"]
+
+
+@click.group(
+    cls=Commands,
+    commands=[chat, generate, models, score, sessions],
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.version_option(package_name="elman", message="%(package)s %(version)s")
+def cli() -> None:
+    """Text from recurrent networks that an elman server runs.
+
+    \b
+    Exit codes:
+      0    it worked
+      1    the server refused, or failed
+      2    wrong usage
+      3    the server cannot be reached, or is too busy: try again
+      4    there is no such session or model
+      130  interrupted
+
+    \b
+    Example:
+      elman generate "ROMEO:" --temperature 0.8 --max-chars 500
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    raise SystemExit(run(cli))

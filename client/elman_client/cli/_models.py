@@ -1,0 +1,38 @@
+"""``elman models``."""
+
+import click
+
+from elman_client.cli._output import print_json, print_table
+from elman_client.cli._remote import Remote, remote_options
+
+
+@click.command()
+@remote_options
+def models(remote: Remote) -> None:
+    """List the models that the server runs.
+
+    \b
+    Example:
+      elman models --json
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    with remote.connect() as client:
+        served = client.list_models()
+    if remote.as_json:
+        for model in served:
+            print_json(model)
+        return
+    print_table(
+        ("NAME", "VERSION", "CELL", "LAYERS", "HIDDEN", "SYMBOLS", "PARAMETERS"),
+        [
+            (
+                model.name.removeprefix("models/"),
+                model.version,
+                model.cell.lower(),
+                model.num_layers,
+                model.hidden_size,
+                "bytes" if model.byte_level else len(model.vocabulary),
+                model.num_parameters,
+            )
+            for model in served
+        ],
+    )

@@ -1,0 +1,98 @@
+"""The application: builds the object graph, serves, drains."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from typing import TYPE_CHECKING
+
+import structlog
+
+from elman_server.engine import Configure, Engine
+from elman_server.errors import ArtefactError
+from elman_server.grpc.server import GrpcServer
+from elman_server.models import Models
+from elman_server.requests import Limits
+from elman_server.sessions import Lifetimes, Sessions
+from elman_server.signals import StopSignals
+from elman_server.stores import MemoryStore
+from elman_server.turns import Turns
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from elman_server.models import ModelInfo
+    from elman_server.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+STOP_SECONDS = 1.0  # for calls that are not turns, once all turns are settled
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until the first SIGTERM or SIGINT, then drain.
+
+    Raises:
+        ServerError: it cannot start.
+    """
+    app = App(settings)
+    with StopSignals() as stop:
+        try:
+            await app.start()
+            await stop.wait()
+            await app.drain()
+        finally:
+            await app.stop()
+
+
+class App:
+    """One server: its parts and their life."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._models = Models()
+        self._engines: dict[str, Engine] = {}
+        lifetimes = Lifetimes(idle=settings.session_ttl, absolute=settings.session_max_age)
+        store = MemoryStore(settings.max_sessions, settings.max_session_bytes)
+        sessions = Sessions(store, self._models, lifetimes)
+        store.in_use = sessions.is_running
+        self._turns = Turns(sessions, self._models, self._engines)
+        self.server = GrpcServer(settings, sessions, self._turns, self._models)
+
+    async def start(self) -> None:
+        """Listen, load every model, then serve."""
+        await self.server.start()
+        paths = sorted(self._settings.models.glob("*.onnx"))
+        if not paths:
+            raise ArtefactError(f"{self._settings.models} holds no *.onnx file; write one with `elman-export trace`")
+        infos = await asyncio.gather(*(self._start_engine(path) for path in paths))
+        self._models.load(infos)
+        await self.server.set_serving(True)
+
+    async def drain(self) -> None:
+        """Turn health, let load balancers see it, then let the turns finish."""
+        await self.server.set_serving(False)
+        await asyncio.sleep(self._settings.drain_delay_seconds)
+        await self._turns.drain(self._settings.grace_seconds)
+
+    async def stop(self) -> None:
+        """Close the port and end the engines."""
+        await self.server.stop(STOP_SECONDS)
+        await asyncio.gather(*(engine.stop() for engine in self._engines.values()))
+
+    async def _start_engine(self, path: Path) -> ModelInfo:
+        settings = self._settings
+        configure = Configure(
+            path=str(path),
+            capacity=settings.max_batch,
+            num_threads=settings.engine_threads,
+            flush_seconds=settings.flush_interval_ms / 1000,
+        )
+        engine = Engine(configure, settings.max_batch + settings.max_waiting)
+        model = await engine.start()
+        if model.name in self._engines:
+            await engine.stop()
+            raise ArtefactError(f"{path}: a model named {model.name} is already served; give it another --name")
+        self._engines[model.name] = engine
+        log.info("model_loaded", model=model.name, version=model.version, digest=model.digest[:12])
+        return dataclasses.replace(model, limits=Limits(settings.max_prompt_chars, settings.max_chars))

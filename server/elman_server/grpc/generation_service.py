@@ -1,0 +1,71 @@
+"""GenerationService: convert, call, convert."""
+# ruff: noqa: N802, D102  the methods are named and documented by elman/v1/generation.proto
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, Final
+
+from elman.v1.generation_pb2 import (
+    AppendRequest,
+    AppendResponse,
+    CancelRequest,
+    CancelResponse,
+    GenerateRequest,
+    GenerateResponse,
+    ScoreRequest,
+    ScoreResponse,
+)
+from elman.v1.generation_pb2_grpc import GenerationServiceServicer
+from elman_server.errors import QuotaError
+from elman_server.grpc.names import session_id
+from elman_server.grpc.reading import to_append, to_generate, to_score
+from elman_server.grpc.writing import from_details, from_event, from_score, from_session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Iterator
+
+    import grpc
+
+    from elman_server.turns import Turns
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+_RETRY_AFTER: Final = 1.0
+
+
+class GenerationService(GenerationServiceServicer):
+    """Serves elman.v1.GenerationService over `Turns`, at most `max_streams` at once."""
+
+    def __init__(self, turns: Turns, max_streams: int) -> None:
+        self._turns = turns
+        self._max_streams = max_streams
+        self._num_streams = 0
+
+    async def Generate(self, request: GenerateRequest, context: Context) -> AsyncGenerator[GenerateResponse, None]:
+        turn = to_generate(request, context.time_remaining())
+        with self._counted():
+            async with contextlib.aclosing(self._turns.generate(turn)) as events:
+                async for event in events:
+                    yield from_event(event)
+
+    async def Cancel(self, request: CancelRequest, _: Context) -> CancelResponse:
+        info = await self._turns.cancel(session_id("session", request.session))
+        return CancelResponse(session=from_session(info))
+
+    async def Append(self, request: AppendRequest, _: Context) -> AppendResponse:
+        info, details = await self._turns.append(to_append(request))
+        return AppendResponse(session=from_session(info), details=from_details(details))
+
+    async def Score(self, request: ScoreRequest, _: Context) -> ScoreResponse:
+        return from_score(await self._turns.score(to_score(request)))
+
+    @contextlib.contextmanager
+    def _counted(self) -> Iterator[None]:
+        if self._num_streams >= self._max_streams:
+            raise QuotaError("streams", self._max_streams, _RETRY_AFTER)
+        self._num_streams += 1
+        try:
+            yield
+        finally:
+            self._num_streams -= 1

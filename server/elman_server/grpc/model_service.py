@@ -1,0 +1,49 @@
+"""ModelService: convert, call, convert."""
+# ruff: noqa: N802, D102  the methods are named and documented by elman/v1/model.proto
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from elman.v1.model_pb2 import (
+    EncodeTextRequest,
+    EncodeTextResponse,
+    GetModelRequest,
+    GetModelResponse,
+    ListModelsRequest,
+    ListModelsResponse,
+)
+from elman.v1.model_pb2_grpc import ModelServiceServicer
+from elman_server.grpc.names import model_name
+from elman_server.grpc.writing import from_encoded, from_model
+from elman_server.requests import check_text
+from elman_server.vocabulary import Unknown
+
+if TYPE_CHECKING:
+    import grpc
+
+    from elman_server.models import Models
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+_SKIP: Final = Unknown(skip=True)
+
+
+class ModelService(ModelServiceServicer):
+    """Serves elman.v1.ModelService over `Models`."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    async def ListModels(self, _: ListModelsRequest, __: Context) -> ListModelsResponse:
+        return ListModelsResponse(models=[from_model(info) for info in self._models.list()])
+
+    async def GetModel(self, request: GetModelRequest, _: Context) -> GetModelResponse:
+        info = self._models.get(model_name("name", request.name))
+        return GetModelResponse(model=from_model(info))
+
+    async def EncodeText(self, request: EncodeTextRequest, _: Context) -> EncodeTextResponse:
+        info = self._models.get(model_name("model", request.model))
+        check_text("text", request.text, info.limits, empty=True)
+        ids = info.vocabulary.encode(request.text, "text", _SKIP)
+        return from_encoded(ids, info.vocabulary.unknown(request.text))

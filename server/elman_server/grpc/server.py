@@ -1,0 +1,126 @@
+"""The gRPC server: services, health and reflection on one port."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
+
+from elman.v1 import generation_pb2, model_pb2, session_pb2
+from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
+from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
+from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
+from elman_server.errors import SettingsError
+from elman_server.grpc.generation_service import GenerationService
+from elman_server.grpc.health import Health
+from elman_server.grpc.interceptors import CallInterceptor
+from elman_server.grpc.model_service import ModelService
+from elman_server.grpc.session_service import SessionService
+
+if TYPE_CHECKING:
+    from elman_server.models import Models
+    from elman_server.sessions import Sessions
+    from elman_server.settings import Settings
+    from elman_server.turns import Turns
+
+_SERVICES: Final = [
+    service.full_name
+    for module in (generation_pb2, model_pb2, session_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+]
+_HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+# Far above any burst: gRPC cancels calls at random beyond its own small default; refusing with a reason is up to us.
+_MAX_PENDING: Final = 100_000
+_log = structlog.get_logger()
+
+
+class GrpcServer:
+    """Serves the domain over gRPC from `start` to `stop`.
+
+    Attributes:
+        address: where it listens, with the real port once started.
+    """
+
+    def __init__(self, settings: Settings, sessions: Sessions, turns: Turns, models: Models) -> None:
+        self.address = settings.listen
+        self._settings = settings
+        self._sessions = sessions
+        self._turns = turns
+        self._models = models
+        self._health = Health(_SERVICES)
+        self._server: grpc.aio.Server | None = None
+
+    async def start(self) -> int:
+        """Listen, with health NOT_SERVING; return the port (of a `unix:` address a meaningless number above 0).
+
+        Raises:
+            SettingsError: the address is taken or not this machine's, or the certificate cannot be used.
+        """
+        self._server = server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(self._settings))
+        add_SessionServiceServicer_to_server(SessionService(self._sessions), server)
+        add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
+        add_ModelServiceServicer_to_server(ModelService(self._models), server)
+        add_HealthServicer_to_server(self._health, server)
+        if self._settings.reflection:
+            reflection.enable_server_reflection([*_SERVICES, _HEALTH, reflection.SERVICE_NAME], server)
+        port = _listen(server, self._settings)
+        await server.start()
+        if not self.address.startswith("unix:"):
+            self.address = f"{self.address.rpartition(':')[0]}:{port}"
+        return port
+
+    async def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  the name says which
+        """Tell health, its watchers and the log whether calls are taken."""
+        self._health.set_serving(is_serving)
+        num_models = len(self._models.list())
+        models = f"{num_models} model{'' if num_models == 1 else 's'}"
+        _log.info(f"{'serving' if is_serving else 'no longer serving'} {models} on {self.address}")
+
+    async def stop(self, grace: float) -> None:
+        """Take no new call and end; calls that still run after `grace` seconds are cancelled."""
+        self._health.close()
+        if self._server is not None:
+            await self._server.stop(grace)
+
+
+def _options(settings: Settings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.server.max_pending_requests", _MAX_PENDING),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
+        # A second server on the port would otherwise take half of the calls, without a word.
+        ("grpc.so_reuseport", 0),
+        # Find callers that vanished: their streams hold rows. Clients may ping as often as every 5 s.
+        ("grpc.keepalive_time_ms", 30_000),
+        ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ]
+
+
+def _listen(server: grpc.aio.Server, settings: Settings) -> int:
+    credentials = _credentials(settings)
+    try:
+        if credentials is None:
+            return server.add_insecure_port(settings.listen)
+        return server.add_secure_port(settings.listen, credentials)
+    except RuntimeError:
+        raise SettingsError(
+            f"cannot listen on {settings.listen}: the address is in use or not this machine's, or the certificate is "
+            "not valid; choose another with --listen"
+        ) from None
+
+
+def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
+    if settings.tls_certificate is None or settings.tls_key is None:
+        return None
+    try:
+        certificate, key = settings.tls_certificate.read_bytes(), settings.tls_key.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"cannot read {error.filename}: {error.strerror}; TLS needs it") from error
+    return grpc.ssl_server_credentials([(key, certificate)])

@@ -1,0 +1,78 @@
+"""SessionService: convert, call, convert."""
+# ruff: noqa: N802, D102  the methods are named and documented by elman/v1/session.proto
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from elman.v1.session_pb2 import (
+    CreateSessionRequest,
+    CreateSessionResponse,
+    DeleteSessionRequest,
+    DeleteSessionResponse,
+    GetSessionRequest,
+    GetSessionResponse,
+    GetTranscriptRequest,
+    GetTranscriptResponse,
+    ListSessionsRequest,
+    ListSessionsResponse,
+    UpdateSessionRequest,
+    UpdateSessionResponse,
+)
+from elman.v1.session_pb2_grpc import SessionServiceServicer
+from elman_server.grpc.filters import parse_filter
+from elman_server.grpc.names import model_version, session_id
+from elman_server.grpc.reading import to_changes, to_expiration
+from elman_server.grpc.writing import from_session, from_transcript
+
+if TYPE_CHECKING:
+    import grpc
+
+    from elman_server.sessions import Sessions
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class SessionService(SessionServiceServicer):
+    """Serves elman.v1.SessionService over `Sessions`."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    async def CreateSession(self, request: CreateSessionRequest, _: Context) -> CreateSessionResponse:
+        model, version = model_version("model", request.model)
+        info = await self._sessions.create(
+            model=model,
+            version=version,
+            session_id=request.session_id,
+            seed=request.seed if request.HasField("seed") else None,
+            expiration=to_expiration(request),
+            labels=dict(request.labels),
+        )
+        return CreateSessionResponse(session=from_session(info))
+
+    async def GetSession(self, request: GetSessionRequest, _: Context) -> GetSessionResponse:
+        info = await self._sessions.get(session_id("name", request.name))
+        return GetSessionResponse(session=from_session(info))
+
+    async def ListSessions(self, request: ListSessionsRequest, _: Context) -> ListSessionsResponse:
+        page = await self._sessions.list(
+            page_size=request.page_size, page_token=request.page_token, filter=parse_filter(request.filter)
+        )
+        sessions = [from_session(info) for info in page.sessions]
+        return ListSessionsResponse(sessions=sessions, next_page_token=page.next_page_token)
+
+    async def UpdateSession(self, request: UpdateSessionRequest, _: Context) -> UpdateSessionResponse:
+        name = session_id("session.name", request.session.name)
+        labels, expiration = to_changes(request)
+        info = await self._sessions.update(name, etag=request.session.etag, labels=labels, expiration=expiration)
+        return UpdateSessionResponse(session=from_session(info))
+
+    async def DeleteSession(self, request: DeleteSessionRequest, _: Context) -> DeleteSessionResponse:
+        await self._sessions.delete(session_id("name", request.name), etag=request.etag)
+        return DeleteSessionResponse()
+
+    async def GetTranscript(self, request: GetTranscriptRequest, _: Context) -> GetTranscriptResponse:
+        end = request.end if request.HasField("end") else None
+        transcript = await self._sessions.transcript(session_id("name", request.name), request.start, end)
+        return from_transcript(transcript)

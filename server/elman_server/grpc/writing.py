@@ -1,0 +1,195 @@
+"""Writes answers: what the domain says as messages of `elman.v1`."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from elman.v1 import generation_pb2 as generation_messages
+from elman.v1 import model_pb2 as model_messages
+from elman.v1 import session_pb2 as session_messages
+from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
+from elman_server.sessions import SessionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from elman_server.models import Evaluation, ModelInfo
+    from elman_server.sessions import SessionInfo, Transcript
+
+_MAX_UNKNOWN: Final = 100
+
+_FINISH_REASONS: Final = {
+    FinishReason.MAX_CHARS: generation_messages.FINISH_REASON_MAX_CHARS,
+    FinishReason.STOP_STRING: generation_messages.FINISH_REASON_STOP_STRING,
+    FinishReason.CANCELLED: generation_messages.FINISH_REASON_CANCELLED,
+    FinishReason.DEADLINE: generation_messages.FINISH_REASON_DEADLINE,
+    FinishReason.SERVER_DRAINING: generation_messages.FINISH_REASON_SERVER_DRAINING,
+}
+_STATES: Final = {
+    SessionStatus.ACTIVE: session_messages.Session.STATE_ACTIVE,
+    SessionStatus.GENERATING: session_messages.Session.STATE_GENERATING,
+    SessionStatus.EXPIRED: session_messages.Session.STATE_EXPIRED,
+}
+_CELLS: Final = {
+    "elman": model_messages.CELL_ELMAN,
+    "gru": model_messages.CELL_GRU,
+    "lstm": model_messages.CELL_LSTM,
+    "other": model_messages.CELL_OTHER,
+}
+
+
+def from_session(info: SessionInfo) -> session_messages.Session:
+    """Return a session's message."""
+    return session_messages.Session(
+        name=f"sessions/{info.name}",
+        model=info.model,
+        model_digest=info.model_digest,
+        state=_STATES[info.status],
+        create_time=_from_moment(info.create_time),
+        update_time=_from_moment(info.update_time),
+        expire_time=_from_moment(info.expire_time),
+        etag=info.etag,
+        position=info.position,
+        turn_count=info.turn_count,
+        state_digest=info.state_digest,
+        seed=info.seed,
+        labels=info.labels,
+    )
+
+
+def from_transcript(transcript: Transcript) -> session_messages.GetTranscriptResponse:
+    """Return a part of a transcript with its turns."""
+    turns = [
+        session_messages.Turn(start=turn.start, prompt_end=turn.prompt_end, end=turn.end, seed=turn.seed)
+        for turn in transcript.turns
+    ]
+    return session_messages.GetTranscriptResponse(
+        text=transcript.text, start=transcript.start, end=transcript.end, turns=turns
+    )
+
+
+def from_event(event: Started | Chunk | Finished) -> generation_messages.GenerateResponse:
+    """Return one message of a Generate stream."""
+    match event:
+        case Chunk():  # first: nearly all are
+            return generation_messages.GenerateResponse(
+                chunk=generation_messages.Chunk(
+                    text=event.text, position=event.position, details=from_details(event.details)
+                )
+            )
+        case Started():
+            return generation_messages.GenerateResponse(started=_from_started(event))
+        case Finished():
+            return generation_messages.GenerateResponse(finished=_from_finished(event))
+
+
+def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages.CharacterDetail]:
+    """Return how likely characters were."""
+    return [
+        generation_messages.CharacterDetail(
+            text=detail.text,
+            log_probability=detail.log_probability,
+            top=[
+                generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in detail.top
+            ],
+        )
+        for detail in details
+    ]
+
+
+def from_score(details: Sequence[CharacterDetail]) -> generation_messages.ScoreResponse:
+    """Return the judgement of a text with its sum."""
+    scored = [detail.log_probability for detail in details if detail.log_probability is not None]
+    return generation_messages.ScoreResponse(
+        details=from_details(details), log_probability=math.fsum(scored), num_scored=len(scored)
+    )
+
+
+def from_model(info: ModelInfo) -> model_messages.Model:
+    """Return a model's message."""
+    characters = info.vocabulary.characters
+    return model_messages.Model(
+        name=f"models/{info.name}",
+        version=info.version,
+        cell=_CELLS[info.cell],
+        num_layers=info.num_layers,
+        hidden_size=info.hidden_size,
+        vocabulary=[ord(character) for character in characters or ()],
+        byte_level=characters is None,
+        state_bytes=info.initial.num_bytes,
+        digest=info.digest,
+        num_parameters=info.num_parameters,
+        evaluations=[_from_evaluation(evaluation) for evaluation in info.evaluations],
+        limits=model_messages.Limits(
+            max_prompt_chars=info.limits.max_prompt_chars,
+            max_chars=info.limits.max_chars,
+            max_stop_strings=info.limits.max_stop_strings,
+            max_stop_string_chars=info.limits.max_stop_string_chars,
+        ),
+        fingerprint=info.fingerprint,
+    )
+
+
+def from_encoded(ids: Iterable[int], unknown: Sequence[tuple[str, int]]) -> model_messages.EncodeTextResponse:
+    """Return the ids of a text and the first of its unknown characters."""
+    return model_messages.EncodeTextResponse(
+        ids=ids,
+        unknown_characters=[
+            model_messages.UnknownCharacter(character=character, index=index)
+            for character, index in unknown[:_MAX_UNKNOWN]
+        ],
+    )
+
+
+def _from_evaluation(evaluation: Evaluation) -> model_messages.Evaluation:
+    return model_messages.Evaluation(
+        corpus_sha256=evaluation.corpus_sha256,
+        protocol=evaluation.protocol,
+        nats_per_character=evaluation.nats_per_character,
+        standard_error=evaluation.standard_error,
+        num_characters=evaluation.num_characters,
+    )
+
+
+def _from_started(event: Started) -> generation_messages.Started:
+    sampling = event.sampling
+    return generation_messages.Started(
+        sampling=generation_messages.Sampling(
+            logit_bias=[
+                generation_messages.LogitBias(character=character, bias=bias) for character, bias in sampling.logit_bias
+            ],
+            allowed_characters=sampling.allowed_characters,
+            banned_characters=sampling.banned_characters,
+            repetition_penalty=sampling.repetition_penalty,
+            repetition_window=sampling.repetition_window,
+            temperature=sampling.temperature,
+            top_k=sampling.top_k,
+            top_p=sampling.top_p,
+            min_p=sampling.min_p,
+            seed=sampling.seed,
+        ),
+        max_chars=event.max_chars,
+        start_position=event.start_position,
+        prompt_chars=event.prompt_chars,
+        model_digest=event.model_digest,
+    )
+
+
+def _from_finished(event: Finished) -> generation_messages.Finished:
+    return generation_messages.Finished(
+        finish_reason=_FINISH_REASONS[event.reason],
+        usage=generation_messages.Usage(prompt_chars=event.prompt_chars, generated_chars=event.generated_chars),
+        position=event.position,
+        etag=event.etag,
+        state_digest=event.state_digest,
+        stop_string=event.stop_string,
+    )
+
+
+def _from_moment(seconds: float) -> Timestamp:
+    moment = Timestamp()
+    moment.FromMicroseconds(round(seconds * 1e6))
+    return moment

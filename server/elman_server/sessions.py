@@ -1,0 +1,372 @@
+"""Sessions: made, looked at, changed and forgotten; one writer at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import re
+import secrets
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from elman_server import records
+from elman_server.errors import (
+    EtagMismatchError,
+    InvalidFieldError,
+    ModelMismatchError,
+    PositionOutOfRangeError,
+    SessionBusyError,
+    SessionNotFoundError,
+)
+from elman_server.pages import PageToken
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from elman_server.generation import FinishReason
+    from elman_server.models import ModelInfo, Models
+    from elman_server.stores import Store, Stored
+
+SEED_BITS: Final = 32  # of a seed that the server draws: short enough to type
+MAX_SEED: Final = 2**64 - 1
+MAX_LABELS: Final = 16
+DEFAULT_PAGE: Final = 100
+MAX_PAGE: Final = 1000
+COMMIT_TRIES: Final = 8
+_ID: Final = re.compile(r"[a-z0-9-]{4,63}")
+_LABEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_CHARS: Final = 63
+
+
+class SessionStatus(enum.Enum):
+    """Where a session is in its life."""
+
+    ACTIVE = "active"  # at rest, ready for a turn
+    GENERATING = "generating"  # a turn is running
+    EXPIRED = "expired"  # its time is over; only lists show it
+
+
+@dataclass(frozen=True, slots=True)
+class Expiration:
+    """When a session is forgotten: after `ttl` idle seconds or at `expire_time`, unix seconds; None: the default."""
+
+    ttl: float | None = None
+    expire_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What callers see of a session; times are unix seconds, `model` is the pinned version's full name."""
+
+    name: str
+    model: str
+    model_digest: str
+    status: SessionStatus
+    create_time: float
+    update_time: float
+    expire_time: float
+    etag: str
+    position: int
+    turn_count: int
+    state_digest: str
+    seed: int
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One committed turn: positions `start` to `prompt_end` were fed, from there to `end` drawn."""
+
+    start: int
+    prompt_end: int
+    end: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What a session has read and written from `start` to `end`."""
+
+    text: str
+    start: int
+    end: int
+    turns: tuple[Turn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list; an empty token ends it."""
+
+    sessions: tuple[SessionInfo, ...]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Keeps sessions of a model and with certain labels."""
+
+    model: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def matches(self, head: records.Head) -> bool:
+        """Whether a session is kept."""
+        of_model = self.model in {None, head.model}
+        return of_model and all(head.labels.get(key) == value for key, value in self.labels.items())
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """The right to write to a session, held by the one turn that runs on it.
+
+    Attributes:
+        interrupt: ends the turn with a reason or an error.
+        task: the task that runs the turn, for a turn whose reader does not take what it is handed.
+        done: set when the turn is committed or given up.
+    """
+
+    interrupt: Callable[[FinishReason | Exception], None] = lambda _: None
+    task: asyncio.Task[object] | None = None
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetimes:
+    """How long sessions live, in seconds: idle, and at most."""
+
+    idle: float
+    absolute: float
+
+
+class Sessions:
+    """All sessions of a server."""
+
+    def __init__(
+        self, store: Store, models: Models, lifetimes: Lifetimes, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._store = store
+        self._models = models
+        self._lifetimes = lifetimes
+        self._clock = clock
+        self._leases: dict[str, Lease] = {}
+
+    async def create(  # noqa: D417  the others are as in elman.v1.CreateSessionRequest
+        self,
+        *,
+        model: str,
+        version: str | None,
+        session_id: str,
+        seed: int | None,
+        expiration: Expiration,
+        labels: Mapping[str, str],
+    ) -> SessionInfo:
+        """Make a session at position 0.
+
+        Args:
+            session_id: "" lets the server choose a UUID.
+
+        Raises:
+            InvalidFieldError, ModelNotFoundError, SessionExistsError, QuotaError.
+        """
+        if session_id and not _ID.fullmatch(session_id):
+            raise InvalidFieldError("session_id", f"is {session_id[:80]!a}; it has to match ^{_ID.pattern}$")
+        _check_labels("labels", labels)
+        info, now = self._models.get(model, version), self._clock()
+        head = records.Head(
+            model=info.name,
+            model_version=info.version,
+            model_digest=info.digest,
+            created=now,
+            updated=now,
+            ttl=None,
+            expires=0,
+            last=now + self._lifetimes.absolute,
+            seed=secrets.randbits(SEED_BITS) if seed is None else seed,
+            labels=dict(labels),
+            position=0,
+            turn_count=0,
+            memory=info.initial,
+        )
+        head = self._expiring("", head, expiration)
+        name = session_id or str(uuid.uuid4())
+        revision = await self._store.create(name, records.encode(head), head.expires)
+        return self._info(name, head, revision)
+
+    async def get(self, session_id: str) -> SessionInfo:
+        """Return a session."""
+        head, stored = await self.load(session_id)
+        return self._info(session_id, head, stored.revision)
+
+    async def list(self, *, page_size: int, page_token: str, filter: Filter) -> Page:  # noqa: A002  the API's word
+        """Return a page of sessions in name order; raises InvalidFieldError."""
+        if not 0 <= page_size <= MAX_PAGE:
+            raise InvalidFieldError("page_size", f"is {page_size}; allowed is from 1 to {MAX_PAGE}, or 0")
+        limit = page_size or DEFAULT_PAGE
+        scope = f"{filter.model}{sorted(filter.labels.items())}"
+        after = PageToken.decode(page_token, scope)
+        # One store page an answer, however few match: an answer's cost is bounded and an empty page is allowed.
+        rows = await self._store.page(after, limit)
+        found = []
+        for name, stored in rows:
+            head = records.decode(stored.head, records.Head)
+            if filter.matches(head):
+                found.append(self._info(name, head, stored.revision))
+        return Page(tuple(found), PageToken.encode(rows[-1][0], scope) if len(rows) == limit else "")
+
+    async def update(
+        self, session_id: str, *, etag: str, labels: Mapping[str, str] | None, expiration: Expiration | None
+    ) -> SessionInfo:
+        """Change labels or expiration; None leaves them. Raises InvalidFieldError, EtagMismatchError."""
+        if labels is not None:
+            _check_labels("session.labels", labels)
+
+        def change(head: records.Head) -> records.Head:
+            head = msgspec.structs.replace(head, updated=self._clock())
+            if labels is not None:
+                head = msgspec.structs.replace(head, labels=dict(labels))
+            return head if expiration is None else self._expiring("session.", head, expiration)
+
+        return await self.change(session_id, change, etag=etag)
+
+    async def delete(self, session_id: str, *, etag: str) -> None:
+        """Forget a session; a turn that runs on it ends with SessionNotFoundError."""
+        revision = None if not etag else self._revision(session_id, etag, (await self.load(session_id))[1])
+        await self._store.delete(session_id, revision)
+        if lease := self._leases.get(session_id):
+            lease.interrupt(SessionNotFoundError(f"sessions/{session_id}"))
+
+    async def transcript(self, session_id: str, start: int, end: int | None) -> Transcript:
+        """Return a part of what a session has read and written; raises PositionOutOfRangeError."""
+        head, _ = await self.load(session_id)
+        end = head.position if end is None else end
+        if not 0 <= end <= head.position:
+            raise PositionOutOfRangeError("end", end, 0, head.position)
+        if not 0 <= start <= end:
+            raise PositionOutOfRangeError("start", start, 0, end)
+        ids: list[int] = []
+        turns = []
+        for segment in await self.segments(session_id):
+            if segment.end > start and segment.start < end:
+                ids += segment.ids[max(0, start - segment.start) : end - segment.start]
+                turns.append(Turn(segment.start, segment.prompt_end, segment.end, segment.seed))
+        return Transcript(self.model_of(head).vocabulary.decode(ids), start, end, tuple(turns))
+
+    # For turns
+
+    def lease(self, session_id: str) -> Lease:
+        """Become the one writer of a session; raises SessionBusyError."""
+        if session_id in self._leases:
+            raise SessionBusyError(f"sessions/{session_id}")
+        lease = self._leases[session_id] = Lease()
+        return lease
+
+    def release(self, session_id: str) -> None:
+        """Stop being the writer."""
+        self._leases.pop(session_id).done.set()
+
+    def running(self, session_id: str) -> Lease | None:
+        """Return the lease of the turn that runs on a session."""
+        return self._leases.get(session_id)
+
+    def is_running(self, session_id: str) -> bool:
+        """Whether a turn runs on a session."""
+        return session_id in self._leases
+
+    async def load(self, session_id: str, etag: str = "") -> tuple[records.Head, Stored]:
+        """Return a session's head; raises EtagMismatchError if `etag` is given and stale."""
+        stored = await self._store.load(session_id)
+        if etag:
+            self._revision(session_id, etag, stored)
+        return records.decode(stored.head, records.Head), stored
+
+    async def segments(self, session_id: str) -> Sequence[records.Segment]:
+        """Return a session's turns, the oldest first."""
+        return [records.decode(segment, records.Segment) for segment in await self._store.segments(session_id)]
+
+    def model_of(self, head: records.Head) -> ModelInfo:
+        """Return the model that a session is pinned to; raises ModelMismatchError."""
+        model = self._models.get(head.model)
+        if model.digest != head.model_digest:
+            raise ModelMismatchError(
+                f"the session is pinned to {head.model_digest[:12]} of models/{head.model}, this server has "
+                f"{model.digest[:12]}; create a new session"
+            )
+        return model
+
+    async def change(
+        self,
+        session_id: str,
+        change: Callable[[records.Head], records.Head],
+        *,
+        etag: str = "",
+        segment: records.Segment | None = None,
+    ) -> SessionInfo:
+        """Apply a change to a session's head, again if somebody else's came between; return the result."""
+        for _ in range(COMMIT_TRIES):
+            head, stored = await self.load(session_id, etag)
+            head = change(head)
+            packed = None if segment is None else records.encode(segment)
+            try:
+                revision = await self._store.commit(
+                    session_id, stored.revision, records.encode(head), head.expires, packed
+                )
+            except EtagMismatchError:
+                continue
+            return self._info(session_id, head, revision)
+        raise SessionBusyError(f"sessions/{session_id}")
+
+    def renewed(self, head: records.Head) -> records.Head:
+        """Return a head with its idle time started anew."""
+        now = self._clock()
+        expires = head.expires if head.ttl is None else min(now + head.ttl, head.last)
+        return msgspec.structs.replace(head, updated=now, expires=expires)
+
+    def _info(self, name: str, head: records.Head, revision: int) -> SessionInfo:
+        status = SessionStatus.EXPIRED if head.expires <= self._clock() else SessionStatus.ACTIVE
+        if self.is_running(name):
+            status = SessionStatus.GENERATING
+        return SessionInfo(
+            name=name,
+            model=f"models/{head.model}/versions/{head.model_version}",
+            model_digest=head.model_digest,
+            status=status,
+            create_time=head.created,
+            update_time=head.updated,
+            expire_time=head.expires,
+            etag=f"{revision:x}",
+            position=head.position,
+            turn_count=head.turn_count,
+            state_digest=head.memory.digest(),
+            seed=head.seed,
+            labels=head.labels,
+        )
+
+    def _expiring(self, prefix: str, head: records.Head, expiration: Expiration) -> records.Head:
+        now = self._clock()
+        if expiration.expire_time is not None:
+            if expiration.expire_time <= now:
+                raise InvalidFieldError(f"{prefix}expire_time", "lies in the past; choose a moment to come")
+            return msgspec.structs.replace(head, ttl=None, expires=min(expiration.expire_time, head.last))
+        ttl = self._lifetimes.idle if expiration.ttl is None else expiration.ttl
+        if ttl <= 0:
+            raise InvalidFieldError(f"{prefix}ttl", f"is {ttl:g} s; it has to be positive")
+        return msgspec.structs.replace(head, ttl=ttl, expires=min(now + ttl, head.last))
+
+    @staticmethod
+    def _revision(session_id: str, etag: str, stored: Stored) -> int:
+        if etag != f"{stored.revision:x}":
+            raise EtagMismatchError(f"sessions/{session_id}", f"{stored.revision:x}")
+        return stored.revision
+
+
+def _check_labels(name: str, labels: Mapping[str, str]) -> None:
+    if len(labels) > MAX_LABELS:
+        raise InvalidFieldError(name, f"has {len(labels)} entries; at most {MAX_LABELS} are allowed")
+    for key, value in labels.items():
+        if not _LABEL.fullmatch(key):
+            raise InvalidFieldError(name, f"has the key {key[:80]!a}; keys have to match ^{_LABEL.pattern}$")
+        if len(value) > _LABEL_CHARS:
+            raise InvalidFieldError(name, f"has a value of {len(value)} characters; at most {_LABEL_CHARS}")

@@ -1,0 +1,314 @@
+"""Turns: text in, characters out, on a session's memory."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final
+
+from elman_server.errors import DrainingError, InvalidFieldError
+from elman_server.generation import (
+    CharacterDetail,
+    Chunk,
+    Detail,
+    Finished,
+    FinishReason,
+    IdDetail,
+    Job,
+    Output,
+    Started,
+)
+from elman_server.requests import MAX_TOP_N, Target, check_text, check_top_n
+from elman_server.sessions import SEED_BITS, Lease
+from elman_server.turn import Turn, read
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+
+    from elman_server.engine import Engine, JobStream
+    from elman_server.models import ModelInfo, Models
+    from elman_server.requests import AppendRequest, GenerateRequest, ScoreRequest
+    from elman_server.sampling import Sampling
+    from elman_server.sessions import SessionInfo, Sessions
+    from elman_server.state import Memory
+    from elman_server.vocabulary import Decoder, Unknown, Vocabulary
+
+MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
+CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
+DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
+
+
+@dataclasses.dataclass(slots=True)
+class _Open:
+    """A turn that has begun: what it runs on."""
+
+    turn: Turn
+    model: ModelInfo
+    engine: Engine
+    lease: Lease
+    keep: bool = False  # whether to commit what was handed over, should the turn be cut off
+    is_finished: bool = False  # whether there is anything to commit by now, even without a drawn character
+
+
+class Turns:
+    """Runs every turn of a server.
+
+    Args:
+        engines: by model name.
+    """
+
+    def __init__(self, sessions: Sessions, models: Models, engines: Mapping[str, Engine]) -> None:
+        self._sessions = sessions
+        self._models = models
+        self._engines = engines
+        self._leases: set[Lease] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_draining = False
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Chunk | Finished, None]:
+        """Run one turn that draws characters.
+
+        What was yielded counts as handed over. Closing or cancelling the generator ends the turn; unless the
+        request asks for rollback, what was handed over is committed then, if there was any text.
+        """
+        async with self._begin(request.target, request.etag) as begun:
+            job, started = await self._plan(request, begun)
+            progress, vocabulary = begun.turn.progress, begun.model.vocabulary
+            decoder = vocabulary.decoder()
+            yield started
+            begun.keep = not request.rollback
+            with begun.engine.open(job) as stream:
+                self._watch(stream, begun.lease, request.time_left)
+                async for output in _until_finished(stream):
+                    for chunk in _chunks(output, begun.turn, decoder, vocabulary, request.chunk_chars):
+                        yield chunk
+                    if output.ids:
+                        stream.allow(len(output.ids))
+            begun.is_finished = True
+            memory, info = await self._settle(begun)
+            yield Finished(
+                reason=output.finished or FinishReason.CANCELLED,
+                prompt_chars=len(progress.prompt),
+                generated_chars=len(progress.handed),
+                position=begun.turn.position,
+                state_digest=memory.digest(),
+                etag=info.etag if info else "",
+                stop_string=request.stopping.stop_strings[output.stop] if output.stop >= 0 else "",
+            )
+
+    async def append(self, request: AppendRequest) -> tuple[SessionInfo, tuple[CharacterDetail, ...]]:
+        """Feed a text to a session; return the session after it and what was asked of each character."""
+        async with self._begin(Target(session=request.session), request.etag) as begun:
+            turn, vocabulary = begun.turn, begun.model.vocabulary
+            ids = _text_ids("text", request.text, begun.model, request.unknown)
+            job = Job(turn.progress.start, turn.position, ids, detail=_checked(request.detail, ids, vocabulary))
+            memory, details = await read(begun.engine, job)
+            turn.progress.prompt = ids
+            turn.progress.remember(0, memory)
+            begun.keep = begun.is_finished = True
+            _, info = await self._settle(begun)
+            assert info is not None
+            return info, _read_details(job, details, vocabulary)
+
+    async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
+        """Return how likely each character of a text is after a memory, which stays as it is."""
+        model, memory, position = await self._source(request.target)
+        ids = _text_ids("text", request.text, model, request.unknown)
+        detail = _checked(Detail(log_probability=True, top_n=request.top_n), ids, model.vocabulary)
+        job = Job(memory, position, ids, detail=detail)
+        _, details = await read(self._engines[model.name], job)
+        return _read_details(job, details, model.vocabulary)
+
+    async def cancel(self, session_id: str) -> SessionInfo:
+        """End the turn that runs on a session, if any; return the session at rest."""
+        if lease := self._sessions.running(session_id):
+            await _end(lease, FinishReason.CANCELLED)
+        return await self._sessions.get(session_id)
+
+    async def drain(self, grace: float) -> None:
+        """Refuse new turns; let those that run finish for `grace` seconds, then end and commit them."""
+        self._is_draining = True
+        leases = list(self._leases)
+        await _wait_for(leases, grace)
+        await asyncio.gather(*(_end(lease, FinishReason.SERVER_DRAINING) for lease in leases))
+
+    # One turn
+
+    @asynccontextmanager
+    async def _begin(self, target: Target, etag: str) -> AsyncIterator[_Open]:
+        """Become the session's writer; in the end commit what is left to commit, and let go."""
+        if self._is_draining:
+            raise DrainingError
+        lease = Lease() if target.session is None else self._sessions.lease(target.session)
+        self._leases.add(lease)
+        lease.task = asyncio.current_task()
+        begun = None
+        try:
+            model, memory, position = await self._source(target, etag)
+            engine = self._engines[model.name]
+            turn = Turn(engine, self._sessions, target.session, memory, position)
+            begun = _Open(turn, model, engine, lease)
+            yield begun
+        finally:
+            # The caller may be gone: what is left to do is done without it.
+            if begun is not None and begun.keep and begun.turn.is_unsettled(finished=begun.is_finished):
+                task = asyncio.create_task(self._give_up(begun, target))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                self._release(lease, target)
+
+    async def _settle(self, begun: _Open) -> tuple[Memory, SessionInfo | None]:
+        """Commit, whether or not the caller waits for it."""
+        begun.turn.settling = asyncio.create_task(begun.turn.settle())
+        return await asyncio.shield(begun.turn.settling)
+
+    async def _give_up(self, begun: _Open, target: Target) -> None:
+        try:
+            await begun.turn.give_up()
+        finally:
+            self._release(begun.lease, target)
+
+    def _release(self, lease: Lease, target: Target) -> None:
+        self._leases.discard(lease)
+        if target.session is None:
+            lease.done.set()
+        else:
+            self._sessions.release(target.session)
+
+    async def _source(self, target: Target, etag: str = "") -> tuple[ModelInfo, Memory, int]:
+        """Return the model, the memory and the position that a request starts from."""
+        if target.session is None:
+            assert target.model is not None
+            model = self._models.get(target.model)
+            return model, model.initial, 0
+        head, _ = await self._sessions.load(target.session, etag)
+        return self._sessions.model_of(head), head.memory, head.position
+
+    async def _plan(self, request: GenerateRequest, begun: _Open) -> tuple[Job, Started]:
+        """Check a request against its model; return the engine's job and the first event."""
+        turn, model = begun.turn, begun.model
+        position = turn.position
+        check_text("prompt", request.prompt, model.limits, empty=True)
+        prompt = model.vocabulary.encode(request.prompt, "prompt", request.unknown)
+        if not prompt and not position:
+            raise InvalidFieldError("prompt", "is empty and nothing was read before; send at least one character")
+        check_top_n("detail.top_n", request.detail.top_n, MAX_TOP_N)
+        head = await self._sessions.load(request.target.session) if request.target.session else None
+        seed = head[0].seed if head else secrets.randbits(SEED_BITS)
+        sampling = request.sampling.resolve(model.vocabulary, seed)
+        max_chars, stops = request.stopping.resolve(model.vocabulary, model.limits)
+        turn.progress.prompt, turn.seed = prompt, sampling.seed
+        job = Job(
+            memory=turn.progress.start,
+            position=position,
+            prompt=prompt,
+            max_chars=max_chars,
+            sampling=sampling,
+            recent=await self._recent(request.target, sampling),
+            stops=stops,
+            include_stop=request.stopping.include_stop,
+            detail=request.detail,
+        )
+        return job, Started(
+            sampling=request.sampling.effective(sampling),
+            max_chars=max_chars,
+            start_position=position,
+            prompt_chars=len(prompt),
+            model_digest=model.digest,
+        )
+
+    async def _recent(self, target: Target, sampling: Sampling) -> list[int]:
+        """Return the end of the transcript, if the repetition penalty looks at it."""
+        if target.session is None or sampling.repetition_penalty == 1:
+            return []
+        recent: list[int] = []
+        segments = await self._sessions.segments(target.session)
+        for segment in reversed(segments):
+            recent = segment.ids[-sampling.repetition_window :] + recent
+            if len(recent) >= sampling.repetition_window:
+                break
+        return recent[-sampling.repetition_window :]
+
+    def _watch(self, stream: JobStream, lease: Lease, time_left: float | None) -> None:
+        """Let Cancel, drain, deletion and the deadline end a job."""
+        lease.interrupt = stream.interrupt
+        if time_left is not None:
+            delay = max(0.0, time_left - min(DEADLINE_MARGIN_SECONDS, time_left / 2))
+            asyncio.get_running_loop().call_later(delay, stream.interrupt, FinishReason.DEADLINE)
+
+
+async def _end(lease: Lease, reason: FinishReason) -> None:
+    """End a turn and wait until it is settled; a reader that takes nothing does not hold it up for long."""
+    lease.interrupt(reason)
+    await _wait_for([lease], CANCEL_SECONDS)
+    if not lease.done.is_set() and lease.task is not None:
+        lease.task.cancel()
+    await lease.done.wait()
+
+
+async def _wait_for(leases: Iterable[Lease], seconds: float) -> None:
+    waits = [asyncio.ensure_future(lease.done.wait()) for lease in leases]
+    if waits:
+        _, late = await asyncio.wait(waits, timeout=seconds)
+        for wait in late:
+            wait.cancel()
+
+
+async def _until_finished(stream: JobStream) -> AsyncIterator[Output]:
+    while True:
+        output = await stream.next()
+        yield output
+        if output.finished is not None:
+            return
+
+
+def _text_ids(name: str, text: str, model: ModelInfo, unknown: Unknown) -> list[int]:
+    check_text(name, text, model.limits, empty=False)
+    ids = model.vocabulary.encode(text, name, unknown)
+    if not ids:
+        raise InvalidFieldError(name, "holds no character of the vocabulary; send at least one")
+    return ids
+
+
+def _checked(detail: Detail, ids: list[int], vocabulary: Vocabulary) -> Detail:
+    check_top_n("top_n", detail.top_n, len(vocabulary))
+    if detail and len(ids) * (1 + detail.top_n) > MAX_DETAILS:
+        raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")
+    return detail
+
+
+def _read_details(job: Job, details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:
+    """Return the details of a text that was read; nothing was before the first character of a new memory."""
+    if not job.detail:
+        return ()
+    first = [] if job.position else [IdDetail(None, [])]
+    return _details(job.prompt, [*first, *details], vocabulary)
+
+
+def _details(ids: list[int], details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:
+    return tuple(
+        CharacterDetail(
+            text=vocabulary.symbol(character),
+            log_probability=detail.log_probability,
+            top=tuple((vocabulary.symbol(other), nats) for other, nats in detail.top),
+        )
+        for character, detail in zip(ids, details, strict=False)
+    )
+
+
+def _chunks(output: Output, turn: Turn, decoder: Decoder, vocabulary: Vocabulary, chunk_chars: int) -> Iterator[Chunk]:
+    """Yield an output's text in pieces of at most `chunk_chars`; a piece counts as handed over when it is yielded."""
+    progress = turn.progress
+    if output.memory is not None:
+        progress.remember(len(progress.handed) + len(output.ids), output.memory)
+    size = chunk_chars or max(1, len(output.ids))
+    for at in range(0, len(output.ids), size):
+        ids = output.ids[at : at + size]
+        is_last = output.finished is not None and at + size >= len(output.ids)
+        text = decoder.decode(ids, final=is_last)
+        progress.hand(ids)
+        if text:
+            yield Chunk(text, turn.position, _details(ids, output.details[at : at + size], vocabulary))
