@@ -68,10 +68,11 @@ class ElmanError(Exception):
         message: What happened, one sentence.
         request_id: What to look for in the server's log; empty if nothing was sent.
         details: What else the server told.
+        next_step: What to do where the server's own sentence does not say it.
     """
 
     code: str = "UNKNOWN"
-    next_step: ClassVar[str] = "Try again; if it stays, ask whoever runs the server."
+    next_step: ClassVar[str] = "try again; if it stays, ask whoever runs the server"
 
     def __init__(
         self,
@@ -99,16 +100,12 @@ class ElmanError(Exception):
         """Seconds to wait before another try, if the server told."""
         return self.details.retry_after
 
-    def __str__(self) -> str:
-        # The server's sentences end with what to do; others get ours.
-        return self.message if self.reason else f"{self.message} {self.next_step}"
-
 
 class InvalidArgumentError(ElmanError):
     """A field is out of range, empty or malformed: ``field_violations`` says which and why."""
 
     code = "INVALID_ARGUMENT"
-    next_step = "Correct the request; trying it again as it is will not help."
+    next_step = "correct the request; trying it again as it is will not help"
 
 
 class CharacterNotInVocabularyError(InvalidArgumentError):
@@ -122,7 +119,7 @@ class NotFoundError(ElmanError):
     """The named thing is not there."""
 
     code = "NOT_FOUND"
-    next_step = "Check the name."
+    next_step = "check the name"
 
 
 class SessionNotFoundError(NotFoundError):
@@ -145,14 +142,14 @@ class AlreadyExistsError(ElmanError):
     """The chosen session id is taken. Choose another one, or attach to it."""
 
     code = "ALREADY_EXISTS"
-    next_step = "Choose another name."
+    next_step = "choose another name"
 
 
 class FailedPreconditionError(ElmanError):
     """The thing is not in a state in which this can be done."""
 
     code = "FAILED_PRECONDITION"
-    next_step = "Look at its state first."
+    next_step = "look at its state first"
 
 
 class SessionBusyError(FailedPreconditionError):
@@ -174,7 +171,7 @@ class OutOfRangeError(ElmanError):
     """A position lies past the end of the transcript: ``valid_range`` says what there is."""
 
     code = "OUT_OF_RANGE"
-    next_step = "Ask for less."
+    next_step = "ask for less"
 
     @property
     def valid_range(self) -> tuple[int, int] | None:
@@ -187,7 +184,7 @@ class ResourceExhaustedError(ElmanError):
     """A quota is spent. Give something back, or try again after ``retry_after`` seconds."""
 
     code = "RESOURCE_EXHAUSTED"
-    next_step = "Ask for less, or try again later."
+    next_step = "ask for less, or try again later"
 
 
 class UnavailableError(ElmanError):
@@ -197,14 +194,14 @@ class UnavailableError(ElmanError):
     """
 
     code = "UNAVAILABLE"
-    next_step = "Is elman-server running there? Try again in a moment."
+    next_step = "is elman-server running there? try again in a moment"
 
 
 class DeadlineExceededError(ElmanError):
     """The call's timeout passed. Try again with a longer one."""
 
     code = "DEADLINE_EXCEEDED"
-    next_step = "Try again with a longer timeout."
+    next_step = "try again with a longer timeout"
 
 
 class CallCancelledError(ElmanError):
@@ -214,25 +211,25 @@ class CallCancelledError(ElmanError):
     """
 
     code = "CANCELLED"
-    next_step = "Was the client closed while the call was running?"
+    next_step = "was the client closed while the call was running?"
 
 
 class DataLossError(ElmanError):
     """What the server had stored is damaged. Create a new session."""
 
     code = "DATA_LOSS"
-    next_step = "Create a new session."
+    next_step = "create a new session"
 
 
 class UnimplementedError(ElmanError):
     """The server does not have this method. Is it an elman server, and as new as this client?"""
 
     code = "UNIMPLEMENTED"
-    next_step = "Is it an elman server, and as new as this client?"
+    next_step = "is it an elman server, and as new as this client?"
 
 
 class InternalError(ElmanError):
     """The server's own fault. Its log has the cause under ``request_id``."""
 
     code = "INTERNAL"
-    next_step = "The server's log has the cause under the request id."
+    next_step = "the server's log has the cause under the request id"

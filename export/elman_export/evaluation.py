@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from elman_export.model import CharModel
 
 SEQUENCE = 256  # positions read at a time; it changes no figure, only the memory it takes
+QUICK_STREAMS = 16  # for figures on the way; the last one is taken with one stream
 WINDOW = 256  # characters; mean losses of such windows count as independent
 SCALES = (0.5, 1.5)  # where the logit scale is looked for; a text that is known by heart has no best one
 HALVINGS = 12
@@ -46,15 +47,14 @@ def streaming_loss(model: CharModel, ids: Tensor, num_streams: int = 1) -> Loss:
     return Loss(losses.mean().item(), error, len(losses))
 
 
-def fit_logit_scale(model: CharModel, ids: Tensor, num_streams: int) -> float:
+def fit_logit_scale(model: CharModel, ids: Tensor) -> float:
     """The factor on the logits that predicts a text best: below 1 for an over-confident network.
 
     Args:
         model: The network.
         ids: ``[N]`` int64, text that it was not trained on.
-        num_streams: As in ``streaming_loss``.
     """
-    logits, targets = _predict(model, ids, num_streams)
+    logits, targets = _predict(model, ids, QUICK_STREAMS)
     chosen = logits.gather(1, targets[:, None])[:, 0]
     low, high = SCALES
     for _ in range(HALVINGS):  # the loss L(s) = mean(logsumexp(s z) - s z_target) is convex in s
@@ -70,6 +70,7 @@ def fit_logit_scale(model: CharModel, ids: Tensor, num_streams: int) -> float:
 @torch.no_grad()
 def _predict(model: CharModel, ids: Tensor, num_streams: int) -> tuple[Tensor, Tensor]:
     """Logits ``[M, V]`` and the characters that came, ``[M]``, stream after stream."""
+    num_streams = min(num_streams, len(ids) - 1)
     length = (len(ids) - 1) // num_streams
     chars = ids[: length * num_streams].view(num_streams, length).t()  # [length, streams]
     targets = ids[1 : length * num_streams + 1]

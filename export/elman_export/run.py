@@ -15,8 +15,8 @@ from elman_export.checkpoint import (
     save_training,
 )
 from elman_export.errors import CheckpointError
-from elman_export.evaluation import Loss, streaming_loss
-from elman_export.training import EVALUATION_STREAMS, Trainer
+from elman_export.evaluation import QUICK_STREAMS, Loss, streaming_loss
+from elman_export.training import Trainer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -122,7 +122,7 @@ class Run:
 
     def _end_epoch(self) -> Row:
         model = self.trainer.averaged()
-        validation = streaming_loss(model, self._corpus.validation, EVALUATION_STREAMS)
+        validation = streaming_loss(model, self._corpus.validation, QUICK_STREAMS)
         training = sum(self._losses) / len(self._losses)
         trainer = self.trainer
         row = Row(trainer.epoch, trainer.num_steps, trainer.seconds, training, validation.nats)

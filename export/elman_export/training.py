@@ -27,8 +27,7 @@ if TYPE_CHECKING:
     from elman_export.corpus import Corpus
     from elman_export.recipe import Recipe
 
-MAX_HELD_BACK = 100_000  # characters; one number is fitted to them
-EVALUATION_STREAMS = 16  # see evaluation.streaming_loss; the last figure is taken with one
+MIN_HELD_BACK, MAX_HELD_BACK = 1_000, 100_000  # characters, to which one number is fitted; below: none is
 RANDOM = "random"  # the generator's state, among the tensors of `capture`
 
 
@@ -45,9 +44,8 @@ class Trainer:
         self.model = CharModel(recipe.model_config(corpus.vocabulary))
         self.model.initialise(self.generator)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        held_back = min(int(len(corpus.training) * recipe.held_back), MAX_HELD_BACK)
-        self._held_back = corpus.training[len(corpus.training) - held_back :]
-        self._streams = Streams(corpus.training[: len(corpus.training) - held_back], recipe)
+        text, self._held_back = _split(corpus.training, recipe)
+        self._streams = Streams(text, recipe)
         self._noise = Dropout(recipe, self.generator)
         self._optimiser = _make_optimiser(self.model, recipe)
         self._position = self._streams.start_epoch(0, self.generator)
@@ -99,8 +97,8 @@ class Trainer:
     def averaged(self) -> CharModel:
         """A copy of the averaged network, its logits scaled to fit the text that was held back."""
         model = copy.deepcopy(self.average)
-        if len(self._held_back) > EVALUATION_STREAMS:
-            scale = fit_logit_scale(model, self._held_back, EVALUATION_STREAMS)
+        if len(self._held_back):
+            scale = fit_logit_scale(model, self._held_back)
             model.output.weight.mul_(scale)
             model.output.bias.mul_(scale)
         return model
@@ -165,6 +163,13 @@ class Trainer:
     def _start_epoch(self) -> None:
         self._position = self._streams.start_epoch(self._position.epoch + 1, self.generator)
         self._state = self.model.initial_state(self.recipe.streams)
+
+
+def _split(ids: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+    """The text to learn from, and its end that is held back for the logit scale."""
+    size = min(int(len(ids) * recipe.held_back), MAX_HELD_BACK)
+    cut = len(ids) - (size if size >= MIN_HELD_BACK else 0)
+    return ids[:cut], ids[cut:]
 
 
 def _make_optimiser(model: CharModel, recipe: Recipe) -> torch.optim.AdamW:

@@ -128,6 +128,7 @@ class Lease:
         done: set when the turn is committed or given up.
     """
 
+    session_id: str | None
     interrupt: Callable[[FinishReason | Exception], None] = lambda _: None
     task: asyncio.Task[object] | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -256,16 +257,18 @@ class Sessions:
 
     # For turns
 
-    def lease(self, session_id: str) -> Lease:
-        """Become the one writer of a session; raises SessionBusyError."""
-        if session_id in self._leases:
+    def lease(self, session_id: str | None) -> Lease:
+        """Become the one writer of a session, or of none; raises SessionBusyError."""
+        lease = Lease(session_id)
+        if session_id is not None and self._leases.setdefault(session_id, lease) is not lease:
             raise SessionBusyError(f"sessions/{session_id}")
-        lease = self._leases[session_id] = Lease()
         return lease
 
-    def release(self, session_id: str) -> None:
-        """Stop being the writer."""
-        self._leases.pop(session_id).done.set()
+    def release(self, lease: Lease) -> None:
+        """Stop being the writer; again does nothing."""
+        if lease.session_id is not None and self._leases.get(lease.session_id) is lease:
+            del self._leases[lease.session_id]
+        lease.done.set()
 
     def running(self, session_id: str) -> Lease | None:
         """Return the lease of the turn that runs on a session."""
@@ -315,7 +318,7 @@ class Sessions:
                 )
             except EtagMismatchError:
                 continue
-            return self._info(session_id, head, revision)
+            return self._info(session_id, head, revision, is_at_rest=segment is not None)
         raise SessionBusyError(f"sessions/{session_id}")
 
     def renewed(self, head: records.Head) -> records.Head:
@@ -324,9 +327,9 @@ class Sessions:
         expires = head.expires if head.ttl is None else min(now + head.ttl, head.last)
         return msgspec.structs.replace(head, updated=now, expires=expires)
 
-    def _info(self, name: str, head: records.Head, revision: int) -> SessionInfo:
+    def _info(self, name: str, head: records.Head, revision: int, *, is_at_rest: bool = False) -> SessionInfo:
         status = SessionStatus.EXPIRED if head.expires <= self._clock() else SessionStatus.ACTIVE
-        if self.is_running(name):
+        if self.is_running(name) and not is_at_rest:
             status = SessionStatus.GENERATING
         return SessionInfo(
             name=name,

@@ -141,7 +141,7 @@ class Turns:
         """Become the session's writer; in the end commit what is left to commit, and let go."""
         if self._is_draining:
             raise DrainingError
-        lease = Lease() if target.session is None else self._sessions.lease(target.session)
+        lease = self._sessions.lease(target.session)
         self._leases.add(lease)
         lease.task = asyncio.current_task()
         begun = None
@@ -154,29 +154,28 @@ class Turns:
         finally:
             # The caller may be gone: what is left to do is done without it.
             if begun is not None and begun.keep and begun.turn.is_unsettled(finished=begun.is_finished):
-                task = asyncio.create_task(self._give_up(begun, target))
+                task = asyncio.create_task(self._give_up(begun))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
             else:
-                self._release(lease, target)
+                self._release(lease)
 
     async def _settle(self, begun: _Open) -> tuple[Memory, SessionInfo | None]:
         """Commit, whether or not the caller waits for it."""
         begun.turn.settling = asyncio.create_task(begun.turn.settle())
-        return await asyncio.shield(begun.turn.settling)
+        settled = await asyncio.shield(begun.turn.settling)
+        self._release(begun.lease)  # before the caller hears of it and sends the next turn
+        return settled
 
-    async def _give_up(self, begun: _Open, target: Target) -> None:
+    async def _give_up(self, begun: _Open) -> None:
         try:
             await begun.turn.give_up()
         finally:
-            self._release(begun.lease, target)
+            self._release(begun.lease)
 
-    def _release(self, lease: Lease, target: Target) -> None:
+    def _release(self, lease: Lease) -> None:
         self._leases.discard(lease)
-        if target.session is None:
-            lease.done.set()
-        else:
-            self._sessions.release(target.session)
+        self._sessions.release(lease)
 
     async def _source(self, target: Target, etag: str = "") -> tuple[ModelInfo, Memory, int]:
         """Return the model, the memory and the position that a request starts from."""

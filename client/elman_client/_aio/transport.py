@@ -80,4 +80,4 @@ def _awaiting(call: Call) -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise CallCancelledError("The call was cancelled.", request_id=call.request_id) from error
+        raise CallCancelledError("the call was cancelled under way", request_id=call.request_id) from error

@@ -27,7 +27,7 @@ class BaseSession:
             FailedPreconditionError: It was attached by name and never looked at.
         """
         if self._info is None:
-            raise FailedPreconditionError(f"{self._name} was not looked at: call refresh() first.")
+            raise FailedPreconditionError(f"{self._name} was not looked at: call refresh() first")
         return self._info
 
     def __repr__(self) -> str:

@@ -67,7 +67,7 @@ class Connection:
             FailedPreconditionError: The client is closed.
         """
         if self.is_closed:
-            raise FailedPreconditionError("This client is closed: make a new one.")
+            raise FailedPreconditionError("this client is closed: make a new one")
         request_id = str(uuid4())
         headers = (*self._metadata, ("x-request-id", request_id))
         if operation.session:

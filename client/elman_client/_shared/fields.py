@@ -32,7 +32,7 @@ def fill(message: Message, **values: object) -> None:
 def invalid(field: str, description: str) -> InvalidArgumentError:
     """Return the error for a value that the client itself cannot send."""
     violation = FieldViolation(field, description)
-    return InvalidArgumentError(f"{field}: {description}.", details=ErrorDetails(field_violations=(violation,)))
+    return InvalidArgumentError(f"{field}: {description}", details=ErrorDetails(field_violations=(violation,)))
 
 
 def expiration(ttl: timedelta | None, expire_time: datetime | None) -> dict[str, Duration | Timestamp | None]:

@@ -53,10 +53,10 @@ def from_rpc(error: Any, call: Call) -> errors.ElmanError:
     code = error.code().name
     trailers = dict(error.trailing_metadata() or ())
     reason, request_id, details = _details(trailers.get("grpc-status-details-bin", b""))
-    message = " ".join((error.details() or f"The call ended with {code}").split())
-    if not reason:
-        message = f"{call.target}: {message.rstrip('.')}."
     kind = BY_REASON.get(reason) or BY_CODE.get(code, errors.ElmanError)
+    message = " ".join((error.details() or f"the call ended with {code}").split())
+    if not reason:  # not an elman server's own sentence, which says what to do
+        message = f"{call.target}: {message}; {kind.next_step}"
     return kind(
         message,
         code=code,

@@ -33,14 +33,14 @@ class Turn:
     def started(self) -> Started:
         """The first event."""
         if self._started is None:
-            raise FailedPreconditionError("The turn has not started: read from it first.")
+            raise FailedPreconditionError("the turn has not started: read from it first")
         return self._started
 
     @property
     def finished(self) -> Finished:
         """The last event."""
         if self._finished is None:
-            raise FailedPreconditionError("The turn has not finished: read it to its end first.")
+            raise FailedPreconditionError("the turn has not finished: read it to its end first")
         return self._finished
 
     @property
@@ -52,7 +52,7 @@ class Turn:
         """Follow an event; ``None`` is the stream's end."""
         if event is None:
             self.abandon()
-            raise InternalError("The stream ended without saying how the turn did.")
+            raise InternalError("the stream ended without saying how the turn did; try again")
         if isinstance(event, Started):
             self._started = event
         elif isinstance(event, Finished):

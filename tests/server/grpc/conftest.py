@@ -1,0 +1,85 @@
+import contextlib
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+import pytest
+import structlog
+
+from elman.v1.generation_pb2_grpc import GenerationServiceAsyncStub, GenerationServiceStub
+from elman.v1.model_pb2_grpc import ModelServiceAsyncStub, ModelServiceStub
+from elman.v1.session_pb2_grpc import SessionServiceAsyncStub, SessionServiceStub
+from elman_server.grpc.server import GrpcServer
+from elman_server.logs import set_up_logs
+from elman_server.models import Models
+from elman_server.settings import Settings
+from tests.server.grpc.fakes import MODEL, FakeSessions, FakeTurns
+
+
+@dataclass
+class Served:
+    """A running server over a fake domain, and a channel to it."""
+
+    server: GrpcServer
+    sessions: FakeSessions
+    turns: FakeTurns
+    port: int
+    channel: grpc.aio.Channel
+
+    @property
+    def session_stub(self) -> SessionServiceAsyncStub:
+        return SessionServiceStub(self.channel)
+
+    @property
+    def generation_stub(self) -> GenerationServiceAsyncStub:
+        return GenerationServiceStub(self.channel)
+
+    @property
+    def model_stub(self) -> ModelServiceAsyncStub:
+        return ModelServiceStub(self.channel)
+
+
+Serve = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+@contextlib.asynccontextmanager
+async def _serve(**settings: Any) -> AsyncIterator[Served]:
+    sessions, turns = FakeSessions(), FakeTurns()
+    domain = cast("Any", (sessions, turns, Models([MODEL])))
+    server = GrpcServer(Settings(**{"listen": "127.0.0.1:0", **settings}), *domain)
+    port = await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            yield Served(server, sessions, turns, port, channel)
+    finally:
+        await server.stop(0)
+
+
+@pytest.fixture
+def serve() -> Serve:
+    """Open a server with settings of the test's own."""
+    return _serve
+
+
+@pytest.fixture
+async def served() -> AsyncIterator[Served]:
+    """A server with default settings."""
+    async with _serve() as served:
+        yield served
+
+
+@pytest.fixture
+def log() -> Iterator[Callable[[], list[dict[str, Any]]]]:
+    """Capture the log; call it for the lines so far, parsed."""
+    stream = io.StringIO()
+    handlers, level = logging.root.handlers[:], logging.root.level
+    logging.root.handlers = []
+    set_up_logs("json", "debug", stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    structlog.reset_defaults()
+    logging.root.handlers, logging.root.level = handlers, level
