@@ -63,9 +63,9 @@ def load_checkpoint(directory: Path) -> tuple[CharModel, CheckpointConfig]:
     """
     config = _load_config(directory / CONFIG)
     tensors, _ = _load_tensors(directory / MODEL)
-    with torch.device("meta"):  # nothing is allocated for sizes that the weights do not have
-        model = CharModel(config.model)
     try:
+        with torch.device("meta"):  # nothing is allocated for sizes that the weights do not have
+            model = CharModel(config.model)
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
         raise CheckpointError(

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Cell = Literal["elman", "gru", "lstm"]
 NUM_BYTES = 256
+SIZES = {"num_layers": (1, 64), "hidden_size": (1, 65_536), "embedding_size": (0, 65_536)}
 
 
 @dataclass(frozen=True)
@@ -35,18 +36,16 @@ class ModelConfig:
 
     cell: Cell
     vocabulary: tuple[str, ...] | None  # characters in id order; None: bytes, 256 symbols
-    num_layers: int  # L, at least 1
-    hidden_size: int  # H, at least 1
+    num_layers: int  # L
+    hidden_size: int  # H
     embedding_size: int  # E; 0: the characters enter as one-hot vectors, as in the lesson
 
     def __post_init__(self) -> None:
         if self.cell not in get_args(Cell):
             raise ExportError(f"Unknown cell {self.cell!r}: choose one of elman, gru, lstm.")
-        if self.num_layers < 1 or self.hidden_size < 1 or self.embedding_size < 0:
-            raise ExportError(
-                "num_layers and hidden_size must be at least 1 and embedding_size at least 0; "
-                f"got {self.num_layers}, {self.hidden_size} and {self.embedding_size}."
-            )
+        for name, (low, high) in SIZES.items():
+            if not low <= getattr(self, name) <= high:
+                raise ExportError(f"{name} must lie between {low} and {high}, got {getattr(self, name)}.")
 
     @property
     def vocabulary_size(self) -> int:

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 LIMITS: dict[str, tuple[float, float]] = {
-    "num_layers": (1, 16),
-    "hidden_size": (1, 8192),
-    "embedding_size": (0, 8192),
     "epochs": (0, 100_000),
     "minutes": (0, 100_000),
     "streams": (1, 4096),

@@ -1,6 +1,7 @@
 """The figures by which networks are compared."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -36,7 +37,7 @@ def test_streaming_is_the_mean_of_single_steps():
     """Every character but the first counts once, predicted from all before it."""
     model, ids = make_model(), make_ids(600)
     state, total = model.initial_state(1), 0.0
-    for char, target in zip(ids[:-1], ids[1:], strict=True):
+    for char, target in pairwise(ids):
         logits, *after = model.step(char[None], *state)
         state = tuple(after)
         total -= torch.log_softmax(logits[0], 0)[target].item()

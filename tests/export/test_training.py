@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from elman_export.checkpoint import load_checkpoint
+from elman_export.checkpoint import load_checkpoint, load_training
 from elman_export.corpus import Corpus, read_corpus
 from elman_export.errors import CheckpointError, CorpusError, ExportError
 from elman_export.recipe import Recipe
@@ -172,19 +172,18 @@ def test_the_command_leaves_a_checkpoint_a_log_and_a_picture(text: Path, tmp_pat
 
 
 def test_interrupting_saves_and_says_how_to_go_on(text: Path, tmp_path: Path):
-    """The first Ctrl-C ends with status 130, and the same command goes on from there."""
+    """The first Ctrl-C ends with status 130, and all that was learnt is in the folder."""
     program = "from elman_export.train_command import train; train()"
     out = tmp_path / "out"
     command = [sys.executable, "-c", program, str(text), "-o", str(out), "--epochs", "100000", *small_recipe(tmp_path)]
-    for _ in range(2):
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            assert process.stdout is not None
-            while "epoch" not in process.stdout.readline():
-                pass
-            process.send_signal(signal.SIGINT)
-            rest = process.stdout.read()
-        assert process.returncode == 130
-        assert "Run the same command again to continue." in rest
-    steps = [float(line.split(",")[0]) for line in (out / "log.csv").read_text().splitlines()[1:]]
-    assert steps == sorted(set(steps))
-    assert len(steps) >= 2
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while "epoch" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130
+    assert "Run the same command again to continue." in rest
+    saved = load_training(out)
+    assert saved is not None
+    assert saved[1]["position"]["num_steps"] > 0

@@ -106,7 +106,8 @@ class Worker:
         done = [stream for stream in streams if stream.phase is Phase.READING and len(stream.unread) == 1]
         for stream in done:
             if not stream.job.max_chars:  # its last character stays pending
-                self._outputs.append(Output(stream.id, memory=stream.memory, finished=FinishReason.MAX_CHARS))
+                memory = Memory(stream.memory.tensors, stream.unread[0])
+                self._outputs.append(Output(stream.id, memory=memory, finished=FinishReason.MAX_CHARS))
                 self._scheduler.end(stream)
         return [stream for stream in done if stream.phase is Phase.READING]
 
@@ -122,7 +123,7 @@ class Worker:
             self._outputs.append(Output(stream.id, details=_details(logits, following, detail.top_n)))
         for _ in range(len(logits)):
             stream.unread.popleft()
-        stream.memory = Memory(tuple(tensor.tobytes() for tensor in state), stream.unread[0])
+        stream.memory = Memory(tuple(tensor.tobytes() for tensor in state))
 
     # Rows
 

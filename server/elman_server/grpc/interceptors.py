@@ -87,6 +87,7 @@ async def _answered(method: str, context: Context) -> AsyncIterator[str]:
     structlog.contextvars.bind_contextvars(request_id=request_id)
     level = "debug" if method.startswith(_QUIET) else "info"
     outcome: dict[str, Any] = {"code": "OK"}
+    failure = None
     start = time.monotonic()
     try:
         yield request_id
@@ -101,11 +102,12 @@ async def _answered(method: str, context: Context) -> AsyncIterator[str]:
         outcome = {"code": failure.code.name, "reason": failure.reason}
         if not failure.is_expected:
             level, outcome["exc_info"] = "error", error
-        trailers = ((DETAILS, failure.details), (REQUEST_ID, request_id))
-        await context.abort(failure.code, failure.message, trailers)
     finally:
         seconds = round(time.monotonic() - start, 6)
         getattr(_log, level)("call", method=method, seconds=seconds, peer=context.peer(), **outcome)
+    if failure is not None:
+        trailers = ((DETAILS, failure.details), (REQUEST_ID, request_id))
+        await context.abort(failure.code, failure.message, trailers)
 
 
 def _parsed(handler: Handler, data: bytes) -> Any:

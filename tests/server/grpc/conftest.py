@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import contextlib
 import io
 import json
@@ -5,20 +7,25 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 import pytest
 import structlog
 
-from elman.v1.generation_pb2_grpc import GenerationServiceAsyncStub, GenerationServiceStub
-from elman.v1.model_pb2_grpc import ModelServiceAsyncStub, ModelServiceStub
-from elman.v1.session_pb2_grpc import SessionServiceAsyncStub, SessionServiceStub
+from elman.v1.generation_pb2_grpc import GenerationServiceStub
+from elman.v1.model_pb2_grpc import ModelServiceStub
+from elman.v1.session_pb2_grpc import SessionServiceStub
 from elman_server.grpc.server import GrpcServer
 from elman_server.logs import set_up_logs
 from elman_server.models import Models
 from elman_server.settings import Settings
 from tests.server.grpc.fakes import MODEL, FakeSessions, FakeTurns
+
+if TYPE_CHECKING:
+    from elman.v1.generation_pb2_grpc import GenerationServiceAsyncStub
+    from elman.v1.model_pb2_grpc import ModelServiceAsyncStub
+    from elman.v1.session_pb2_grpc import SessionServiceAsyncStub
 
 
 @dataclass
@@ -32,16 +39,19 @@ class Served:
     channel: grpc.aio.Channel
 
     @property
-    def session_stub(self) -> SessionServiceAsyncStub:
-        return SessionServiceStub(self.channel)
-
-    @property
-    def generation_stub(self) -> GenerationServiceAsyncStub:
+    def generation(self) -> GenerationServiceAsyncStub:
+        """A stub of GenerationService."""
         return GenerationServiceStub(self.channel)
 
     @property
-    def model_stub(self) -> ModelServiceAsyncStub:
+    def models(self) -> ModelServiceAsyncStub:
+        """A stub of ModelService."""
         return ModelServiceStub(self.channel)
+
+    @property
+    def session(self) -> SessionServiceAsyncStub:
+        """A stub of SessionService."""
+        return SessionServiceStub(self.channel)
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]

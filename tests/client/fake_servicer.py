@@ -1,0 +1,320 @@
+"""A small honest server: sessions in a dictionary, a model that counts.
+
+Its model draws the letters of the alphabet in turn, from the session's position on. It exists so
+that the client can be tested without a network, weights or an engine.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+
+from elman.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc
+
+ALPHABET = "abcdefghijklmnopqrstuvwxyz"
+VOCABULARY = "\n !:?" + ALPHABET + ALPHABET.upper()
+LIMITS = model_pb2.Limits(max_prompt_chars=1000, max_chars=1000, max_stop_strings=4, max_stop_string_chars=16)
+LOG_PROBABILITY = -0.5  # of every character but the first
+
+
+def drawn(position: int) -> str:
+    """Return the character that the model draws at a position."""
+    return ALPHABET[position % len(ALPHABET)]
+
+
+def packed_status(code: grpc.StatusCode, message: str, *details: Message) -> bytes:
+    """Return an encoded google.rpc.Status."""
+    packed = [AnyMessage() for _ in details]
+    for into, detail in zip(packed, details, strict=True):
+        into.Pack(detail)
+    status = Status(code=code.value[0], message=message, details=packed)
+    encoded: bytes = status.SerializeToString()
+    return encoded
+
+
+def _details(text: str, start: int) -> list[generation_pb2.CharacterDetail]:
+    return [
+        generation_pb2.CharacterDetail(text=c, log_probability=LOG_PROBABILITY if start + i else None)
+        for i, c in enumerate(text)
+    ]
+
+
+@dataclass
+class Memory:
+    """A session and what runs on it."""
+
+    info: session_pb2.Session
+    text: str = ""
+    turns: list[session_pb2.Turn] = field(default_factory=list)
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    rest: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def commit(self, fed: str, written: str, seed: int = 0) -> None:
+        """Add a turn."""
+        start, prompt_end = len(self.text), len(self.text) + len(fed)
+        self.text += fed + written
+        end = len(self.text)
+        self.turns.append(session_pb2.Turn(start=start, prompt_end=prompt_end, end=end, seed=seed))
+        self.info.position, self.info.turn_count = end, len(self.turns)
+        self.info.etag = f"etag-{end}-{len(self.turns)}"
+        self.info.update_time.GetCurrentTime()
+
+
+class Servicer(
+    model_pb2_grpc.ModelServiceServicer,
+    session_pb2_grpc.SessionServiceServicer,
+    generation_pb2_grpc.GenerationServiceServicer,
+):
+    """All three services over one dictionary."""
+
+    def __init__(self, models: tuple[str, ...]) -> None:
+        self.models = {
+            f"models/{name}": model_pb2.Model(
+                name=f"models/{name}",
+                version="1",
+                cell=model_pb2.CELL_LSTM,
+                num_layers=2,
+                hidden_size=8,
+                vocabulary=map(ord, VOCABULARY),
+                digest="d" * 64,
+                limits=LIMITS,
+            )
+            for name in models
+        }
+        self.memories: dict[str, Memory] = {}
+        self.headers: list[dict[str, str]] = []
+        self.failure: tuple[grpc.StatusCode, str, bytes] | None = None
+        self.seconds_per_chunk = 0.0
+        self.seconds_to_settle = 0.0
+
+    async def _begin(self, context: Any) -> None:
+        self.headers.append(dict(context.invocation_metadata()))
+        if self.failure:
+            code, message, details = self.failure
+            trailers = (("grpc-status-details-bin", details),) if details else ()
+            await context.abort(code, message, trailers)
+
+    async def _refuse(self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message) -> None:
+        info = ErrorInfo(reason=reason, domain="elman")
+        status = packed_status(code, message, info, RequestInfo(request_id="theirs"), *details)
+        await context.abort(code, message, (("grpc-status-details-bin", status),))
+
+    async def _memory(self, context: Any, name: str) -> Memory:
+        if name not in self.memories:
+            message = f"there is no {name}: create a session"
+            await self._refuse(context, grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", message)
+        return self.memories[name]
+
+    async def _model(self, context: Any, name: str) -> model_pb2.Model:
+        name = name.split("/versions/", maxsplit=1)[0]
+        if name not in self.models:
+            message = f"there is no {name}: see ListModels"
+            await self._refuse(context, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", message)
+        return self.models[name]
+
+    async def _check_text(self, context: Any, field_: str, text: str) -> None:
+        unknown = next((c for c in text if c not in VOCABULARY), None)
+        if unknown:
+            violation = BadRequest.FieldViolation(field=field_, description=f"has {unknown!r}")
+            await self._refuse(
+                context,
+                grpc.StatusCode.INVALID_ARGUMENT,
+                "CHARACTER_NOT_IN_VOCABULARY",
+                f"the model has no {unknown!r}",
+                BadRequest(field_violations=[violation]),
+            )
+
+    # The contract's method names are in CamelCase.
+    # ruff: noqa: N802, D102
+
+    async def ListModels(self, _request, context):
+        await self._begin(context)
+        return model_pb2.ListModelsResponse(models=self.models.values())
+
+    async def GetModel(self, request, context):
+        await self._begin(context)
+        return model_pb2.GetModelResponse(model=await self._model(context, request.name))
+
+    async def EncodeText(self, request, context):
+        await self._begin(context)
+        return model_pb2.EncodeTextResponse(
+            ids=[VOCABULARY.index(c) for c in request.text if c in VOCABULARY],
+            unknown_characters=[
+                model_pb2.UnknownCharacter(character=c, index=i)
+                for i, c in enumerate(request.text)
+                if c not in VOCABULARY
+            ],
+        )
+
+    async def CreateSession(self, request, context):
+        await self._begin(context)
+        model = await self._model(context, request.model)
+        name = f"sessions/{request.session_id or f'made-{len(self.memories)}'}"
+        if name in self.memories:
+            message = f"{name} exists: choose another id"
+            await self._refuse(context, grpc.StatusCode.ALREADY_EXISTS, "SESSION_EXISTS", message)
+        info = session_pb2.Session(
+            name=name,
+            model=f"{model.name}/versions/1",
+            model_digest=model.digest,
+            state=session_pb2.Session.STATE_ACTIVE,
+            expire_time=request.expire_time,
+            etag="etag-0-0",
+            seed=request.seed,
+            labels=request.labels,
+        )
+        info.create_time.GetCurrentTime()
+        info.update_time.CopyFrom(info.create_time)
+        if request.HasField("ttl"):
+            info.expire_time.seconds = info.create_time.seconds + request.ttl.seconds
+        self.memories[name] = Memory(info)
+        self.memories[name].rest.set()
+        return session_pb2.CreateSessionResponse(session=info)
+
+    async def GetSession(self, request, context):
+        await self._begin(context)
+        memory = await self._memory(context, request.name)
+        return session_pb2.GetSessionResponse(session=memory.info)
+
+    async def ListSessions(self, request, context):
+        await self._begin(context)
+        names = sorted(n for n in self.memories if n > request.page_token)
+        page = names[: request.page_size or 100]
+        return session_pb2.ListSessionsResponse(
+            sessions=[self.memories[n].info for n in page],
+            next_page_token=page[-1] if len(page) < len(names) else "",
+        )
+
+    async def UpdateSession(self, request, context):
+        await self._begin(context)
+        info = (await self._memory(context, request.session.name)).info
+        if "labels" in request.update_mask.paths:
+            info.labels.clear()
+            info.labels.update(request.session.labels)
+        if "expire_time" in request.update_mask.paths:
+            info.expire_time.CopyFrom(request.session.expire_time)
+        if "ttl" in request.update_mask.paths:
+            info.expire_time.seconds = info.create_time.seconds + request.session.ttl.seconds
+        return session_pb2.UpdateSessionResponse(session=info)
+
+    async def DeleteSession(self, request, context):
+        await self._begin(context)
+        await self._memory(context, request.name)
+        del self.memories[request.name]
+        return session_pb2.DeleteSessionResponse()
+
+    async def GetTranscript(self, request, context):
+        await self._begin(context)
+        memory = await self._memory(context, request.name)
+        end = request.end if request.HasField("end") else len(memory.text)
+        return session_pb2.GetTranscriptResponse(
+            text=memory.text[request.start : end],
+            start=request.start,
+            end=end,
+            turns=[t for t in memory.turns if t.start < end and t.end > request.start],
+        )
+
+    async def Cancel(self, request, context):
+        await self._begin(context)
+        memory = await self._memory(context, request.session)
+        memory.stop.set()
+        await memory.rest.wait()
+        return generation_pb2.CancelResponse(session=memory.info)
+
+    async def Append(self, request, context):
+        await self._begin(context)
+        memory = await self._memory(context, request.session)
+        await self._check_text(context, "text", request.text)
+        details = _details(request.text, len(memory.text)) if request.HasField("detail") else []
+        memory.commit(request.text, "")
+        return generation_pb2.AppendResponse(session=memory.info, details=details)
+
+    async def Score(self, request, context):
+        await self._begin(context)
+        start = 0
+        if request.session:
+            start = len((await self._memory(context, request.session)).text)
+        details = _details(request.text, start)
+        num_scored = sum(d.HasField("log_probability") for d in details)
+        return generation_pb2.ScoreResponse(
+            details=details, log_probability=LOG_PROBABILITY * num_scored, num_scored=num_scored
+        )
+
+    async def Generate(self, request, context) -> AsyncIterator[generation_pb2.GenerateResponse]:
+        await self._begin(context)
+        if request.session:
+            memory = await self._memory(context, request.session)
+        else:
+            await self._model(context, request.model)
+            memory = Memory(session_pb2.Session())
+            memory.rest.set()
+        await self._check_text(context, "prompt", request.prompt)
+        if not memory.rest.is_set():
+            retry = RetryInfo()
+            retry.retry_delay.FromMilliseconds(100)
+            message = f"a turn is running on {request.session}: wait or cancel it"
+            code = grpc.StatusCode.FAILED_PRECONDITION
+            await self._refuse(context, code, "SESSION_BUSY", message, retry)
+        memory.rest.clear()
+        memory.stop.clear()
+        try:
+            async for response in self._turn(request, memory):
+                yield response
+        finally:
+            await asyncio.shield(self._settle(memory))
+
+    async def _settle(self, memory: Memory) -> None:
+        await asyncio.sleep(self.seconds_to_settle)
+        memory.rest.set()
+
+    async def _turn(self, request, memory: Memory):
+        start = len(memory.text)
+        max_chars = request.stopping.max_chars or LIMITS.max_chars
+        started = generation_pb2.Started(
+            sampling=request.sampling,
+            max_chars=max_chars,
+            start_position=start,
+            prompt_chars=len(request.prompt),
+            model_digest="d" * 64,
+        )
+        if not request.sampling.HasField("seed"):
+            started.sampling.seed = memory.info.seed
+        written, stop_string = "", ""
+        reason = generation_pb2.FINISH_REASON_MAX_CHARS
+        try:
+            yield generation_pb2.GenerateResponse(started=started)
+            while len(written) < max_chars and not stop_string:
+                if memory.stop.is_set():
+                    reason = generation_pb2.FINISH_REASON_CANCELLED
+                    break
+                await asyncio.sleep(self.seconds_per_chunk)
+                size = min(request.chunk_chars or 4, max_chars - len(written))
+                at = start + len(request.prompt) + len(written)
+                text = "".join(map(drawn, range(at, at + size)))
+                for candidate in request.stopping.stop_strings:
+                    if candidate in text:
+                        stop_string = candidate
+                        reason = generation_pb2.FINISH_REASON_STOP_STRING
+                        text = text[: text.index(candidate)]
+                chunk = generation_pb2.Chunk(text=text, position=at + len(text))
+                if request.HasField("detail"):
+                    chunk.details.extend(_details(text, at))
+                written += text
+                yield generation_pb2.GenerateResponse(chunk=chunk)
+        finally:
+            memory.commit(request.prompt, written, started.sampling.seed)
+        finished = generation_pb2.Finished(
+            finish_reason=reason,
+            usage=generation_pb2.Usage(prompt_chars=len(request.prompt), generated_chars=len(written)),
+            position=len(memory.text),
+            etag=memory.info.etag if request.session else "",
+            state_digest="5" * 64,
+            stop_string=stop_string,
+        )
+        yield generation_pb2.GenerateResponse(finished=finished)

@@ -1,0 +1,75 @@
+import grpc
+import pytest
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+SERVICES = ["", "elman.v1.SessionService", "elman.v1.GenerationService", "elman.v1.ModelService"]
+
+
+@pytest.mark.parametrize("service", SERVICES)
+async def test_check_follows_the_server(served, service):
+    """Every service is NOT_SERVING until told, then SERVING, then not again."""
+    check, request = HealthStub(served.channel).Check, HealthCheckRequest(service=service)
+    before = await check(request)
+    await served.server.set_serving(True)
+    during = await check(request)
+    await served.server.set_serving(False)
+    after = await check(request)
+
+    assert [answer.status for answer in (before, during, after)] == [
+        HealthCheckResponse.NOT_SERVING,
+        HealthCheckResponse.SERVING,
+        HealthCheckResponse.NOT_SERVING,
+    ]
+
+
+async def test_an_unknown_service_is_not_found(served):
+    """Check of a service that is not there is NOT_FOUND."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await HealthStub(served.channel).Check(HealthCheckRequest(service="nobody"))
+
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_probes_are_quiet(served, log):
+    """Checks, which come every few seconds, are told at level debug."""
+    await HealthStub(served.channel).Check(HealthCheckRequest())
+
+    assert [(line["level"], line["code"]) for line in log()] == [("debug", "OK")]
+
+
+async def test_watchers_hear_every_change(served):
+    """Each watcher is told the status at once and at every change, also after another one left."""
+    stub = HealthStub(served.channel)
+    first, second = (stub.Watch(HealthCheckRequest(service=service)) for service in ("", SERVICES[1]))
+    heard = [await first.read(), await second.read()]
+    first.cancel()
+    await served.server.set_serving(True)
+    heard.append(await second.read())
+
+    assert [answer.status for answer in heard] == [
+        HealthCheckResponse.NOT_SERVING,
+        HealthCheckResponse.NOT_SERVING,
+        HealthCheckResponse.SERVING,
+    ]
+    second.cancel()
+
+
+async def test_watching_an_unknown_service_says_so(served):
+    """Watch of a service that is not there tells SERVICE_UNKNOWN."""
+    call = HealthStub(served.channel).Watch(HealthCheckRequest(service="nobody"))
+
+    assert (await call.read()).status == HealthCheckResponse.SERVICE_UNKNOWN
+    call.cancel()
+
+
+async def test_watches_do_not_hold_up_the_stop(served):
+    """At the stop watchers hear NOT_SERVING and their streams end well, long before the grace is over."""
+    await served.server.set_serving(True)
+    call = HealthStub(served.channel).Watch(HealthCheckRequest(service=""))
+    await call.read()
+    await served.server.stop(60)
+
+    assert (await call.read()).status == HealthCheckResponse.NOT_SERVING
+    assert await call.read() is grpc.aio.EOF
+    assert await call.code() is grpc.StatusCode.OK

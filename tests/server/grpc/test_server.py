@@ -1,0 +1,134 @@
+import asyncio
+import socket
+import subprocess
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
+from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+
+from elman.v1.generation_pb2 import GenerateRequest
+from elman.v1.model_pb2 import ListModelsRequest
+from elman.v1.model_pb2_grpc import ModelServiceStub
+from elman.v1.session_pb2 import CreateSessionRequest, GetSessionRequest
+from elman_server.errors import SettingsError
+
+GET = GetSessionRequest(name="sessions/abcd")
+
+
+async def test_reflection_tells_all_services(served):
+    """Reflection lists the three services, health and itself."""
+    (answer,) = await _reflected(served.channel)
+
+    assert sorted(service.name for service in answer.list_services_response.service) == [
+        "elman.v1.GenerationService",
+        "elman.v1.ModelService",
+        "elman.v1.SessionService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1alpha.ServerReflection",
+    ]
+
+
+async def test_reflection_can_be_switched_off(serve):
+    """With the setting off there is no reflection."""
+    async with serve(reflection=False) as served:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await _reflected(served.channel)
+
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_serving_is_told_in_one_line(served, log):
+    """The log says how many models are served, and where, with the real port."""
+    await served.server.set_serving(True)
+
+    assert [line["event"] for line in log()] == [f"serving 1 model on 127.0.0.1:{served.port}"]
+
+
+async def test_a_taken_port_is_an_error(served, serve):
+    """A second server on the same port is refused in one line that says what to do."""
+    with pytest.raises(SettingsError, match="choose another with --listen"):
+        async with serve(listen=f"127.0.0.1:{served.port}"):
+            pass
+
+
+async def test_a_unix_socket_can_be_served(serve, tmp_path):
+    """The address may be a path."""
+    address = f"unix:{tmp_path}/socket"
+    async with serve(listen=address) as served, grpc.aio.insecure_channel(address) as channel:
+        answer = await ModelServiceStub(channel).ListModels(ListModelsRequest())
+
+        assert (served.server.address, len(answer.models)) == (address, 1)
+
+
+async def test_tls_is_spoken_with_a_certificate(serve, tmp_path):
+    """With a certificate and its key, callers that trust it get through and those without TLS do not."""
+    certificate, key = _self_signed(tmp_path)
+    async with serve(tls_certificate=certificate, tls_key=key) as served:
+        trust = grpc.ssl_channel_credentials(certificate.read_bytes())
+        async with grpc.aio.secure_channel(f"127.0.0.1:{served.port}", trust) as channel:
+            answer = await ModelServiceStub(channel).ListModels(ListModelsRequest())
+        with pytest.raises(grpc.aio.AioRpcError):
+            await served.models.ListModels(ListModelsRequest())
+
+    assert len(answer.models) == 1
+
+
+async def test_a_certificate_that_cannot_be_used_is_an_error(serve, tmp_path):
+    """A missing or broken certificate stops the start in one line."""
+    broken = tmp_path / "broken.pem"
+    with pytest.raises(SettingsError, match=r"cannot read .*broken\.pem"):
+        async with serve(tls_certificate=broken, tls_key=broken):
+            pass
+    broken.write_text("nothing")
+    with pytest.raises(SettingsError, match="certificate"):
+        async with serve(tls_certificate=broken, tls_key=broken):
+            pass
+
+
+async def test_garbage_on_the_port_disturbs_nobody(served):
+    """Bytes that are not HTTP/2 end their own connection and no other."""
+    for garbage in (
+        b"GET / HTTP/1.1\r\n\r\n",
+        bytes(range(256)) * 100,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 99,
+    ):
+        with socket.create_connection(("127.0.0.1", served.port)) as connection:
+            connection.sendall(garbage)
+            answer = await served.session.GetSession(GET)
+
+        assert answer.session.name == "sessions/some-session"
+
+
+async def test_a_message_has_its_size(serve):
+    """A message past the setting is refused with RESOURCE_EXHAUSTED."""
+    async with serve(max_message_bytes=1024) as served:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await served.session.CreateSession(CreateSessionRequest(model="x" * 2000))
+
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+async def test_a_burst_of_streams_is_not_cancelled(served):
+    """Thousands of streams that are opened at once all begin: gRPC's own small queue is out of the way."""
+    served.turns.is_endless = True
+    calls = [served.generation.Generate(GenerateRequest(model="models/tiny")) for _ in range(2000)]
+    begun = await asyncio.gather(*(call.read() for call in calls))
+
+    assert {event.WhichOneof("event") for event in begun} == {"started"}
+    for call in calls:
+        call.cancel()
+
+
+async def _reflected(channel):
+    call = ServerReflectionStub(channel).ServerReflectionInfo(iter([ServerReflectionRequest(list_services="")]))
+    return [answer async for answer in call]
+
+
+def _self_signed(folder: Path) -> tuple[Path, Path]:
+    certificate, key = folder / "cert.pem", folder / "key.pem"
+    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*new, *names, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    return certificate, key

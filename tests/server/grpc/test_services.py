@@ -1,0 +1,184 @@
+import asyncio
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from elman.v1 import generation_pb2, model_pb2, session_pb2
+from elman.v1.generation_pb2_grpc import GenerationServiceStub
+from elman_server import requests as domain
+from elman_server.grpc.writing import from_event, from_model, from_session, from_transcript
+from elman_server.sessions import Expiration, Filter
+from tests.server.grpc.fakes import CHUNK, FINISHED, MODEL, SESSION, STARTED, TRANSCRIPT
+
+
+async def test_session_calls_reach_the_domain(served):
+    """Each session method converts, calls and converts back."""
+    stub = served.session
+    create = session_pb2.CreateSessionRequest(
+        model="models/tiny/versions/1", session_id="abcd", seed=0, ttl=Duration(seconds=5), labels={"a": "b"}
+    )
+    update = session_pb2.UpdateSessionRequest(
+        session=session_pb2.Session(name="sessions/abcd", etag="1f", labels={"a": "b"}),
+        update_mask=FieldMask(paths=["labels"]),
+    )
+    listed = session_pb2.ListSessionsRequest(page_size=3, page_token="t", filter='labels.a = "b"')
+
+    created = await stub.CreateSession(create)
+    await stub.CreateSession(session_pb2.CreateSessionRequest(model="models/tiny"))
+    got = await stub.GetSession(session_pb2.GetSessionRequest(name="sessions/abcd"))
+    page = await stub.ListSessions(listed)
+    updated = await stub.UpdateSession(update)
+    await stub.DeleteSession(session_pb2.DeleteSessionRequest(name="sessions/abcd", etag="1f"))
+    transcript = await stub.GetTranscript(session_pb2.GetTranscriptRequest(name="sessions/abcd", start=3, end=0))
+    await stub.GetTranscript(session_pb2.GetTranscriptRequest(name="sessions/abcd"))
+
+    assert [answer.session for answer in (created, got, updated)] == [from_session(SESSION)] * 3
+    assert page == session_pb2.ListSessionsResponse(sessions=[from_session(SESSION)], next_page_token="more")
+    assert transcript == from_transcript(TRANSCRIPT)
+    assert served.sessions.calls == [
+        ("tiny", "1", "abcd", 0, Expiration(ttl=5.0), {"a": "b"}),
+        ("tiny", None, "", None, Expiration(), {}),
+        ("abcd",),
+        (3, "t", Filter(labels={"a": "b"})),
+        ("abcd", "1f", {"a": "b"}, None),
+        ("abcd", "1f"),
+        ("abcd", 3, 0),
+        ("abcd", 0, None),
+    ]
+
+
+async def test_model_calls_reach_the_catalogue(served):
+    """Models are listed, got, and encode texts."""
+    stub = served.models
+    listed = await stub.ListModels(model_pb2.ListModelsRequest())
+    got = await stub.GetModel(model_pb2.GetModelRequest(name="models/tiny"))
+    encoded = await stub.EncodeText(model_pb2.EncodeTextRequest(model="models/tiny", text="aéßb"))
+
+    assert list(listed.models) == [from_model(MODEL)]
+    assert got.model == from_model(MODEL)
+    assert encoded == model_pb2.EncodeTextResponse(
+        ids=[0, 2, 1], unknown_characters=[model_pb2.UnknownCharacter(character="é", index=1)]
+    )
+
+
+async def test_a_text_to_encode_has_the_length_of_a_prompt(served):
+    """EncodeText keeps the limit that the model tells."""
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await served.models.EncodeText(model_pb2.EncodeTextRequest(model="models/tiny", text="a" * 1001))
+
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_unary_generation_calls_reach_the_domain(served):
+    """Append, Score and Cancel convert, call and convert back."""
+    stub = served.generation
+    appended = await stub.Append(generation_pb2.AppendRequest(session="sessions/abcd", text="x"))
+    scored = await stub.Score(generation_pb2.ScoreRequest(model="models/tiny", text="x"))
+    cancelled = await stub.Cancel(generation_pb2.CancelRequest(session="sessions/abcd"))
+
+    assert (appended.session, len(appended.details)) == (from_session(SESSION), 1)
+    assert (scored.log_probability, scored.num_scored) == (-1.0, 2)
+    assert cancelled.session == from_session(SESSION)
+    assert served.turns.calls == [
+        domain.AppendRequest("abcd", "x"),
+        domain.ScoreRequest(domain.Target(model="tiny"), "x"),
+        "abcd",
+    ]
+
+
+async def test_a_stream_is_the_domains_events(served):
+    """Generate sends every event, in order, and then ends well."""
+    call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
+
+    assert [event async for event in call] == [from_event(event) for event in (STARTED, CHUNK, FINISHED)]
+    assert await call.code() is grpc.StatusCode.OK
+    assert served.turns.calls[0].time_left is None
+
+
+async def test_the_deadline_reaches_the_domain(served):
+    """A caller's deadline arrives as seconds left."""
+    call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"), timeout=60)
+    await call.read()
+
+    assert 0 < served.turns.calls[0].time_left <= 60
+
+
+@pytest.mark.parametrize("is_flooding", [False, True], ids=["waiting", "blocked on a reader"])
+async def test_a_cancelled_call_closes_the_turn(served, is_flooding):
+    """A cancel reaches the domain at once, whether the turn waits for a character or for its reader."""
+    served.turns.is_endless, served.turns.is_flooding = True, is_flooding
+    call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
+    await call.read()
+    call.cancel()
+    await served.turns.closed.wait()
+
+    assert served.turns.num_open == 0
+
+
+async def test_a_lost_connection_closes_the_turn(served):
+    """A caller that goes away without a word frees its turn."""
+    served.turns.is_endless = True
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.port}") as channel:
+        call = GenerationServiceStub(channel).Generate(generation_pb2.GenerateRequest(model="models/tiny"))
+        await call.read()
+    await served.turns.closed.wait()
+
+    assert served.turns.num_open == 0
+
+
+async def test_a_passed_deadline_closes_the_turn(served):
+    """A turn does not outlive its caller's deadline, even if the domain does not look at it."""
+    served.turns.is_endless = True
+    call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"), timeout=0.05)
+    await served.turns.closed.wait()
+
+    assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+async def test_cancelling_at_any_moment_leaves_nothing_open(served, log):
+    """Streams cancelled before, while and after they begin are all closed, and none is a fault."""
+    served.turns.is_flooding = True
+    for delay in range(100):
+        call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
+        for _ in range(delay):
+            await asyncio.sleep(0)
+        call.cancel()
+    served.turns.is_flooding = False
+    while served.turns.num_open:
+        served.turns.closed.clear()
+        await served.turns.closed.wait()
+
+    assert [line for line in log() if line["level"] == "error"] == []
+
+
+async def test_streams_are_counted(serve):
+    """One stream more than allowed is refused at once with its reason; one that ended makes room."""
+    request = generation_pb2.GenerateRequest(model="models/tiny")
+    async with serve(max_streams=1) as served:
+        served.turns.is_endless = True
+        first = served.generation.Generate(request)
+        await first.read()
+        second = served.generation.Generate(request)
+
+        assert await second.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await second.details() == "the server holds 1 streams, its limit; try again in 1 s"
+
+        first.cancel()
+        await served.turns.closed.wait()
+        third = served.generation.Generate(request)
+
+        assert (await third.read()).WhichOneof("event") == "started"
+        third.cancel()
+
+
+async def test_a_refused_stream_does_not_count(serve):
+    """A Generate that is refused for its fields takes no place."""
+    async with serve(max_streams=1) as served:
+        for _ in range(3):
+            refused = served.generation.Generate(generation_pb2.GenerateRequest())
+            assert await refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+        accepted = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
+
+        assert (await accepted.read()).WhichOneof("event") == "started"
