@@ -46,14 +46,14 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 @click.option("--seed", type=int, help="Of every random choice.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the matrix products.")
 def train(text: Path, output: Path, recipe_name: str, threads: int, **settings: Any) -> None:
-    r"""Train an Elman, GRU or LSTM network on TEXT, any UTF-8 file.
+    """Train an Elman, GRU or LSTM network on TEXT, any UTF-8 file.
 
     Ctrl-C saves and stops; the same command then goes on where it stopped, and ends exactly where an unbroken run does.
 
     \b
     Example:
       python -m elman_export train my.txt -o runs/mine --cell gru --hidden-size 256 --epochs 8
-    """
+    """  # noqa: D301  # click wants the character itself
     torch.set_num_threads(threads)
     recipe = load_recipe(recipe_name, _given(settings))
     run = Run(recipe, read_corpus(text, as_bytes=recipe.vocabulary == "bytes"), output)

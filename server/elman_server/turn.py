@@ -93,6 +93,8 @@ class Turn:
         if self._session_id is None:
             return memory, None
         prompt, drawn = self.progress.prompt, self.progress.handed
+        if not prompt and not drawn:
+            return memory, await self._sessions.get(self._session_id)
         segment = records.Segment.of(self._position, prompt, drawn, self.seed if drawn else 0)
 
         def change(head: records.Head) -> records.Head:
@@ -110,11 +112,15 @@ class Turn:
                 log.warning("turn_not_settled_yet", session=self._session_id, attempt=attempt)
         raise EngineRestartedError
 
-    def is_unsettled(self, *, finished: bool) -> bool:
-        """Whether there is something to commit that was not committed yet."""
+    def is_unsettled(self, *, keep: bool) -> bool:
+        """Whether a turn that was cut off has something to commit; `keep`: what was handed over, if anything was."""
         if self.settling is not None:
             return not self.settling.done()
-        return finished or bool(self.progress.handed)
+        return keep and bool(self.progress.handed)
+
+    def undo(self) -> None:
+        """Let the turn be as if it had never been asked."""
+        self.progress = Progress(self.progress.start, [])
 
     async def give_up(self) -> None:
         """Settle a turn that was cut off; there is nobody left to tell of an error but the log."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import secrets
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
 from elman_server.errors import DrainingError, InvalidFieldError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
 CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
+_COMPLETE: Final = frozenset({FinishReason.MAX_CHARS, FinishReason.STOP_STRING})  # the ends that were asked for
 DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
 
 
@@ -49,7 +50,6 @@ class _Open:
     engine: Engine
     lease: Lease
     keep: bool = False  # whether to commit what was handed over, should the turn be cut off
-    is_finished: bool = False  # whether there is anything to commit by now, even without a drawn character
 
 
 class Turns:
@@ -70,8 +70,8 @@ class Turns:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Chunk | Finished, None]:
         """Run one turn that draws characters.
 
-        What was yielded counts as handed over. Closing or cancelling the generator ends the turn; unless the
-        request asks for rollback, what was handed over is committed then, if there was any text.
+        What was yielded counts as handed over. A turn that does not reach its end commits its prompt and what was
+        handed over; if that is nothing, or the request asks for rollback, it is as if it had never been asked.
         """
         async with self._begin(request.target, request.etag) as begun:
             job, started = await self._plan(request, begun)
@@ -79,19 +79,20 @@ class Turns:
             decoder = vocabulary.decoder()
             yield started
             begun.keep = not request.rollback
-            with begun.engine.open(job) as stream:
-                self._watch(stream, begun.lease, request.time_left)
+            with begun.engine.open(job) as stream, _watched(stream, begun.lease, request.time_left):
                 async for output in _until_finished(stream):
                     for chunk in _chunks(output, begun.turn, decoder, vocabulary, request.chunk_chars):
                         yield chunk
                     if output.ids:
                         stream.allow(len(output.ids))
-            begun.is_finished = True
+            num_handed = len(progress.handed)
+            if output.finished not in _COMPLETE and not (begun.keep and num_handed):
+                begun.turn.undo()
             memory, info = await self._settle(begun)
             yield Finished(
                 reason=output.finished or FinishReason.CANCELLED,
                 prompt_chars=len(progress.prompt),
-                generated_chars=len(progress.handed),
+                generated_chars=num_handed,
                 position=begun.turn.position,
                 state_digest=memory.digest(),
                 etag=info.etag if info else "",
@@ -107,7 +108,6 @@ class Turns:
             memory, details = await read(begun.engine, job)
             turn.progress.prompt = ids
             turn.progress.remember(0, memory)
-            begun.keep = begun.is_finished = True
             _, info = await self._settle(begun)
             assert info is not None
             return info, _read_details(job, details, vocabulary)
@@ -153,7 +153,7 @@ class Turns:
             yield begun
         finally:
             # The caller may be gone: what is left to do is done without it.
-            if begun is not None and begun.keep and begun.turn.is_unsettled(finished=begun.is_finished):
+            if begun is not None and begun.turn.is_unsettled(keep=begun.keep):
                 task = asyncio.create_task(self._give_up(begun))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -231,12 +231,20 @@ class Turns:
                 break
         return recent[-sampling.repetition_window :]
 
-    def _watch(self, stream: JobStream, lease: Lease, time_left: float | None) -> None:
-        """Let Cancel, drain, deletion and the deadline end a job."""
-        lease.interrupt = stream.interrupt
-        if time_left is not None:
-            delay = max(0.0, time_left - min(DEADLINE_MARGIN_SECONDS, time_left / 2))
-            asyncio.get_running_loop().call_later(delay, stream.interrupt, FinishReason.DEADLINE)
+
+@contextmanager
+def _watched(stream: JobStream, lease: Lease, time_left: float | None) -> Iterator[None]:
+    """Let Cancel, drain, deletion and the deadline end a job."""
+    lease.interrupt = stream.interrupt
+    if time_left is None:
+        yield
+        return
+    delay = max(0.0, time_left - min(DEADLINE_MARGIN_SECONDS, time_left / 2))
+    timer = asyncio.get_running_loop().call_later(delay, stream.interrupt, FinishReason.DEADLINE)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 async def _end(lease: Lease, reason: FinishReason) -> None:

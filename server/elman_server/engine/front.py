@@ -114,7 +114,11 @@ class Engine:
         Raises:
             ArtefactError: the model cannot be honoured.
         """
-        reader, model = await self._launch()
+        try:
+            reader, model = await self._launch()
+        except asyncio.IncompleteReadError:
+            await self._reap()
+            raise ArtefactError(f"{self._configure.path}: the engine died while loading it") from None
         self._supervisor = asyncio.create_task(self._supervise(reader, model))
         return model
 
@@ -207,6 +211,7 @@ class Engine:
                 reader, now = await self._launch()
             except (ArtefactError, OSError, asyncio.IncompleteReadError) as error:
                 log.warning("engine_failed_to_start", model=model.name, error=str(error), retry_seconds=delay)
+                await self._reap()
             else:
                 if now.digest == model.digest:
                     log.warning("engine_restarted", model=model.name)

@@ -110,10 +110,10 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> int:
             return server.add_insecure_port(settings.listen)
         return server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
-        raise SettingsError(
-            f"cannot listen on {settings.listen}: the address is in use or not this machine's, or the certificate is "
-            "not valid; choose another with --listen"
-        ) from None
+        causes = "the address is in use or not this machine's"
+        if credentials is not None:
+            causes += ", or certificate and key are no PEM files that belong together"
+        raise SettingsError(f"cannot listen on {settings.listen}: {causes}; choose another with --listen") from None
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

@@ -1,0 +1,94 @@
+# Everything that is done here has a name. `make` lists them.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+MODELS := server/elman_server/bundled
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+export PIP_BUILD_CONSTRAINT := constraints.txt
+SETTINGS := $(BIN)/python -c 'from elman_server.settings import to_markdown; print(to_markdown(), end="")'
+
+.DEFAULT_GOAL := help
+.PHONY: help demo serve up down test check fmt proto docs picture models constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/server.done ## start a server, stream a text, stop it; needs Python 3.11 or newer and pip, no torch
+	@$(BIN)/python scripts/demo.py
+
+serve: $(VENV)/server.done ## serve the bundled models on 127.0.0.1:50051, until Ctrl-C
+	@exec $(BIN)/elman-server
+
+up: ## build the image and start the server in a container; ELMAN_PORT chooses the port
+	$(COMPOSE) up -d --build
+
+down: ## stop the container
+	$(COMPOSE) down
+
+test: $(VENV)/dev.done ## run every test; installs torch and the tools first
+	$(BIN)/python -m pytest
+
+check: $(VENV)/dev.done ## what CI checks: style, types, import contracts, generated files
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && cp -r proto/. "$$fresh" && \
+	  PATH="$(CURDIR)/$(BIN):$$PATH" "$$fresh/generate.sh" && diff -r -x __pycache__ proto "$$fresh" || \
+	  { echo "proto: the generated code is not current; run make proto"; exit 1; }
+	@$(SETTINGS) | diff docs/settings.md - || { echo "docs/settings.md is not current; run make docs"; exit 1; }
+
+fmt: $(VENV)/dev.done ## format the code and mend what can be mended
+	$(BIN)/ruff check --fix-only
+	$(BIN)/ruff format
+
+proto: $(VENV)/dev.done ## write the generated code of proto/
+	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
+
+docs: $(VENV)/dev.done ## write docs/settings.md
+	$(SETTINGS) > docs/settings.md
+
+picture: $(VENV)/dev.done ## write docs/terminal.svg from a real conversation
+	$(BIN)/python scripts/picture.py docs/terminal.svg
+
+models: $(VENV)/dev.done ## train the bundled models by their recipes: make models CORPUS=tinyshakespeare.txt
+	@test -f "$(CORPUS)" || { echo "say which text: make models CORPUS=tinyshakespeare.txt"; exit 2; }
+	mkdir -p $(MODELS)
+	for name in shakespeare elman-128; do \
+	  $(BIN)/python -m elman_export train "$(CORPUS)" --recipe $$name -o runs/$$name && \
+	  $(BIN)/python -m elman_export trace runs/$$name -o $(MODELS)/$$name.onnx || exit 1; \
+	done
+
+constraints: ## write constraints.txt anew from the newest versions that fit
+	rm -rf build/newest && $(PYTHON) -m venv build/newest
+	build/newest/bin/python -m pip install --quiet 'pip>=25.1'
+	build/newest/bin/python -m pip install --quiet $(TORCH)
+	build/newest/bin/python -m pip install --quiet '.[server,redis,export]' hatchling --group dev
+	sed -n '/^#/p' constraints.txt > build/constraints.txt
+	build/newest/bin/python -m pip freeze --all | grep -vE '^(elman|torch|triton|nvidia-.*|cuda-.*|pip)\b' >> build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean: ## remove what was installed and built; runs/ stays
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+# Installed once, and again when what is asked for changes.
+
+$(VENV)/pip.done:
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("this needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	@touch $@
+
+$(VENV)/server.done: $(VENV)/pip.done pyproject.toml constraints.txt
+	$(PIP) --editable '.[server]'
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/server.done
+	$(PIP) $(TORCH)
+	$(PIP) --editable '.[server,redis,export]' --group dev
+	@touch $@

@@ -1,0 +1,96 @@
+import json
+
+from tests.client.processes import Terminal, run
+
+_CTRL_C, _CTRL_D = "\x03", "\x04"
+
+
+def test_chat_works_on_pipes(server):
+    """Each line of a pipe is a turn on one session; answers come on standard output."""
+    done = run(server.target, "chat", "--max-chars=3", stdin="ab\n\ncd\n")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == ["def", "ghi", "mno"]
+    assert server.servicer.memories["sessions/made-0"].text == "ab\ndefghicd\nmno"
+
+
+def test_chat_ends_an_answer_at_an_empty_line(server):
+    """Unless told else, an answer is a paragraph of 500 characters at most."""
+    run(server.target, "chat", "--json", stdin="ab\n")
+    events = run(server.target, "chat", "--json", stdin="ab\n").stdout.splitlines()
+
+    assert json.loads(events[0])["max_chars"] == 500
+
+
+def test_chat_takes_commands(server):
+    """Slash commands set temperature and seed, show, forget and help; others get a hint."""
+    lines = [
+        "/temp 0.5",
+        "/seed 9",
+        "ab",
+        "/info",
+        "/reset",
+        "/info",
+        "/help",
+        "/nonsense",
+        "/temp hot",
+    ]
+
+    done = run(server.target, "chat", "--json", "--max-chars=1", stdin="\n".join(lines) + "\n")
+
+    started, _chunk, _finished, info, new = map(json.loads, done.stdout.splitlines())
+    assert started["sampling"]["temperature"] == 0.5
+    assert started["sampling"]["seed"] == 9
+    assert (info["name"], info["position"]) == ("sessions/made-0", 4)
+    assert (new["name"], new["position"]) == ("sessions/made-1", 0)
+    hints = done.stderr.splitlines()
+    assert hints[0] == "new session made-1"
+    assert any(hint.startswith("/temp X") for hint in hints)
+    assert hints[-2:] == [
+        "elman: there is no /nonsense: /help lists what there is",
+        "elman: /temp takes a number, not 'hot': as in /temp 0.5 or /seed 7",
+    ]
+
+
+def test_chat_on_a_pipe_fails_with_a_code(server):
+    """Where nobody can correct the line, an error ends the chat."""
+    done = run(server.target, "chat", stdin="€\nab\n")
+
+    assert (done.returncode, done.stderr) == (1, "elman: the model has no '€'\n")
+
+
+def test_chat_on_a_terminal(server):
+    """Ctrl-C stops an answer and keeps the session, errors do not end it, Ctrl-D leaves."""
+    server.servicer.seconds_per_chunk = 0.05
+    with Terminal(server.target, "chat") as terminal:
+        terminal.expect("> ")
+        terminal.type("ab\r")
+        terminal.expect("defg")
+        terminal.type(_CTRL_C)
+        terminal.expect("stopped")
+        terminal.expect("> ")
+        terminal.type("€\r")
+        terminal.expect("the model has no '€'")
+        terminal.expect("> ")
+        terminal.type(_CTRL_C)
+        terminal.expect("Ctrl-D leaves")
+        terminal.type("/info\r")
+        terminal.expect("sessions/made-0")
+        terminal.expect("> ")
+        terminal.type("\x1b[A")  # the key Up: history
+        terminal.expect("/info")
+        terminal.type("\r")
+        terminal.expect("sessions/made-0")
+        terminal.expect("> ")
+        terminal.type("cd\r")
+        terminal.expect("[a-z]{4}")
+        terminal.type(_CTRL_C)
+        terminal.expect("stopped")
+        terminal.expect("> ")
+        terminal.type(_CTRL_D)
+        terminal.expect("The session stays: elman chat --session made-0")
+        assert terminal.wait() == 0
+    memory = server.servicer.memories["sessions/made-0"]
+    assert memory.text.startswith("ab\ndefg")
+    assert "cd\n" in memory.text
+    assert memory.info.turn_count == 2

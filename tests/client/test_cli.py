@@ -1,0 +1,214 @@
+import json
+import math
+import os
+import re
+import signal
+
+import click
+import pytest
+
+from elman_client.cli import cli
+from tests.client.fake_server import FakeServer
+from tests.client.fake_servicer import ALPHABET, VOCABULARY
+from tests.client.processes import PATIENCE, Terminal, run, start
+
+
+def _commands(group: click.Group, path: str = "elman") -> list[tuple[str, click.Command]]:
+    found = []
+    for name, command in group.commands.items():
+        found.append((f"{path} {name}", command))
+        if isinstance(command, click.Group):
+            found += _commands(command, f"{path} {name}")
+    return found
+
+
+@pytest.mark.parametrize(("path", "command"), _commands(cli))
+def test_every_command_explains_itself(path, command):
+    """Each command's help has an example of it, and each that calls has the common options."""
+    shown = command.get_help(click.Context(command, info_name=path))
+
+    assert re.search(rf"Examples?:\n.*{path}", shown, re.DOTALL)
+    if not isinstance(command, click.Group):
+        assert all(option in shown for option in ("--target", "--timeout", "--json"))
+
+
+def test_generate_prints_prompt_and_text(server):
+    """The prompt and what follows it come on standard output and nothing else does."""
+    done = run(server.target, "generate", "ROMEO:", "--max-chars", "10")
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ROMEO:ghijklmnop", "")
+
+
+def test_generate_reads_a_prompt_and_echoes_none(server):
+    """A prompt may come from standard input, and need not be printed."""
+    done = run(server.target, "generate", "-", "--no-echo", "--max-chars=2", stdin="a\nb")
+
+    assert (done.returncode, done.stdout) == (0, "de")
+
+
+def test_generate_goes_on_with_a_session(server):
+    """A session keeps what was read and drawn."""
+    run(server.target, "generate", "a", "--max-chars=0")
+    with_session = ("--session", "mine", "--max-chars", "2")
+    assert run(server.target, "generate", "a", *with_session).returncode == 4
+
+
+def test_generate_prints_events_as_json(server):
+    """With --json each event is an object on a line, with details if asked for."""
+    done = run(server.target, "generate", "a", "--max-chars=2", "--json", "--detail=1", "--seed=5")
+
+    started, chunk, finished = map(json.loads, done.stdout.splitlines())
+    assert (started["event"], started["sampling"]["seed"]) == ("started", 5)
+    assert (chunk["event"], chunk["text"]) == ("chunk", "bc")
+    assert chunk["details"][0] == {"text": "b", "log_probability": -0.5, "top": []}
+    assert (finished["event"], finished["finish_reason"]) == ("finished", "MAX_CHARS")
+    assert finished["usage"] == {"prompt_chars": 1, "generated_chars": 2}
+
+
+def test_generate_tells_its_speed(server):
+    """--stats counts on standard error."""
+    done = run(server.target, "generate", "a", "--max-chars=10", "--stop=h", "--stats")
+
+    assert done.stdout == "abcdefg"
+    assert re.fullmatch(r"6 characters, \d+ characters per second, ended by STOP_STRING\n", done.stderr)
+
+
+def test_generate_shows_text_as_it_comes(server):
+    """The first piece can be read while the next is still to be drawn; Ctrl-C ends with 130."""
+    server.servicer.seconds_per_chunk = 0.1
+    with start(server.target, "generate", "a", "--max-chars=1000") as process:
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 100) == b"a"
+        assert os.read(process.stdout.fileno(), 100) == b"bcde"
+        server.servicer.seconds_per_chunk = 60
+        process.send_signal(signal.SIGINT)
+        assert process.wait(PATIENCE) == 130
+
+
+def test_generate_leaves_quietly_when_nobody_reads(server):
+    """A reader that has had enough is no error, as in `elman generate … | head`."""
+    server.servicer.seconds_per_chunk = 0.01
+    with start(server.target, "generate", "a", "--max-chars=1000") as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        os.read(process.stdout.fileno(), 1)
+        process.stdout.close()
+        assert process.wait(PATIENCE) == 0
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["generate"], 2, "Missing argument 'PROMPT'. See `elman generate --help`."),
+        (["generate", "a", "--temperature=hot"], 2, "not a valid float"),
+        (["generate", "a", "--detail=1"], 2, "--detail needs --json"),
+        (["generate", "a", "--model=x", "--session=y"], 2, "exclude each other"),
+        (["nonsense"], 2, "No such command 'nonsense'"),
+        (["score", "/nowhere"], 2, "No such file"),
+        (["models", "--timeout=0"], 2, "--timeout"),
+        (["models", "--target=127.0.0.1:1"], 3, "cannot reach 127.0.0.1:1: is elman-server"),
+        (["generate", "a", "--model=x"], 4, "there is no models/x: see ListModels"),
+        (["sessions", "show", "x"], 4, "there is no sessions/x"),
+        (["sessions", "delete", "x"], 4, "there is no sessions/x"),
+        (["chat", "--session=x"], 4, "there is no sessions/x"),
+        (["generate", "€"], 1, "the model has no '€'"),
+    ],
+)
+def test_errors_are_one_line_and_a_code(server, arguments, code, message):
+    """Each way to fail has one line on standard error and an exit code for scripts."""
+    done = run(server.target, *arguments)
+
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1)
+    assert done.stderr.startswith("elman: ")
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [[], ["sessions"]])
+def test_a_bare_group_shows_its_help(arguments):
+    """Asked for nothing, a group says what there is to ask for."""
+    done = run("127.0.0.1:1", *arguments)
+
+    assert (done.returncode, "Commands:" in done.stdout) == (0, True)
+
+
+@pytest.mark.parametrize(("models", "code"), [(["only"], 0), (["one", "two"], 2)])
+def test_the_only_model_need_not_be_named(models, code):
+    """Without --model the only one is taken; of several none is guessed."""
+    with FakeServer(*models) as server:
+        done = run(server.target, "generate", "a", "--max-chars=1")
+
+    assert done.returncode == code
+    assert done.stderr == ("" if code == 0 else "elman: Say which --model: the server has one, two.\n")
+
+
+def test_models_are_listed(server):
+    """Models come as a table, or as JSON."""
+    table = run(server.target, "models").stdout.splitlines()
+    rows = [json.loads(line) for line in run(server.target, "models", "--json").stdout.splitlines()]
+
+    assert table[0].split() == ["NAME", "VERSION", "CELL", "LAYERS", "HIDDEN", "SYMBOLS", "PARAMETERS"]
+    assert table[1].split() == ["shakespeare", "1", "lstm", "2", "8", str(len(VOCABULARY)), "0"]
+    assert [(row["name"], row["cell"]) for row in rows] == [
+        ("models/shakespeare", "LSTM"),
+        ("models/tiny", "LSTM"),
+    ]
+
+
+def test_sessions_are_listed_shown_and_deleted(server):
+    """The session commands see what a chat has left."""
+    run(server.target, "chat", "--max-chars=1", stdin="ab\n")
+
+    listed = run(server.target, "sessions", "list").stdout.splitlines()
+    shown = run(server.target, "sessions", "show", "made-0").stdout
+    as_json = json.loads(run(server.target, "sessions", "show", "made-0", "--json").stdout)
+    deleted = run(server.target, "sessions", "delete", "made-0").stdout
+
+    assert listed[1].split()[:4] == ["made-0", "shakespeare/versions/1", "active", "4"]
+    assert re.search(r"position +4\n", shown)
+    assert (as_json["name"], as_json["position"]) == ("sessions/made-0", 4)
+    assert deleted == "deleted sessions/made-0\n"
+    assert run(server.target, "sessions", "list", "--json").stdout == ""
+
+
+def test_score_measures_a_long_file(server, tmp_path):
+    """A file longer than one request is scored as one text, and leaves no session behind."""
+    file = tmp_path / "long.txt"
+    file.write_text(ALPHABET * 100)
+
+    done = run(server.target, "score", str(file))
+
+    bits = 0.5 / math.log(2)
+    assert done.stdout == (f"0.5000 nats per character, {bits:.4f} bits per character, 2599 characters scored\n")
+    assert server.servicer.memories == {}
+
+
+def test_score_prints_each_character_as_json(server):
+    """With --json each character has its line, and the sum comes last."""
+    done = run(server.target, "score", "-", "--json", stdin="a\nb")
+
+    *characters, summary = map(json.loads, done.stdout.splitlines())
+    assert [(c["text"], c["log_probability"]) for c in characters] == [
+        ("a", None),
+        ("\n", -0.5),
+        ("b", -0.5),
+    ]
+    assert summary["num_scored"] == 2
+    assert summary["nats_per_character"] == 0.5
+
+
+def test_score_of_nothing_is_refused(server, tmp_path):
+    """Neither an empty file nor one that is no text can be scored."""
+    file = tmp_path / "bytes"
+    file.write_bytes(b"\xff\xfe")
+
+    assert run(server.target, "score", "-").returncode == 2
+    assert "not UTF-8" in run(server.target, "score", str(file)).stderr
+
+
+@pytest.mark.parametrize(("variables", "color"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_color_is_for_terminals_that_want_it(variables, color):
+    """Errors are colored on a terminal unless NO_COLOR is set."""
+    with Terminal("127.0.0.1:1", "models", **variables) as terminal:
+        assert terminal.wait() == 3
+        assert ("\x1b[31melman:\x1b[0m" in terminal.output) is color
