@@ -74,7 +74,7 @@ constraints: ## write constraints.txt anew from the newest versions that fit
 	mv build/constraints.txt constraints.txt
 
 clean: ## remove what was installed and built; runs/ stays
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .grimp_cache .hypothesis
 
 # Installed once, and again when what is asked for changes.
 

@@ -104,17 +104,17 @@ class _Comparison:
         """Take all batches through [T, 64] characters, comparing every step."""
         widest: list[list[Array]] = []
         for batch in BATCHES:
-            rows, before = chars[:, -batch:], self._states[batch]
-            steps = _walk(self._runtime.step, rows, before)
+            rows, state = chars[:, -batch:], self._states[batch]
+            steps = _walk(self._runtime.step, rows, state)
+            self._states[batch] = after = steps[-1][1:]
             widest = widest or steps
             for wide, step in zip(widest, steps, strict=True):  # the widest is itself: 0
                 self._note(ROWS, batch, _distance([part[-batch:] for part in wide], step))
-            self._compare_sources(batch, rows, [before, *(step[1:] for step in steps)], steps)
             if self._runtime.can_read:
-                logits, after = self._runtime.read(rows, before)
-                stepped = [np.stack([step[0] for step in steps]), *steps[-1][1:]]
-                self._note(PREFILL, batch, _distance([logits, *after], stepped))
-            self._states[batch] = steps[-1][1:]
+                logits = np.stack([step[0] for step in steps])
+                self._note(PREFILL, batch, _distance(_flat(self._runtime.read(rows, state)), [logits, *after]))
+            befores = [state, *(step[1:] for step in steps[:-1])]
+            self._compare_sources(batch, rows.ravel(), _joined(befores), _joined(steps))
         self._drift(chars[:, -1:], steps)
 
     def report(self, *, is_known: bool) -> Report:
@@ -137,16 +137,11 @@ class _Comparison:
         return Report(tuple(findings), notes)
 
     def _compare_sources(
-        self,
-        batch: int,
-        chars: NDArray[np.int64],
-        befores: Sequence[Sequence[Array]],
-        steps: Sequence[Sequence[Array]],
+        self, batch: int, char: NDArray[np.int64], state: Sequence[Array], outputs: Sequence[Array]
     ) -> None:
+        """All [T * B] steps of a chunk at once: a source's rows must not see one another either."""
         for name, source in self._sources.items():
-            for char, before, step in zip(chars, befores, steps, strict=False):
-                logits, after = source(char, before)
-                self._note(name, batch, _distance([logits, *after], step, is_relative=True))
+            self._note(name, batch, _distance(_flat(source(char, state)), outputs, is_relative=True))
 
     def _drift(self, chars: NDArray[np.int64], steps: Sequence[Sequence[Array]]) -> None:
         for name, source in self._sources.items():
@@ -167,6 +162,16 @@ def _chunks(num_steps: int) -> Iterator[int]:
             return
         yield min(length, num_steps)
         num_steps -= length
+
+
+def _flat(outputs: tuple[Array, list[Array]]) -> list[Array]:
+    logits, state = outputs
+    return [logits, *state]
+
+
+def _joined(steps: Sequence[Sequence[Array]]) -> list[Array]:
+    """T lists of arrays [B, ...] as one list of arrays [T * B, ...]."""
+    return [np.concatenate(parts) for parts in zip(*steps, strict=True)]
 
 
 def _walk(step: Step, chars: NDArray[np.int64], state: Sequence[Array]) -> list[list[Array]]:

@@ -29,8 +29,6 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Run the command."""
-        if os.environ.get("NO_COLOR"):
-            ctx.color = False
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
@@ -61,7 +59,8 @@ def run(command: click.Command) -> int:
 def complain(message: str) -> None:
     """Print one line on standard error."""
     line = " ".join(message.split())
-    click.echo(f"{click.style('elman:', fg='red')} {line}", err=True)
+    color = False if os.environ.get("NO_COLOR") else None  # None: on a terminal
+    click.echo(f"{click.style('elman:', fg='red')} {line}", err=True, color=color)
 
 
 def exit_code(error: "elman_client.ElmanError") -> Exit:
