@@ -9,7 +9,6 @@ MODELS := server/elman_server/bundled
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 export PIP_BUILD_CONSTRAINT := constraints.txt
-SETTINGS := $(BIN)/python -c 'from elman_server.settings import to_markdown; print(to_markdown(), end="")'
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve up down test check fmt proto docs picture models constraints clean
@@ -38,10 +37,7 @@ check: $(VENV)/dev.done ## what CI checks: style, types, import contracts, gener
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
-	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && cp -r proto/. "$$fresh" && \
-	  PATH="$(CURDIR)/$(BIN):$$PATH" "$$fresh/generate.sh" && diff -r -x __pycache__ proto "$$fresh" || \
-	  { echo "proto: the generated code is not current; run make proto"; exit 1; }
-	@$(SETTINGS) | diff docs/settings.md - || { echo "docs/settings.md is not current; run make docs"; exit 1; }
+	$(BIN)/python scripts/check_generated.py
 
 fmt: $(VENV)/dev.done ## format the code and mend what can be mended
 	$(BIN)/ruff check --fix-only
@@ -51,7 +47,7 @@ proto: $(VENV)/dev.done ## write the generated code of proto/
 	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
 
 docs: $(VENV)/dev.done ## write docs/settings.md
-	$(SETTINGS) > docs/settings.md
+	$(BIN)/python -c 'from elman_server.settings import to_markdown; print(to_markdown(), end="")' > docs/settings.md
 
 picture: $(VENV)/dev.done ## write docs/terminal.svg from a real conversation
 	$(BIN)/python scripts/picture.py docs/terminal.svg

@@ -89,6 +89,15 @@ def tiny_model(
     return path
 
 
+def other_model(path: Path, name: str = "other") -> Path:
+    """Write a small minGRU of random weights, traced from PyTorch; takes seconds."""
+    from elman_export.tracing import load_source, trace_module  # noqa: PLC0415 — seconds of torch
+
+    source = load_source("tests.modules:min_gru")
+    trace_module(source, Metadata(name, tuple(CHARACTERS))).save(path)
+    return path
+
+
 def nan_model(path: Path, name: str = "nan") -> Path:
     """Write a model whose row turns NaN once it has read "!" three times in a row."""
     size = len(CHARACTERS)

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class FieldViolation:
     """One field of a request and what is wrong with it."""
 
@@ -39,7 +39,7 @@ class FieldViolation:
     description: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ErrorDetails:
     """What a status carries besides its sentence; empty where the server sent nothing.
 

@@ -3,7 +3,7 @@
 What needs torch is imported where it is used, so that every --help but train's is there at once.
 """
 
-# ruff: noqa: PLC0415
+# ruff: noqa: D301, PLC0415 — click's paragraph mark is a real backspace
 
 import json
 from pathlib import Path
@@ -48,7 +48,7 @@ class _Group(click.Group):
 @click.group(cls=_Group)
 @click.version_option(package_name="elman")
 def main() -> None:
-    r"""Train recurrent text models, and export them as artefacts that elman-server serves.
+    """Train recurrent text models, and export them as artefacts that elman-server serves.
 
     \b
     Example:
@@ -84,7 +84,7 @@ def trace(
     name: str | None,
     model_version: str,
 ) -> None:
-    r"""Turn CHECKPOINT, a folder that train wrote, or any nn.Module into an artefact.
+    """Turn CHECKPOINT, a folder that train wrote, or any nn.Module into an artefact.
 
     Nothing is written unless verify finds that it computes what its source computes.
 
@@ -123,7 +123,7 @@ def trace(
 @_module
 @_json
 def verify(*, model: Path, checkpoint: Path | None, module: str | None, as_json: bool) -> None:
-    r"""Compare MODEL with the CHECKPOINT or module that it was made from, and with itself.
+    """Compare MODEL with the CHECKPOINT or module that it was made from, and with itself.
 
     Over 1,000 random characters, at 1, 2, 7 and 64 rows: PyTorch, ONNX Runtime and, for the known
     cells, NumPy; the same rows in other batches and the prefill graph must agree bit for bit.
@@ -148,7 +148,7 @@ def verify(*, model: Path, checkpoint: Path | None, module: str | None, as_json:
 @click.argument("model", type=_path)
 @_json
 def inspect(*, model: Path, as_json: bool) -> None:
-    r"""Print what is inside MODEL.
+    """Print what is inside MODEL.
 
     \b
     Example:

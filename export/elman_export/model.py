@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from elman_export._recurrence import Recurrence
 from elman_export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -82,17 +81,13 @@ class Layer(nn.Module):
         # W_ih times a one-hot vector is the column of W_ih that the character picks.
         return functional.embedding(x, self.weight_ih.t()) + self.bias_ih
 
-    def recurrent_gates(self, h: Tensor) -> Tensor:
-        """W_hh h + b_hh: ``[B, H]`` to ``[B, G*H]``."""
-        return functional.linear(h, self.weight_hh, self.bias_hh)
-
     @abstractmethod
-    def advance(self, gates: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def advance(self, gates: Tensor, weight_hh: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step in time.
 
         Args:
             gates: ``[B, G*H]``, the input's share, W_ih x + b_ih.
-            recurrent: ``[B, G*H]``, the memory's share, W_hh h + b_hh.
+            weight_hh: ``[G*H, H]``, W_hh; training passes a thinned copy (DropConnect).
             state: h, and for the LSTM c, each ``[B, H]``.
 
         Returns:
@@ -101,14 +96,15 @@ class Layer(nn.Module):
 
 
 class ElmanLayer(Layer):
-    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh)."""  # Elman 1990, as torch.nn.RNN
+    """h' = tanh(W_ih x + b_ih + W_hh h + b_hh), all of it in (-1, 1)."""  # Elman 1990, as torch.nn.RNN
 
     num_gates = 1
     num_states = 1
 
-    def advance(self, gates: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def advance(self, gates: Tensor, weight_hh: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step; the lesson's b_h is the sum of the two biases."""
-        return (torch.tanh(gates + recurrent),)  # [B, H]
+        (h,) = state
+        return (torch.tanh(gates + functional.linear(h, weight_hh, self.bias_hh)),)  # [B, H]
 
 
 class GRULayer(Layer):
@@ -117,9 +113,10 @@ class GRULayer(Layer):
     num_gates = 3
     num_states = 1
 
-    def advance(self, gates: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def advance(self, gates: Tensor, weight_hh: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step; r sits outside the product, so that all three gates are one matrix product."""
         (h,) = state
+        recurrent = functional.linear(h, weight_hh, self.bias_hh)  # [B, 3H]
         size = h.shape[1]
         x_rz, x_n = gates.split([2 * size, size], dim=1)
         h_rz, h_n = recurrent.split([2 * size, size], dim=1)
@@ -134,10 +131,10 @@ class LSTMLayer(Layer):
     num_gates = 4
     num_states = 2
 
-    def advance(self, gates: Tensor, recurrent: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def advance(self, gates: Tensor, weight_hh: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step; c runs through additions only, which is why its memory is long."""
-        _, c = state
-        i, f, g, o = (gates + recurrent).chunk(4, dim=1)
+        h, c = state
+        i, f, g, o = (gates + functional.linear(h, weight_hh, self.bias_hh)).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)  # [B, H]
         return torch.sigmoid(o) * torch.tanh(c), c
 
@@ -211,7 +208,7 @@ class CharModel(nn.Module):
         x = self.embed(char)  # [B, E], or the ids themselves: one-hot
         after: list[Tensor] = []
         for layer, own in self._layers_with(state):
-            moved = layer.advance(layer.input_gates(x), layer.recurrent_gates(own[0]), *own)
+            moved = layer.advance(layer.input_gates(x), layer.weight_hh, *own)
             after += moved
             x = moved[0]  # [B, H]: a layer's h is the next layer's x
         return self.output(x), *after
@@ -232,10 +229,10 @@ class CharModel(nn.Module):
         x = noise.embedding(self.embed(chars))
         after: list[Tensor] = []
         for layer, own in self._layers_with(state):
-            recurrence = Recurrence(noise.recurrent(layer.weight_hh), layer.bias_hh)
+            weight_hh = noise.recurrent(layer.weight_hh)
             moved, outputs = own, list[Tensor]()
             for gates in layer.input_gates(x):  # T times [B, G*H]
-                moved = layer.advance(gates, recurrence(moved[0]), *moved)
+                moved = layer.advance(gates, weight_hh, *moved)
                 outputs.append(moved[0])
             after += moved
             x = noise.hidden(torch.stack(outputs))  # [T, B, H]

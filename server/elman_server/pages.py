@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 from typing import Final
 
@@ -28,7 +27,7 @@ class PageToken:
         try:
             data = base64.b64decode(token.encode(), b"-_", validate=True)
             after = data[_CHECK_BYTES:].decode()
-        except (binascii.Error, UnicodeDecodeError):
+        except ValueError:  # neither base64 nor UTF-8
             after, data = "", b""
         if data[:_CHECK_BYTES] != _check(after, scope):
             raise InvalidFieldError("page_token", "was not made for this list; begin with an empty one")

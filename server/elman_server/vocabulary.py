@@ -44,19 +44,21 @@ class Vocabulary:
         """Return the ids of `text`; byte-level: of its UTF-8 bytes.
 
         Raises:
-            UnknownCharacterError: a character is not in the vocabulary and `unknown` rejects.
+            UnknownCharacterError: a character is not in the vocabulary and `unknown` rejects, or the replacement is not
+                in it; byte-level: a lone surrogate, which UTF-8 cannot hold.
         """
         if self.characters is None:
-            return list(text.encode("utf-8"))
+            return _utf8(text, field_name)
+        other = unknown.replace_with
+        replacement = None if other is None else self.id_of(other, "unknown_characters.replace_with")
         try:
             return [self._ids[character] for character in text]
         except KeyError:
             pass
         if unknown.skip:
             return [self._ids[character] for character in text if character in self._ids]
-        if unknown.replace_with is not None:
-            other = self.id_of(unknown.replace_with, "unknown_characters.replace_with")
-            return [self._ids.get(character, other) for character in text]
+        if replacement is not None:
+            return [self._ids.get(character, replacement) for character in text]
         missing = self.unknown(text)
         raise UnknownCharacterError(field_name, missing[:MAX_REPORTED], len(missing))
 
@@ -102,3 +104,10 @@ class Decoder:
         if self._vocabulary.characters is None:
             return self._utf8.decode(bytes(ids), final)
         return self._vocabulary.decode(ids)
+
+
+def _utf8(text: str, field_name: str) -> list[int]:
+    try:
+        return list(text.encode("utf-8"))
+    except UnicodeEncodeError as error:
+        raise UnknownCharacterError(field_name, [(text[error.start], error.start)], 1) from None

@@ -6,7 +6,6 @@ that the client can be tested without a network, weights or an engine.
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -16,16 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, Ret
 from google.rpc.status_pb2 import Status
 
 from elman.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc
-
-ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-VOCABULARY = "\n !:?" + ALPHABET + ALPHABET.upper()
-LIMITS = model_pb2.Limits(max_prompt_chars=1000, max_chars=1000, max_stop_strings=4, max_stop_string_chars=16)
-LOG_PROBABILITY = -0.5  # of every character but the first
-
-
-def drawn(position: int) -> str:
-    """Return the character that the model draws at a position."""
-    return ALPHABET[position % len(ALPHABET)]
+from tests.client.fake_memory import LIMITS, LOG_PROBABILITY, VOCABULARY, Memory, detailed, drawn
 
 
 def packed_status(code: grpc.StatusCode, message: str, *details: Message) -> bytes:
@@ -36,34 +26,6 @@ def packed_status(code: grpc.StatusCode, message: str, *details: Message) -> byt
     status = Status(code=code.value[0], message=message, details=packed)
     encoded: bytes = status.SerializeToString()
     return encoded
-
-
-def _details(text: str, start: int) -> list[generation_pb2.CharacterDetail]:
-    return [
-        generation_pb2.CharacterDetail(text=c, log_probability=LOG_PROBABILITY if start + i else None)
-        for i, c in enumerate(text)
-    ]
-
-
-@dataclass
-class Memory:
-    """A session and what runs on it."""
-
-    info: session_pb2.Session
-    text: str = ""
-    turns: list[session_pb2.Turn] = field(default_factory=list)
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    rest: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def commit(self, fed: str, written: str, seed: int = 0) -> None:
-        """Add a turn."""
-        start, prompt_end = len(self.text), len(self.text) + len(fed)
-        self.text += fed + written
-        end = len(self.text)
-        self.turns.append(session_pb2.Turn(start=start, prompt_end=prompt_end, end=end, seed=seed))
-        self.info.position, self.info.turn_count = end, len(self.turns)
-        self.info.etag = f"etag-{end}-{len(self.turns)}"
-        self.info.update_time.GetCurrentTime()
 
 
 class Servicer(
@@ -231,7 +193,7 @@ class Servicer(
         await self._begin(context)
         memory = await self._memory(context, request.session)
         await self._check_text(context, "text", request.text)
-        details = _details(request.text, len(memory.text)) if request.HasField("detail") else []
+        details = detailed(request.text, len(memory.text)) if request.HasField("detail") else []
         memory.commit(request.text, "")
         return generation_pb2.AppendResponse(session=memory.info, details=details)
 
@@ -240,7 +202,7 @@ class Servicer(
         start = 0
         if request.session:
             start = len((await self._memory(context, request.session)).text)
-        details = _details(request.text, start)
+        details = detailed(request.text, start)
         num_scored = sum(d.HasField("log_probability") for d in details)
         return generation_pb2.ScoreResponse(
             details=details, log_probability=LOG_PROBABILITY * num_scored, num_scored=num_scored
@@ -304,7 +266,7 @@ class Servicer(
                         text = text[: text.index(candidate)]
                 chunk = generation_pb2.Chunk(text=text, position=at + len(text))
                 if request.HasField("detail"):
-                    chunk.details.extend(_details(text, at))
+                    chunk.details.extend(detailed(text, at))
                 written += text
                 yield generation_pb2.GenerateResponse(chunk=chunk)
         finally:

@@ -7,9 +7,10 @@ import signal
 import click
 import pytest
 
+from elman_client import Client
 from elman_client.cli import cli
+from tests.client.fake_memory import ALPHABET, VOCABULARY
 from tests.client.fake_server import FakeServer
-from tests.client.fake_servicer import ALPHABET, VOCABULARY
 from tests.client.processes import PATIENCE, Terminal, run, start
 
 
@@ -48,9 +49,11 @@ def test_generate_reads_a_prompt_and_echoes_none(server):
 
 def test_generate_goes_on_with_a_session(server):
     """A session keeps what was read and drawn."""
-    run(server.target, "generate", "a", "--max-chars=0")
-    with_session = ("--session", "mine", "--max-chars", "2")
-    assert run(server.target, "generate", "a", *with_session).returncode == 4
+    with Client(server.target) as client:
+        session = client.create_session("tiny")
+        run(server.target, "generate", "a", "--session", session.name, "--max-chars=2")
+
+        assert session.transcript().text == "abc"
 
 
 def test_generate_prints_events_as_json(server):
@@ -121,6 +124,7 @@ def test_errors_are_one_line_and_a_code(server, arguments, code, message):
 
     assert (done.returncode, done.stderr.count("\n")) == (code, 1)
     assert done.stderr.startswith("elman: ")
+    assert done.stdout == ""
     assert message in done.stderr
 
 

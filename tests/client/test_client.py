@@ -16,7 +16,7 @@ from elman_client import (
     UnavailableError,
     UnknownCharacter,
 )
-from tests.client.fake_servicer import VOCABULARY
+from tests.client.fake_memory import VOCABULARY
 
 
 async def test_models_come_as_values(client):

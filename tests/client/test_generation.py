@@ -10,9 +10,11 @@ from elman_client import (
     Chunk,
     Client,
     DeadlineExceededError,
+    Event,
     FailedPreconditionError,
     Finished,
     FinishReason,
+    Generation,
     InvalidArgumentError,
     OnAbort,
     ReplaceWith,
@@ -20,6 +22,8 @@ from elman_client import (
     Started,
     Usage,
 )
+from elman_client._shared.turn import Turn
+from elman_client._sync.transport import Stream
 from tests.client.fake_server import FakeServer
 
 
@@ -270,3 +274,16 @@ def test_threads_share_a_client(server: FakeServer):
         firsts = [next(generation) for generation in generations]
         assert firsts == ["bcde"] * 8
         assert ["".join(generation) for generation in generations] == ["fghi"] * 8
+
+
+def test_an_interrupted_opening_is_an_abandoned_turn():
+    """Ctrl-C while the call is being made counts as leaving: the server may have got it."""
+    left = []
+
+    def interrupted() -> Stream[Event]:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(Generation(Turn(lambda: left.append(True)), interrupted))
+
+    assert left == [True]

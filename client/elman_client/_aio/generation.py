@@ -66,8 +66,8 @@ class AsyncGeneration(BaseGeneration):
             return None
         try:
             if self._stream is None:
+                self._turn.state = TurnState.RUNNING  # first: opening may be interrupted
                 self._stream = await self._open_stream()
-                self._turn.state = TurnState.RUNNING
             event = self._turn.take(await self._stream.read())
             if isinstance(event, Finished):
                 await self._stream.read()  # the status that follows it

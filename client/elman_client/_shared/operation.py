@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 Value = TypeVar("Value")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Operation(Generic[Value]):
     """One call.
 

@@ -63,8 +63,8 @@ class Generation(BaseGeneration):
             return None
         try:
             if self._stream is None:
+                self._turn.state = TurnState.RUNNING  # first: opening may be interrupted
                 self._stream = self._open_stream()
-                self._turn.state = TurnState.RUNNING
             event = self._turn.take(self._stream.read())
             if isinstance(event, Finished):
                 self._stream.read()  # the status that follows it

@@ -15,7 +15,7 @@ class OnAbort(StrEnum):
     ROLLBACK = "ROLLBACK"  # nothing
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ReplaceWith:
     """Read one character of the vocabulary in place of each that the model has not."""
 
@@ -26,7 +26,7 @@ UnknownPolicy: TypeAlias = Literal["reject", "skip"] | ReplaceWith
 """What to do with characters that the model has not; the server's default is ``reject``."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sampling:
     """The parameters that a turn draws with; ``None`` means that the filter is off.
 
@@ -45,7 +45,7 @@ class Sampling:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Started:
     """The first event of a turn: what it will do.
 
@@ -64,7 +64,7 @@ class Started:
     model_digest: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CharacterProbability:
     """A candidate and its log-probability in nats."""
 
@@ -72,7 +72,7 @@ class CharacterProbability:
     log_probability: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CharacterDetail:
     """How likely a character was under softmax(logits), before any filter.
 
@@ -87,7 +87,7 @@ class CharacterDetail:
     top: tuple[CharacterProbability, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Chunk:
     """Text as it is drawn; ``position`` is the session's after it, ``details`` are if asked for."""
 
@@ -107,7 +107,7 @@ class FinishReason(StrEnum):
     SERVER_DRAINING = "SERVER_DRAINING"  # the server is going away; go on at another one
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Usage:
     """The work of a turn: characters read from the prompt, and characters drawn."""
 
@@ -115,7 +115,7 @@ class Usage:
     generated_chars: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Finished:
     """The last event of a turn: how it ended and where the session now is.
 
@@ -140,7 +140,7 @@ Event: TypeAlias = Started | Chunk | Finished
 """One event of a turn."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Appended:
     """The session after a text was fed to it, with one detail a character if asked for."""
 
@@ -148,7 +148,7 @@ class Appended:
     details: tuple[CharacterDetail, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Score:
     """How likely a text was.
 

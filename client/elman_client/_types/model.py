@@ -14,7 +14,7 @@ class Cell(StrEnum):
     OTHER = "OTHER"  # any other step with a state of fixed size
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Evaluation:
     """One measurement of a model's loss.
 
@@ -33,7 +33,7 @@ class Evaluation:
     num_characters: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Limits:
     """The largest requests that the server takes for a model.
 
@@ -50,7 +50,7 @@ class Limits:
     max_stop_string_chars: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Model:
     """A served artefact.
 
@@ -86,7 +86,7 @@ class Model:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class UnknownCharacter:
     """A character outside a model's vocabulary; ``index`` counts code points from 0."""
 
@@ -94,7 +94,7 @@ class UnknownCharacter:
     index: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Encoding:
     """A text in a model's ids.
 

@@ -15,7 +15,7 @@ class SessionState(StrEnum):
     EXPIRED = "EXPIRED"  # past its time and not yet forgotten; only lists show it
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class SessionInfo:
     """A session at one moment.
 
@@ -51,7 +51,7 @@ class SessionInfo:
     labels: Mapping[str, str] = field(hash=False)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TranscriptTurn:
     """One committed turn: ``[start, prompt_end)`` was fed, ``[prompt_end, end)`` was drawn.
 
@@ -64,7 +64,7 @@ class TranscriptTurn:
     seed: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Transcript:
     """The text of positions ``[start, end)`` and the committed turns that touch them."""
 

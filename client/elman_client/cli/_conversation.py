@@ -42,12 +42,12 @@ class Conversation:
         self._as_json = as_json
         self._options = options
         self._options["max_chars"] = options.get("max_chars") or _MAX_CHARS
-        if not options.get("stop_strings"):
+        model = client.get_model(session.info.model.split("/versions/")[0])
+        self._line_end = "\n" if model.byte_level or "\n" in model.vocabulary else ""
+        if self._line_end and not options.get("stop_strings"):
             # The memory keeps the end of the paragraph: the next line begins a new one.
             self._options["stop_strings"] = _PARAGRAPH
             self._options["include_stop"] = True
-        model = client.get_model(session.info.model.split("/versions/")[0])
-        self._line_end = "\n" if model.byte_level or "\n" in model.vocabulary else ""
 
     @property
     def name(self) -> str:

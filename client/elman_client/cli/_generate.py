@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Unpack
+from typing import Unpack
 
 import click
 
+import elman_client
 from elman_client.cli._output import print_event
 from elman_client.cli._remote import Remote, choose_model, remote_options
 from elman_client.cli._sampling import sampling_options
-
-if TYPE_CHECKING:
-    import elman_client
 
 
 @click.command()
@@ -78,9 +76,11 @@ def _print_events(turn: elman_client.Generation) -> None:
 
 
 def _print_text(prompt: str, turn: elman_client.Generation) -> None:
-    click.echo(prompt, nl=False)
-    for text in turn:
-        click.echo(text, nl=False)  # flushes
+    for event in turn.events():
+        if isinstance(event, elman_client.Started):  # the server has taken the prompt
+            click.echo(prompt, nl=False)
+        elif isinstance(event, elman_client.Chunk):
+            click.echo(event.text, nl=False)  # flushes
     if sys.stdout.isatty():
         click.echo()
 

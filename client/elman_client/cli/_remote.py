@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 _FAVOURITE = "models/shakespeare"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Remote:
     """The options that every command has.
 

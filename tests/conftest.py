@@ -1,0 +1,26 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.models import nan_model, tiny_model
+from tests.server_process import ServerProcess
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> Path:
+    """A directory of tiny models: `elman` (the lesson's sizes), `gru`, `lstm`, `bytes` and `nan`."""
+    folder: Path = tmp_path_factory.mktemp("models")
+    tiny_model(folder / "elman.onnx", "elman", hidden_size=128, name="elman")
+    tiny_model(folder / "gru.onnx", "gru", name="gru")
+    tiny_model(folder / "lstm.onnx", "lstm", name="lstm")
+    tiny_model(folder / "bytes.onnx", "gru", vocabulary=None, name="bytes")
+    nan_model(folder / "nan.onnx")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def server_process(models) -> Iterator[ServerProcess]:
+    """A server of these models with default settings, for all tests that do it no harm."""
+    with ServerProcess(models) as process:
+        yield process

@@ -1,0 +1,240 @@
+"""Callers that ask twice, leave, or do not read what they have asked for."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
+
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from elman.v1 import generation_pb2 as messages
+from elman.v1 import session_pb2 as sessions
+from elman.v1.generation_pb2_grpc import GenerationServiceStub
+from elman_client import Client
+from tests.e2e.raw_http2 import RawCall
+from tests.e2e.wire import (
+    PATIENCE,
+    Refusal,
+    Wire,
+    begin,
+    held,
+    one_shot,
+    reference,
+    refusal,
+    refused,
+    text_of,
+    wire_to,
+)
+from tests.models import tiny_model
+from tests.server_process import ServerProcess
+
+_MIB: Final = 2**20
+_CROWD: Final = 10_000
+_BATCH: Final = 250  # streams that are opened, or left, together
+
+
+@pytest.fixture(autouse=True)
+def _still_serves(server_process: ServerProcess, references: dict[str, str]) -> Iterator[None]:
+    """Whatever a test does, afterwards somebody else gets the text that he always gets."""
+    yield
+    with Client(server_process.address) as somebody:
+        assert {model: reference(somebody, model=model) for model in references} == references
+
+
+def state(wire: Wire, name: str) -> sessions.Session:
+    return wire.sessions.GetSession(sessions.GetSessionRequest(name=name), timeout=PATIENCE).session
+
+
+def cancel(wire: Wire, name: str) -> sessions.Session:
+    return wire.generation.Cancel(messages.CancelRequest(session=name), timeout=PATIENCE).session
+
+
+def transcript(wire: Wire, name: str) -> str:
+    return wire.sessions.GetTranscript(sessions.GetTranscriptRequest(name=name), timeout=PATIENCE).text
+
+
+def test_a_second_turn_is_refused_and_the_first_is_not_disturbed(wire: Wire):
+    """While a turn runs, another one gets SESSION_BUSY with RetryInfo; the first gives the text that it always gives."""
+    size = 10_000
+    name, other = wire.session(seed=5), wire.session(seed=5)
+    busy = Refusal("FAILED_PRECONDITION", "SESSION_BUSY", retry=True)
+    first = wire.generation.Generate(held(name, size), timeout=PATIENCE)
+    assert next(iter(first)).HasField("started")
+
+    assert refused(wire.generate, held(name)) == busy
+    assert refused(wire.generation.Append, messages.AppendRequest(session=name, text="a")) == busy
+    assert state(wire, name).state == sessions.Session.STATE_GENERATING
+    undisturbed = wire.generation.Generate(held(other, size), timeout=PATIENCE)
+    assert text_of(list(first)) == text_of(list(undisturbed))
+    assert state(wire, name).position == len(held(name).prompt) + size
+
+
+def test_deleting_a_session_ends_its_turn(wire: Wire):
+    """A turn whose session is deleted ends with NOT_FOUND, and so does everything after it."""
+    name = wire.session()
+    gone = Refusal("NOT_FOUND", "SESSION_NOT_FOUND")
+    call = begin(wire, held(name))
+
+    wire.sessions.DeleteSession(sessions.DeleteSessionRequest(name=name), timeout=PATIENCE)
+
+    assert refused(list, call) == gone
+    assert refused(state, wire, name) == gone
+
+
+def test_a_turn_outlives_its_sessions_time(wire: Wire):
+    """A session does not expire under a running turn: idle time starts anew after it, a fixed moment has passed."""
+    soon = Timestamp()
+    soon.FromMilliseconds(int((time.time() + 2) * 1000))
+    idle = wire.session(ttl=Duration(seconds=2))
+    fixed = wire.session(expire_time=soon)
+    calls = [begin(wire, held(name, 5000)) for name in (idle, fixed)]
+    time.sleep(2.1)  # both times are over now
+
+    for call in calls:
+        assert text_of(list(call))[-1:]
+    assert state(wire, idle).turn_count == 1
+    assert refused(state, wire, fixed) == Refusal("NOT_FOUND", "SESSION_EXPIRED")
+
+
+def test_a_client_that_does_not_read_holds_up_nobody_else(server_process: ServerProcess, wire: Wire):
+    """Its stream pauses, others go on, the server's memory stays where it was, and Cancel frees the session."""
+    name, before = wire.session(), server_process.rss()
+    with RawCall(server_process.address, held(name).SerializeToString()) as call:
+        assert call.read(1)
+        while state(wire, name).state != sessions.Session.STATE_GENERATING:
+            pass
+        for _ in range(3):
+            assert len(text_of(wire.generate(one_shot(stopping=messages.Stopping(max_chars=20_000))))) == 20_000
+        stopped = cancel(wire, name)
+
+    assert stopped.state == sessions.Session.STATE_ACTIVE
+    assert 0 < stopped.position < 100_000
+    assert server_process.rss() - before < 50 * _MIB
+    assert len(text_of(wire.generate(one_shot()))) == 20
+
+
+def test_twenty_readers_that_have_fallen_asleep_cost_little(server_process: ServerProcess, wire: Wire):
+    """Streams of 100,000 characters that nobody reads pause; Cancel commits what had been handed over."""
+    names = [wire.session(seed=number) for number in range(20)]
+    before = server_process.rss()
+    calls = [begin(wire, held(name)) for name in names]
+    assert len(text_of(wire.generate(one_shot(stopping=messages.Stopping(max_chars=50_000))))) == 50_000
+
+    with wire_to(server_process.address) as other:
+        positions = [cancel(other, name).position for name in names]
+    for name, call, position in zip(names, calls, positions, strict=True):
+        received = held(name).prompt + "".join(_rest(call))
+        assert len(transcript(wire, name)) == position < 100_000
+        assert transcript(wire, name)[1:].startswith(received[1 : len(held(name).prompt)])
+    assert server_process.rss() - before < 100 * _MIB
+
+
+def _rest(call: Any) -> list[str]:
+    """Return the chunks that were under way when a turn ended; a reader as slow as this one is cut off."""
+    chunks = []
+    try:
+        chunks.extend(response.chunk.text for response in call)
+    except grpc.RpcError as error:
+        assert error.code() is grpc.StatusCode.CANCELLED  # type: ignore[attr-defined]  # every RpcError of a call has it
+    return chunks
+
+
+@pytest.fixture(scope="module")
+def small_server(models) -> Iterator[ServerProcess]:
+    """A server whose every limit is reached at once."""
+    limits = {"max-streams": 4, "max-batch": 1, "max-waiting": 1, "max-sessions": 3, "max-chars": 1000}
+    flags = [part for name, value in limits.items() for part in (f"--{name}", str(value))]
+    with ServerProcess(models, *flags) as process:
+        yield process
+
+
+def test_past_a_limit_the_refusal_comes_at_once(small_server: ServerProcess):
+    """Streams past the rows and places of a model are UNAVAILABLE, past the server's RESOURCE_EXHAUSTED."""
+    overloaded = Refusal("UNAVAILABLE", "OVERLOADED", retry=True)
+    exhausted = Refusal("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS", retry=True)
+    with wire_to(small_server.address) as wire:
+        open_calls = [_waiting(wire, model) for model in ("gru", "gru")]
+
+        assert refused(wire.generate, one_shot()) == overloaded
+        open_calls += [_waiting(wire, model) for model in ("lstm", "lstm")]
+        assert refused(wire.generate, one_shot(model="bytes")) == exhausted
+
+        for call in open_calls:
+            call.cancel()
+        while (code := _code(wire)) != "OK":
+            assert code in {"UNAVAILABLE", "RESOURCE_EXHAUSTED"}
+
+
+def _waiting(wire: Wire, model: str) -> Any:
+    """Open a stream that runs, or waits, for as long as the test does not read on."""
+    call: Any = wire.generation.Generate(_endless(model), timeout=PATIENCE)
+    assert next(call).HasField("started")
+    return call
+
+
+def _endless(model: str) -> messages.GenerateRequest:
+    # Details of 20 characters each: a few hundred of them fill the flow-control window.
+    detail = messages.Detail(log_probability=True, top_n=20)
+    return one_shot(model=model, stopping=messages.Stopping(max_chars=1000), detail=detail, chunk_chars=1)
+
+
+def _code(wire: Wire) -> str:
+    try:
+        wire.generate(one_shot())
+    except grpc.RpcError as error:
+        return refusal(error).code
+    return "OK"
+
+
+def test_room_for_a_session_is_made_and_said(small_server: ServerProcess):
+    """The least recently used session is evicted for a new one, and its owner is told so."""
+    with wire_to(small_server.address) as wire:
+        first, *_, last = [wire.session() for _ in range(4)]
+
+        assert refused(state, wire, first) == Refusal("NOT_FOUND", "SESSION_EVICTED")
+        assert state(wire, last).position == 0
+
+
+@pytest.fixture
+async def crowd(server_process: ServerProcess) -> AsyncIterator["Crowd"]:
+    """Thousands of callers on one connection."""
+    async with grpc.aio.insecure_channel(server_process.address) as channel:
+        yield Crowd(channel)
+
+
+class Crowd:
+    """Opens streams and leaves them."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: Any = GenerationServiceStub(channel)
+        self._calls: list[Any] = []
+
+    async def open(self, number: int) -> None:
+        """Open streams, a bounded number at a time, and see each of them begin."""
+        for _ in range(0, number, _BATCH):
+            calls = [self._stub.Generate(one_shot(model="gru", stopping=_LONG)) for _ in range(_BATCH)]
+            events = await asyncio.gather(*(call.read() for call in calls))
+            assert {event.WhichOneof("event") for event in events} == {"started"}
+            self._calls += calls
+
+    async def leave(self) -> None:
+        """Abandon them all."""
+        for call in self._calls:
+            call.cancel()
+        await asyncio.gather(*(call.code() for call in self._calls))
+        self._calls.clear()
+
+    async def complete(self, number: int) -> list[str]:
+        """Run so many streams at once to their end."""
+
+        async def run() -> str:
+            return "".join([event.chunk.text async for event in self._stub.Generate(_SEEDED)])
+
+        return list(await asyncio.gather(*(run() for _ in range(number))))
+
+
+_LONG: Final = messages.Stopping(max_chars=100_000)
+_SEEDED: Final = one_shot(sampling=messages.Sampling(seed=9))

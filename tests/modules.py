@@ -1,0 +1,197 @@
+"""Modules as users write them, right and wrong: functions for `trace --module tests.modules:NAME`."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NUM_CHARACTERS = 65
+HIDDEN_SIZE = 16
+
+_Forward = Callable[["Cell", Tensor, Tensor], object]
+State = tuple[Tensor, ...]
+
+
+class Cell(nn.Module):
+    """An embedding, an output layer, and in between whatever a test wants."""
+
+    def __init__(self, compute: _Forward) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(NUM_CHARACTERS, HIDDEN_SIZE)
+        self.gate = nn.Linear(HIDDEN_SIZE, HIDDEN_SIZE)
+        self.output = nn.Linear(HIDDEN_SIZE, NUM_CHARACTERS)
+        self.compute = compute
+        self.num_calls = 0
+
+    def forward(self, char: Tensor, h: Tensor) -> object:
+        """What the test wants."""
+        self.num_calls += 1
+        return self.compute(self, char, h)
+
+
+def _build(compute: _Forward, state: Tensor | None = None) -> tuple[nn.Module, State]:
+    return Cell(compute), (torch.zeros(1, HIDDEN_SIZE) if state is None else state,)
+
+
+def min_gru():
+    """A minGRU: the gate sees the character alone (arXiv 2410.01201)."""
+
+    def compute(self, char, h):
+        x = self.embedding(char)
+        z = torch.sigmoid(self.gate(x))
+        h = (1 - z) * h + z * torch.tanh(x)
+        return self.output(h), h
+
+    return _build(compute)
+
+
+def learned_start():
+    """A plain cell that starts from a state of its own."""
+    return _build(_plain, torch.linspace(-0.5, 0.5, HIDDEN_SIZE)[None])
+
+
+class Torch(nn.Module):
+    """A network of PyTorch's own recurrent layers; its states are [B, L, H]."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(NUM_CHARACTERS, HIDDEN_SIZE)
+        self.layers = getattr(nn, kind)(HIDDEN_SIZE, HIDDEN_SIZE, num_layers=2)
+        self.output = nn.Linear(HIDDEN_SIZE, NUM_CHARACTERS)
+
+    def forward(self, char: Tensor, *state: Tensor) -> State:
+        """One step, between the state's layout and PyTorch's [L, B, H]."""
+        parts = tuple(part.transpose(0, 1).contiguous() for part in state)
+        y, after = self.layers(self.embedding(char)[None], parts[0] if len(parts) == 1 else parts)
+        after = after if isinstance(after, tuple) else (after,)
+        return self.output(y[0]), *(part.transpose(0, 1) for part in after)
+
+
+def torch_rnn():
+    """PyTorch's Elman network."""
+    return Torch("RNN"), (torch.zeros(1, 2, HIDDEN_SIZE),)
+
+
+def torch_gru():
+    """PyTorch's GRU."""
+    return Torch("GRU"), (torch.zeros(1, 2, HIDDEN_SIZE),)
+
+
+def torch_lstm():
+    """PyTorch's LSTM."""
+    return Torch("LSTM"), (torch.zeros(1, 2, HIDDEN_SIZE), torch.zeros(1, 2, HIDDEN_SIZE))
+
+
+# What is refused
+
+
+def mean_over_rows():
+    """Rows see one another."""
+
+    def compute(self, char, h):
+        h = torch.tanh(self.embedding(char) + h.mean(0, keepdim=True))
+        return self.output(h), h
+
+    return _build(compute)
+
+
+def dropout():
+    """The same input gives another output each time."""
+
+    def compute(self, char, h):
+        h = functional.dropout(torch.tanh(self.embedding(char) + h), 0.5, training=True)
+        return self.output(h), h
+
+    return _build(compute)
+
+
+def memory_of_its_own():
+    """The output depends on how often it was called."""
+    return _build(lambda self, char, h: (self.num_calls * _plain(self, char, h)[0], h))
+
+
+def data_dependent():
+    """Control flow depends on a value."""
+
+    def compute(self, char, h):
+        return _plain(self, char, h * 2 if h.sum() > 0 else h)
+
+    return _build(compute)
+
+
+def loop_over_rows():
+    """The number of rows is fixed by a Python loop."""
+
+    def compute(self, char, h):
+        h = torch.stack([torch.tanh(self.embedding(char)[row] + h[row]) for row in range(len(h))])
+        return self.output(h), h
+
+    return _build(compute)
+
+
+def one_row():
+    """The number of rows is fixed at one."""
+    return _build(lambda self, char, h: _plain(self, char, h.view(1, HIDDEN_SIZE)))
+
+
+def squeezed():
+    """A single row loses its dimension."""
+    return _build(lambda self, char, h: (_plain(self, char, h)[0], torch.tanh(h).squeeze()))
+
+
+def growing_state():
+    """The next state is wider than the state."""
+    return _build(lambda self, char, h: (_plain(self, char, h)[0], torch.cat([h, h], 1)))
+
+
+def wrong_width():
+    """The logits are as wide as the state."""
+    return _build(lambda _self, _char, h: (h, h))
+
+
+def no_state_out():
+    """Only logits come back."""
+    return _build(lambda self, char, h: _plain(self, char, h)[0])
+
+
+def not_finite():
+    """One logit is minus infinity."""
+    return _build(lambda self, char, h: (_plain(self, char, h)[0] - torch.inf, h))
+
+
+def double():
+    """The state is float64."""
+    return _build(_plain, torch.zeros(1, HIDDEN_SIZE, dtype=torch.float64))
+
+
+def two_rows():
+    """The example state has two rows."""
+    return _build(_plain, torch.zeros(2, HIDDEN_SIZE))
+
+
+def no_state():
+    """There is no state at all."""
+    return Cell(_plain), ()
+
+
+def module_alone():
+    """The state is forgotten."""
+    return Cell(_plain)
+
+
+def failing():
+    """The function itself fails."""
+    raise ValueError("the weights are\nnot there")
+
+
+def interrupted():
+    """Ctrl-C comes while it runs."""
+    raise KeyboardInterrupt
+
+
+def _plain(self, char, h):
+    h = torch.tanh(self.embedding(char) + self.gate(h))
+    return self.output(h), h
