@@ -52,7 +52,7 @@ def test_the_image_is_built_in_stages_and_runs_as_nobody() -> None:
     assert {"COPY --from=build /opt/venv /opt/venv", "USER elman"} <= set(last.splitlines())
     assert "ORT_DISABLE_TELEMETRY=1" in last
     assert "HEALTHCHECK" in last
-    assert re.findall(r"^# syntax|RUN --mount|<<", text) == []
+    assert re.findall(r"^# *syntax|^RUN --mount|<<", text, re.MULTILINE) == []
 
 
 def test_the_image_gets_what_it_copies_and_nothing_else() -> None:
@@ -139,8 +139,7 @@ def test_the_container_answers_and_drains(stack: Stack) -> None:
     assert last.finish_reason is FinishReason.SERVER_DRAINING
     stop.wait()
     assert docker("inspect", "--format", "{{.State.ExitCode}}", stack.container) == "0"
-    docker("start", stack.container)
-    _wait_until_healthy(stack.container)
+    docker("start", stack.container)  # for the tests that follow
 
 
 @pytest.mark.docker

@@ -7,7 +7,6 @@ and a file is refused before onnxruntime sees it.
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -33,6 +32,12 @@ _REQUIRED: Final = frozenset({
 _OPTIONAL: Final = frozenset({"prefill"})
 _CELLS: Final = frozenset({"elman", "gru", "lstm", "other"})
 _DOMAINS: Final = frozenset({"", "ai.onnx", "com.microsoft"})
+_SPARSE: Final = "holds sparse weights, which are not supported; store them dense"
+_NUMBER: Final = (int, float)
+_EVALUATION: Final = {
+    "corpus_sha256": str, "protocol": str, "nats_per_character": _NUMBER, "standard_error": _NUMBER,
+    "num_characters": int,
+}  # fmt: skip
 
 
 class _Field:
@@ -43,6 +48,7 @@ class _Field:
     GRAPH_NODE, GRAPH_INITIALIZER, GRAPH_SPARSE = 1, 5, 15
     NODE_ATTRIBUTE, NODE_DOMAIN = 5, 7
     ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
+    ATTRIBUTE_SPARSE, ATTRIBUTE_SPARSES = 22, 23
     TENSOR_EXTERNAL, TENSOR_LOCATION = 13, 14
 
 
@@ -85,7 +91,7 @@ def read_artefact(path: Path) -> Artefact:
         raise ArtefactError(f"{path}: cannot be read: {error.strerror}") from error
     try:
         return _parse(data)
-    except _wire.WireError as error:
+    except (_wire.WireError, RecursionError) as error:
         raise ArtefactError(f"{path}: is not a whole ONNX file; export it again") from error
     except ArtefactError as error:
         raise ArtefactError(f"{path}: {error}") from error
@@ -97,11 +103,13 @@ def _parse(data: bytes) -> Artefact:
     graph = _check_model(data)
     known = _REQUIRED | _OPTIONAL
     if unknown := sorted(key for key in metadata if key not in known):
-        raise ArtefactError(f"has the unknown metadata elman.{unknown[0]}; upgrade the server")
+        raise ArtefactError(f"has the unknown metadata {_shown(f'elman.{unknown[0]}')}; upgrade the server")
     if missing := sorted(_REQUIRED - set(metadata)):
         raise ArtefactError(f"lacks the metadata elman.{missing[0]}; export it again")
     if metadata["cell"] not in _CELLS:
-        raise ArtefactError(f"elman.cell is {metadata['cell']!a}; allowed are {', '.join(sorted(_CELLS))}")
+        raise ArtefactError(f"elman.cell is {_shown(metadata['cell'])}; allowed are {', '.join(sorted(_CELLS))}")
+    for key in ("recipe", "exporter"):  # not looked at by a server, but no file of ours has other ones
+        _json(key, metadata[key], dict)
     return Artefact(
         step=data,
         prefill=_prefill(metadata["prefill"], graph) if "prefill" in metadata else None,
@@ -113,7 +121,7 @@ def _parse(data: bytes) -> Artefact:
         hidden_size=int(_matching(metadata, "hidden_size", r"\d{1,9}")),
         num_parameters=int(_matching(metadata, "num_parameters", r"\d{1,15}")),
         initial_states=_initial_states(metadata["initial_states"]),
-        evaluation=tuple(_json("evaluation", metadata["evaluation"], list)),
+        evaluation=_evaluation(metadata["evaluation"]),
         digest=digest,
     )
 
@@ -137,10 +145,14 @@ def _metadata(data: bytes) -> dict[str, str]:
             key, value = (str(pair[number], "utf-8") for number in (_Field.KEY, _Field.VALUE))
         except (KeyError, UnicodeDecodeError) as error:
             raise ArtefactError("has broken metadata; export it again") from error
-        if key.startswith("elman.") and entries.setdefault(key.removeprefix("elman."), value) is not value:
-            raise ArtefactError(f"has {key} twice; export it again")
+        name = key.removeprefix("elman.")
+        if name == key:
+            continue
+        if name in entries:
+            raise ArtefactError(f"has {_shown(key)} twice; export it again")
+        entries[name] = value
     if entries.get("format") != FORMAT:
-        raise ArtefactError(f"has format {entries.get('format')!a}, this server reads {FORMAT}; export it again")
+        raise ArtefactError(f"has format {_shown(entries.get('format'))}, this server reads {FORMAT}; export it again")
     return entries
 
 
@@ -160,7 +172,7 @@ def _check_graph(graph: memoryview) -> None:
         if not isinstance(value, memoryview):
             continue
         if number == _Field.GRAPH_SPARSE:
-            raise ArtefactError("holds sparse weights, which are not supported; store them dense")
+            raise ArtefactError(_SPARSE)
         if number == _Field.GRAPH_INITIALIZER:
             _check_tensor(value)
         if number == _Field.GRAPH_NODE:
@@ -169,8 +181,9 @@ def _check_graph(graph: memoryview) -> None:
 
 def _check_node(node: memoryview) -> None:
     for domain in _wire.messages(node, _Field.NODE_DOMAIN):
-        if bytes(domain).decode("utf-8", "replace") not in _DOMAINS:
-            raise ArtefactError(f"uses the operator domain {bytes(domain)!r}; only standard operators are run")
+        name = str(domain, "utf-8", "replace")
+        if name not in _DOMAINS:
+            raise ArtefactError(f"uses the operator domain {_shown(name)}; only standard operators are run")
     for attribute in _wire.messages(node, _Field.NODE_ATTRIBUTE):
         for number, value in _wire.fields(attribute):
             if not isinstance(value, memoryview):
@@ -179,6 +192,8 @@ def _check_node(node: memoryview) -> None:
                 _check_graph(value)
             if number in {_Field.ATTRIBUTE_TENSOR, _Field.ATTRIBUTE_TENSORS}:
                 _check_tensor(value)
+            if number in {_Field.ATTRIBUTE_SPARSE, _Field.ATTRIBUTE_SPARSES}:
+                raise ArtefactError(_SPARSE)
 
 
 def _check_tensor(tensor: memoryview) -> None:
@@ -191,9 +206,12 @@ def _prefill(encoded: str, graph: memoryview) -> bytes:
     """Return the prefill model with the main graph's weights: protobuf messages are joined end to end."""
     try:
         skeleton = base64.b64decode(encoded, validate=True)
-    except binascii.Error as error:
+    except ValueError as error:
         raise ArtefactError("elman.prefill is not base64; export it again") from error
-    _check_model(skeleton)
+    try:
+        _check_model(skeleton)
+    except _wire.WireError as error:
+        raise ArtefactError("elman.prefill is not a whole graph; export it again") from error
     weights = b"".join(_initializers(graph))
     return skeleton + _wire.encode(_Field.MODEL_GRAPH, weights)
 
@@ -206,8 +224,13 @@ def _initializers(graph: memoryview) -> Iterator[bytes]:
 def _matching(metadata: Mapping[str, str], key: str, pattern: str) -> str:
     value = metadata[key]
     if not re.fullmatch(pattern, value):
-        raise ArtefactError(f"elman.{key} is {value[:80]!a}, which does not match {pattern}")
+        raise ArtefactError(f"elman.{key} is {_shown(value)}, which does not match {pattern}")
     return value
+
+
+def _shown(value: str | None) -> str:
+    """Return what a file says as a message may repeat it: in one line, and not all of a long one."""
+    return ascii(value and value[:80])
 
 
 def _json(key: str, text: str, kind: type) -> Any:
@@ -231,6 +254,17 @@ def _vocabulary(text: str) -> Vocabulary:
     if any("\ud800" <= character <= "\udfff" for character in characters):
         raise ArtefactError("elman.vocabulary holds a lone surrogate, which no text can hold")
     return Vocabulary(tuple(characters))
+
+
+def _evaluation(text: str) -> tuple[Mapping[str, Any], ...]:
+    records = _json("evaluation", text, list)
+    for record in records:
+        if not isinstance(record, dict) or set(record) != set(_EVALUATION):
+            raise ArtefactError(f"elman.evaluation holds something else than {', '.join(_EVALUATION)}")
+        for key, kind in _EVALUATION.items():
+            if not isinstance(record[key], kind):
+                raise ArtefactError(f"elman.evaluation has a {key} of another type; export it again")
+    return tuple(records)
 
 
 def _initial_states(text: str) -> dict[str, tuple[bytes, ...]]:

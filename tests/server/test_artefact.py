@@ -16,11 +16,19 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, ModelProto, TensorProto, helper
 
 from elman_server import artefact
+from elman_server._wire import encode
 from elman_server.artefact import read_artefact
 from elman_server.errors import ArtefactError
 from tests.models import CHARACTERS, tiny_model
 
 SECRET = "/etc/passwd"
+EVALUATION = {
+    "corpus_sha256": "0" * 64,
+    "protocol": "streaming",
+    "nats_per_character": 1.5,
+    "standard_error": 0,
+    "num_characters": 9,
+}
 
 
 def seal(body: bytes) -> bytes:
@@ -153,8 +161,9 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
         ({"recipe": "]"}, "elman.recipe is not JSON"),
         ({"exporter": "[]"}, "elman.exporter is not a JSON dict"),
         ({"evaluation": "{}"}, "elman.evaluation is not a JSON list"),
-        ({"evaluation": "[1]"}, "elman.evaluation"),
-        ({"evaluation": '[{"protocol": "p"}]'}, "elman.evaluation"),
+        ({"evaluation": "[1]"}, "elman.evaluation holds something else than corpus_sha256, protocol"),
+        ({"evaluation": '[{"protocol": "p"}]'}, "elman.evaluation holds something else than corpus_sha256, protocol"),
+        ({"evaluation": json.dumps([EVALUATION | {"protocol": 5}])}, "elman.evaluation has a protocol of another type"),
         ({"evaluation": "[" * 100_000}, "elman.evaluation is not JSON"),
         ({"vocabulary": "{}"}, "elman.vocabulary is not a JSON list"),
         ({"vocabulary": '"letters"'}, "elman.vocabulary is not a JSON list"),
@@ -193,6 +202,11 @@ def test_an_entry_that_stands_twice_is_refused(sealed, key):
 def test_foreign_metadata_is_left_alone(sealed):
     """Keys of other tools are theirs."""
     assert read_artefact(sealed(lambda model: model.metadata_props.add(key="author", value="me"))).name == "tiny"
+
+
+def test_evaluations_are_read(sealed):
+    """What the model was measured at comes as it was written."""
+    assert read_artefact(sealed(evaluation=json.dumps([EVALUATION]))).evaluation == (EVALUATION,)
 
 
 def test_every_initial_state_is_read(sealed):
@@ -307,15 +321,6 @@ def test_a_graph_that_cannot_be_honoured_is_refused(sealed, change, sentence):
     assert sentence in refusal(sealed(change))
 
 
-def nested(depth: int) -> bytes:
-    """Encode a graph in a node's attribute in a graph in a node's attribute ..."""
-    graph = b""
-    for _ in range(depth):
-        for number in (6, 5, 1):  # a node's attribute's graph
-            graph = artefact._wire.encode(number, graph)
-    return artefact._wire.encode(7, graph)
-
-
 @pytest.mark.parametrize(
     "body",
     [
@@ -324,7 +329,6 @@ def nested(depth: int) -> bytes:
         b"\x72\x01\xff",
         b"\x72\x04\x0a\x02\xff\xfe",
         b"\x72\x00",
-        nested(5000),
     ],
 )
 def test_a_body_that_is_no_message_is_refused(good, tmp_path, body):
@@ -333,6 +337,17 @@ def test_a_body_that_is_no_message_is_refused(good, tmp_path, body):
     for data in (body, good[:-82].replace(b"\x3a", body, 1), body + good[:-82]):
         path.write_bytes(seal(data))
         assert refusal(path)
+
+
+def test_a_bottomless_graph_is_refused(sealed):
+    """Graphs within graphs are followed to a depth that no model has, and no further."""
+    path = sealed(without_a_graph)
+    graph = b""
+    for _ in range(3000):
+        for number in (6, 5, 1):  # the graph of an attribute of a node of the next graph
+            graph = encode(number, graph)
+    path.write_bytes(seal(path.read_bytes()[:-82] + encode(7, graph)))
+    assert "is not a whole ONNX file" in refusal(path)
 
 
 @settings(max_examples=200)
