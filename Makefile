@@ -50,7 +50,7 @@ docs: $(VENV)/dev.done ## write docs/settings.md
 	$(BIN)/python -c 'from elman_server.settings import to_markdown; print(to_markdown(), end="")' > docs/settings.md
 
 picture: $(VENV)/dev.done ## write docs/terminal.svg from a real conversation
-	$(BIN)/python scripts/picture.py docs/terminal.svg
+	$(BIN)/python -m scripts.picture docs/terminal.svg
 
 models: $(VENV)/dev.done ## train the bundled models by their recipes: make models CORPUS=tinyshakespeare.txt
 	@test -f "$(CORPUS)" || { echo "say which text: make models CORPUS=tinyshakespeare.txt"; exit 2; }

@@ -57,7 +57,7 @@ class Streams:
         jitter = self._recipe.length_jitter
         drawn = torch.randint(-jitter, jitter + 1, (), generator=generator)
         length = min(self._recipe.length + int(drawn), self.stream_length - position.consumed)
-        start = position.offset + position.consumed
+        start = self._ids.storage_offset() + position.offset + position.consumed
         shape, strides = (length, self._recipe.streams), (1, self.stream_length)
         chars = self._ids.as_strided(shape, strides, start)
         targets = self._ids.as_strided(shape, strides, start + 1)

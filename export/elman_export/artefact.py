@@ -76,8 +76,8 @@ class Artefact:
         if tail != _tail(body):
             raise ArtefactError("Changed after it was written: the digest differs. Export it again.")
         step = _parse(data)
-        check_self_contained(step)
         entries = _entries(step)
+        check_self_contained(step)
         metadata = Metadata.from_entries(entries)
         state_shapes = check_contract(step, metadata, ["batch"])
         prefill = None

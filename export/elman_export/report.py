@@ -13,8 +13,8 @@ ROWS = "itself, other batches"
 PREFILL = "itself, prefill"
 
 _REMEDIES = {
-    ROWS: "rows must not see one another, so take out what mixes them, such as a mean over the "
-    "batch or batch normalisation in training mode",
+    ROWS: "rows must neither see one another nor depend on chance, so take out means over the batch, "
+    "batch normalisation in training mode and dropout",
     PREFILL: "export it again without changing the graphs, or report a bug of the exporter",
 }
 _REMEDY = (

@@ -28,6 +28,7 @@ CHUNKS = (1, 2, 7, 64)
 # Relative to the largest value of a tensor, or to 1. One float32 rounding is 6e-8, and a sum of
 # 1,000 terms in another order differs by about 2e-6; a wrong weight, gate or bias shows as 1e-2.
 TOLERANCE = 1e-5
+EXACT = (ROWS, PREFILL)
 LONELY = (
     "A single row differs from two or more, as with the ONNX RNN operator. All batches from two on "
     "agree, and the server never runs fewer rows."
@@ -126,11 +127,11 @@ class _Comparison:
         alone = self._largest[ROWS, 1]
         is_lonely = not is_known and alone > 0 == self._largest[ROWS, 2]
         findings = []
-        for (against, batch), difference in sorted(self._largest.items()):
-            limit: float | None = 0.0 if against in {ROWS, PREFILL} else TOLERANCE
+        for against, batch in sorted(self._largest, key=lambda key: (key[0] not in EXACT, key)):
+            limit: float | None = 0.0 if against in EXACT else TOLERANCE
             if is_lonely and (against, batch) == (ROWS, 1):
                 limit = None
-            findings.append(Finding(against, batch, difference, limit))
+            findings.append(Finding(against, batch, self._largest[against, batch], limit))
         for name, drift in self._drifts.items():
             findings.append(Finding(f"{name}, left alone", 1, drift, None))
         notes = (LONELY,) if is_lonely else ()

@@ -125,10 +125,13 @@ class Lease:
     Attributes:
         interrupt: ends the turn with a reason or an error.
         task: the task that runs the turn, for a turn whose reader does not take what it is handed.
+        born: when the session was created, as soon as the turn has found it: until then it may expire, and one that
+            is made later under the same name is another.
         done: set when the turn is committed or given up.
     """
 
     session_id: str | None
+    born: float | None = None
     interrupt: Callable[[FinishReason | Exception], None] = lambda _: None
     task: asyncio.Task[object] | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
@@ -276,14 +279,19 @@ class Sessions:
 
     def is_running(self, session_id: str) -> bool:
         """Whether a turn runs on a session."""
-        return session_id in self._leases
+        lease = self._leases.get(session_id)
+        return lease is not None and lease.born is not None
 
     async def load(self, session_id: str, etag: str = "") -> tuple[records.Head, Stored]:
         """Return a session's head; raises EtagMismatchError if `etag` is given and stale."""
         stored = await self._store.load(session_id)
         if etag:
             self._revision(session_id, etag, stored)
-        return records.decode(stored.head, records.Head), stored
+        head = records.decode(stored.head, records.Head)
+        lease = self._leases.get(session_id)
+        if lease is not None and lease.born is None:
+            lease.born = head.created
+        return head, stored
 
     async def segments(self, session_id: str) -> Sequence[records.Segment]:
         """Return a session's turns, the oldest first."""
@@ -310,6 +318,9 @@ class Sessions:
         """Apply a change to a session's head, again if somebody else's came between; return the result."""
         for _ in range(COMMIT_TRIES):
             head, stored = await self.load(session_id, etag)
+            lease = self._leases.get(session_id)
+            if segment is not None and lease is not None and lease.born != head.created:
+                raise SessionNotFoundError(f"sessions/{session_id}")  # the turn's own was deleted
             head = change(head)
             packed = None if segment is None else records.encode(segment)
             try:

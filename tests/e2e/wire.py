@@ -76,10 +76,13 @@ def one_shot(prompt: str = PROMPT, model: str = "gru", **fields: Any) -> message
     return messages.GenerateRequest(model=f"models/{model}", prompt=prompt, **fields)
 
 
-def held(session: str, max_chars: int = 100_000, **fields: Any) -> messages.GenerateRequest:
-    """Return a turn that no flow-control window can hold: it ends only if somebody reads it, one message a character."""
+def held(session: str, max_chars: int = 2000, **fields: Any) -> messages.GenerateRequest:
+    """Return a turn that ends only if somebody reads it: 100 of its answers fill a flow-control window of 64 KiB."""
     stopping = messages.Stopping(max_chars=max_chars)
-    return messages.GenerateRequest(session=session, prompt=PROMPT, stopping=stopping, chunk_chars=1, **fields)
+    detail = messages.Detail(log_probability=True, top_n=20)
+    return messages.GenerateRequest(
+        session=session, prompt=PROMPT, stopping=stopping, detail=detail, chunk_chars=1, **fields
+    )
 
 
 def begin(wire: Wire, request: messages.GenerateRequest) -> Any:

@@ -118,14 +118,10 @@ def test_a_changed_file_is_refused(position: int):
 
 
 def test_another_tools_file_is_refused(tmp_path: Path):
-    """An ONNX file that another tool has written, or written again, has no tail."""
-    path = tmp_path / "a.onnx"
-    tiny_model(path)
-    onnx.save(onnx.load(path), path)
-    onnx.save(GRAPHS.step(), tmp_path / "b.onnx")
-    for name in ("a.onnx", "b.onnx"):
-        with pytest.raises(ArtefactError, match=f"{name}: (Not an artefact|Changed after)"):
-            read_artefact(tmp_path / name)
+    """An ONNX file that does not come from here has no tail; the error begins with its path."""
+    onnx.save(GRAPHS.step(), tmp_path / "a.onnx")
+    with pytest.raises(ArtefactError, match=r"a\.onnx: Not an artefact"):
+        read_artefact(tmp_path / "a.onnx")
 
 
 def test_bytes_that_are_no_model_are_refused():
@@ -245,13 +241,11 @@ def test_a_key_that_comes_twice_is_refused():
 def test_other_names_are_refused(old: str, new: str, sentence: str):
     """Inputs and outputs have the names of the format."""
     model = GRAPHS.step()
-    values = [*model.graph.input, *model.graph.output, *model.graph.node]
-    for value in values:
-        if isinstance(value, onnx.NodeProto):
-            value.input[:] = [new if name == old else name for name in value.input]
-            value.output[:] = [new if name == old else name for name in value.output]
-        elif value.name == old:
-            value.name = new
+    for value in [*model.graph.input, *model.graph.output]:
+        value.name = new if value.name == old else value.name
+    for node in model.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+        node.output[:] = [new if name == old else name for name in node.output]
     assert refusal(seal(model, ENTRIES)).startswith(sentence)
 
 

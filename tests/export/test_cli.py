@@ -69,7 +69,7 @@ def test_an_artefact_that_differs_is_not_written(tmp_path: Path, vocabulary: Pat
     result = run("trace", "--module", "tests.modules:mean_over_rows", "--vocab", vocabulary, "-o", output)
     assert (result.exit_code, output.exists()) == (1, False)
     assert result.stdout == ""
-    assert "rows must not see one another" in result.stderr.splitlines()[-1]
+    assert "rows must neither see one another" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

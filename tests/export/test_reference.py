@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from elman_export.reference import reference_step
+from elman_export.reference import Array, reference_step
 from elman_export.step import GATES
 from tests.models import CHARACTERS, random_weights
 
@@ -28,7 +28,7 @@ def test_the_equations_are_pytorchs(cell: str):
     expected = hidden.numpy() @ weights["output.weight"].T + weights["output.bias"]
 
     step = reference_step(cell, weights)
-    state = [np.zeros((3, 16)) for _ in range(4 if cell == "lstm" else 2)]
+    state: list[Array] = [np.zeros((3, 16)) for _ in range(4 if cell == "lstm" else 2)]
     for char, logits in zip(chars, expected, strict=True):
         actual, state = step(char, state)
         np.testing.assert_allclose(actual, logits, atol=1e-12)

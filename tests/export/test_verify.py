@@ -2,7 +2,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -83,9 +82,6 @@ def test_another_shape_is_found(tmp_path: Path):
 def test_another_prefill_is_found():
     """A prefill graph with two gates exchanged differs from stepping."""
     graphs = StepGraphs("gru", random_weights("gru"))
-    text = graphs.prefill().SerializeToString()
-    swapped = text.replace(b"reset", b"\0" * 5).replace(b"update", b"reset!").replace(b"\0" * 5, b"reset")
-    assert swapped != text
     prefill = graphs.prefill()
     for node in prefill.graph.node:
         if node.op_type == "Scan":
@@ -106,7 +102,7 @@ def test_rows_that_see_one_another_are_found():
         ],
         table=np.random.default_rng(0).normal(size=(65, 65)).astype(np.float32),
     )
-    with pytest.raises(DifferenceError, match="rows must not see one another"):
+    with pytest.raises(DifferenceError, match="rows must neither see one another"):
         verify(artefact, {}, num_steps=10).require()
 
 
@@ -166,16 +162,16 @@ def test_a_graph_that_cannot_run_is_refused():
         verify(artefact, {}, num_steps=1)
 
 
-def test_an_unknown_operator_is_refused():
-    """Onnxruntime does not know it, and the sentence says so."""
+def test_a_graph_that_cannot_be_loaded_is_refused():
+    """Types that do not fit pass ONNX's checker but not onnxruntime."""
     artefact = other(
         [
             helper.make_node("Gather", ["table", "char"], ["logits"]),
-            helper.make_node("NotThere", ["state_0"], ["next_state_0"], domain="com.microsoft"),
+            helper.make_node("Add", ["state_0", "integer"], ["next_state_0"]),
         ],
         table=np.zeros((65, 65), np.float32),
+        integer=np.array([1]),
     )
-    assert isinstance(artefact.step, onnx.ModelProto)
     with pytest.raises(ArtefactError, match="onnxruntime cannot load the artefact"):
         verify(artefact, {}, num_steps=1)
 

@@ -97,7 +97,7 @@ def test_the_lesson_network_has_its_shapes(tmp_path):
     read = read_artefact(tiny_model(tmp_path / "elman.onnx", "elman", hidden_size=128))
     assert read.num_parameters == 128 * 65 + 128 * 128 + 2 * 128 + 65 * 128 + 65
     weights = {tensor.name: tuple(tensor.dims) for tensor in onnx.load_from_string(read.step).graph.initializer}
-    assert weights["output.weight"] == (65, 128)
+    assert weights["output.weight"] == (128, 65)  # stored as it is multiplied: y = h W
 
 
 def test_a_file_cut_anywhere_is_refused(good, tmp_path):

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_TOMBSTONES: Final = 100_000  # names whose end is remembered
+BUSY_SECONDS: Final = 1.0  # until a session that is over is looked at again, if a turn runs on it
+SPARE_ALARMS: Final = 64
 PURGE_STEPS: Final = 16  # expired sessions forgotten in one call, so that none takes long
-ENTRY_BYTES: Final = 512  # what Python's own structures take, beside the bytes that are stored
+ENTRY_BYTES: Final = 512  # what Python's own structures take, beside the bytes that are stored,
+SEGMENT_BYTES: Final = 64  # and what they take for each segment
 
 _End = type[SessionNotFoundError] | type[SessionExpiredError] | type[SessionEvictedError]
 
@@ -34,18 +37,20 @@ class _Entry:
     head: bytes
     revision: int
     expires: float
+    alarm: float = 0.0  # when the store looks whether it expired: not later than `expires`, unless a turn ran on it
     segments: list[bytes] = field(default_factory=list)
 
     @property
     def num_bytes(self) -> int:
-        return len(self.head) + sum(map(len, self.segments)) + ENTRY_BYTES
+        return ENTRY_BYTES + len(self.head) + sum(map(_size, self.segments))
 
 
 class MemoryStore:
     """A store in a dictionary, the least recently used session first.
 
     Args:
-        max_sessions, max_bytes: past them the least recently used sessions are evicted.
+        max_sessions, max_bytes: past them the least recently used sessions are evicted. A commit is never refused:
+            what was handed over is kept, and the next new session finds no room instead.
         clock: unix seconds.
 
     Attributes:
@@ -63,7 +68,9 @@ class MemoryStore:
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._num_bytes = 0
-        self._expiries: list[tuple[float, str]] = []  # a heap; may name entries that live longer by now
+        self._alarms: list[tuple[float, str]] = []  # a heap; may hold some that no entry goes by any more
+        # One count for all sessions: a revision does not come back, not even under the same name.
+        self._last_revision = time.time_ns()
         self._ends: OrderedDict[str, _End] = OrderedDict()
         self._sorted: list[str] | None = None
 
@@ -72,13 +79,17 @@ class MemoryStore:
         self._purge()
         if name in self._entries and not self._expire(name):
             raise SessionExistsError(f"sessions/{name}")
-        entry = _Entry(head, time.time_ns(), expires)
-        self._make_room(entry.num_bytes)
+        entry = _Entry(head, self._next_revision(), expires)
+        num_bytes = entry.num_bytes
+        if num_bytes > self._max_bytes:
+            raise QuotaError("bytes of sessions", self._max_bytes, 1.0)
+        if not self._evict(self._max_sessions - 1, self._max_bytes - num_bytes):
+            raise QuotaError("sessions", len(self._entries), 1.0)
         self._ends.pop(name, None)
         self._entries[name] = entry
-        self._num_bytes += entry.num_bytes
+        self._num_bytes += num_bytes
         self._sorted = None
-        heapq.heappush(self._expiries, (expires, name))
+        self._set_alarm(name, entry, expires)
         return entry.revision
 
     async def load(self, name: str) -> Stored:
@@ -90,13 +101,14 @@ class MemoryStore:
         """Replace the head and add a segment; see Store."""
         entry = self._entry(name)
         self._check(name, entry, revision)
-        self._num_bytes -= entry.num_bytes
+        self._num_bytes += len(head) - len(entry.head)
+        entry.head, entry.expires, entry.revision = head, expires, self._next_revision()
         if segment is not None:
             entry.segments.append(segment)
-        entry.head, entry.expires = head, expires
-        entry.revision += 1
-        self._num_bytes += entry.num_bytes
-        heapq.heappush(self._expiries, (expires, name))
+            self._num_bytes += _size(segment)
+        if expires < entry.alarm:
+            self._set_alarm(name, entry, expires)
+        self._evict(self._max_sessions, self._max_bytes, spared=name)
         self._purge()
         return entry.revision
 
@@ -142,22 +154,36 @@ class MemoryStore:
         self._forget(name, SessionExpiredError)
         return True
 
+    def _set_alarm(self, name: str, entry: _Entry, moment: float) -> None:
+        entry.alarm = moment
+        heapq.heappush(self._alarms, (moment, name))
+        if len(self._alarms) > 2 * len(self._entries) + SPARE_ALARMS:
+            self._alarms = [(entry.alarm, name) for name, entry in self._entries.items()]
+            heapq.heapify(self._alarms)
+
     def _purge(self) -> None:
         """Forget a few sessions whose time is over."""
+        now = self._clock()
         for _ in range(PURGE_STEPS):
-            if not self._expiries or self._expiries[0][0] > self._clock():
+            if not self._alarms or self._alarms[0][0] > now:
                 return
-            expires, name = heapq.heappop(self._expiries)
+            moment, name = heapq.heappop(self._alarms)
             entry = self._entries.get(name)
-            if entry is not None and entry.expires == expires and not self._expire(name):
-                heapq.heappush(self._expiries, (self._clock() + 1, name))  # a turn runs on it: look again
+            if entry is not None and entry.alarm == moment and not self._expire(name):
+                self._set_alarm(name, entry, max(entry.expires, now + BUSY_SECONDS))
 
-    def _make_room(self, num_bytes: int) -> None:
-        while len(self._entries) >= self._max_sessions or self._num_bytes + num_bytes > self._max_bytes:
-            name = next((name for name in self._entries if not self.in_use(name)), None)
+    def _evict(self, max_sessions: int, max_bytes: int, spared: str | None = None) -> bool:
+        """Forget the least recently used until there are no more than so many; return whether that was possible."""
+        while len(self._entries) > max_sessions or self._num_bytes > max_bytes:
+            name = next((name for name in self._entries if name != spared and not self.in_use(name)), None)
             if name is None:
-                raise QuotaError("sessions", len(self._entries), 1.0)
+                return False
             self._forget(name, SessionEvictedError)
+        return True
+
+    def _next_revision(self) -> int:
+        self._last_revision += 1
+        return self._last_revision
 
     def _forget(self, name: str, end: _End) -> None:
         self._num_bytes -= self._entries.pop(name).num_bytes
@@ -166,3 +192,7 @@ class MemoryStore:
             self._ends[name] = end
             if len(self._ends) > MAX_TOMBSTONES:
                 self._ends.popitem(last=False)
+
+
+def _size(segment: bytes) -> int:
+    return len(segment) + SEGMENT_BYTES
