@@ -15,7 +15,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +74,12 @@ def load_source(target: str) -> Source:
     file, _, function = target.partition(":")
     if not file or not function:
         raise ModuleError(f"{target!r} names no function: write it as my_package.my_file:build.")
-    sys.path.insert(0, str(Path.cwd()))
+    if str(Path.cwd()) not in sys.path:  # it is there under python -m, not in the installed command
+        sys.path.insert(0, str(Path.cwd()))
     try:
         result = getattr(importlib.import_module(file), function)()
     except Exception as error:  # the user's code may raise anything
         raise ModuleError(f"{target} failed with {_reason(error)}: mend that first.") from error
-    finally:
-        sys.path.pop(0)
     return Source.of(result)
 
 
@@ -102,10 +101,8 @@ def trace_module(source: Source, metadata: Metadata) -> Artefact:
     rows = tuple(part.detach().numpy().ravel() for part in source.state)
     return Artefact.build(
         _clean(_export(step, source.state), states, metadata.vocabulary_size),
-        Metadata(
-            name=metadata.name,
-            version=metadata.version,
-            vocabulary=metadata.vocabulary,
+        replace(
+            metadata,
             num_parameters=sum(parameter.numel() for parameter in source.module.parameters()),
             initial_states={"default": rows} if any(row.any() for row in rows) else {},
         ),

@@ -18,6 +18,10 @@ from elman.v1.session_pb2_grpc import SessionServiceStub
 if TYPE_CHECKING:
     from elman_client import Client, Session
 
+_CHANNEL_OPTIONS: Final = [
+    ("grpc.use_local_subchannel_pool", 1),  # a connection of its own
+    ("grpc.http2.bdp_probe", 0),  # a flow-control window that stays at 64 KiB
+]
 GENERATE: Final = "/elman.v1.GenerationService/Generate"
 PATIENCE: Final = 60  # seconds of every call's deadline, so that no test hangs
 PROMPT: Final = "What is the city but the people?\n"
@@ -42,7 +46,7 @@ class Wire:
     """A channel of its own to a server, and the plain stubs on it."""
 
     def __init__(self, address: str) -> None:
-        self.channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
+        self.channel = grpc.insecure_channel(address, _CHANNEL_OPTIONS)
         self.generation = GenerationServiceStub(self.channel)
         self.models = ModelServiceStub(self.channel)
         self.sessions = SessionServiceStub(self.channel)

@@ -1,5 +1,6 @@
 import functools
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,7 @@ def test_the_current_folder_is_importable(tmp_path: Path, monkeypatch):
     """A file beside the prompt needs no installation."""
     (tmp_path / "beside.py").write_text("from tests.modules import min_gru as build")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
     assert isinstance(load_source("beside:build").module, modules.Cell)
 
 

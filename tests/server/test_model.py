@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
-from elman_export.reference import reference_step
+from elman_export.artefact import write_artefact
+from elman_export.metadata import Metadata
+from elman_export.reference import Step, reference_step
+from elman_export.step import make_model
 from elman_server.artefact import Artefact, read_artefact
 from elman_server.errors import ArtefactError
 from elman_server.model import Model, choose_threads
 from elman_server.state import Memory
 from elman_server.vocabulary import Vocabulary
-from tests.models import CHARACTERS, _write_other, random_weights, tiny_model
+from tests.models import CHARACTERS, random_weights, tiny_model
+
+Chars = NDArray[np.int64]
 
 CELLS = ("elman", "gru", "lstm")
 SIZE = len(CHARACTERS)
@@ -27,9 +32,24 @@ def load(artefact: Artefact, *, capacity: int = 8, num_threads: int = 1) -> Mode
     return Model(artefact, capacity=capacity, num_threads=num_threads)
 
 
-def other(path: Path, nodes: list[Any], initializers: Mapping[str, NDArray[Any]] | None = None) -> Artefact:
-    """Write and read a model of cell `other` with one state of one number."""
-    _write_other(path, nodes, {"table": TABLE, **(initializers or {})}, "other")
+def other(
+    path: Path, nodes: list[Any], initializers: Mapping[str, NDArray[Any]] | None = None, width: int = 1
+) -> Artefact:
+    """Write and read a model of cell `other` with one state of so many numbers."""
+    graph = helper.make_graph(
+        nodes,
+        "step",
+        [
+            helper.make_tensor_value_info("char", TensorProto.INT64, ["batch"]),
+            helper.make_tensor_value_info("state_0", TensorProto.FLOAT, ["batch", width]),
+        ],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", SIZE]),
+            helper.make_tensor_value_info("next_state_0", TensorProto.FLOAT, ["batch", width]),
+        ],
+        [numpy_helper.from_array(array, name) for name, array in ({"table": TABLE} | dict(initializers or {})).items()],
+    )
+    write_artefact(path, make_model(graph), Metadata("other", tuple(CHARACTERS)))
     return read_artefact(path)
 
 
@@ -45,7 +65,7 @@ def tiny(tmp_path_factory) -> Artefact:
     return read_artefact(tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.onnx", "gru", 2, 8))
 
 
-def steps(model: Model, chars: NDArray[np.int64]) -> tuple[NDArray[np.float32], list[tuple[bytes, ...]]]:
+def steps(model: Model, chars: Chars) -> tuple[NDArray[np.float32], list[tuple[bytes, ...]]]:
     """Step rows from the beginning: chars [T, B] to logits [T, B, V] and the rows' states."""
     batch = chars.shape[1]
     for row in range(batch):
@@ -57,7 +77,25 @@ def steps(model: Model, chars: NDArray[np.int64]) -> tuple[NDArray[np.float32], 
     return np.stack(logits), [model.save_row(row) for row in range(batch)]
 
 
-def chars_of(num_steps: int, batch: int) -> NDArray[np.int64]:
+def states_of(model: Model, batch: int) -> list[NDArray[np.float32]]:
+    """Return the states of the first rows, [B, H] each."""
+    return model.rows([Memory(model.save_row(row)) for row in range(batch)])
+
+
+def check_steps(model: Model, reference: Step, chars: Chars, tolerance: float) -> None:
+    """Compare every step with the equations, from where the model was: what is chaotic hides no error then."""
+    batch = chars.shape[1]
+    for row in range(batch):
+        model.load_row(row, model.initial.tensors)
+    for column in chars:
+        expected, following = reference(column, states_of(model, batch))
+        model.chars[:batch] = column
+        assert np.abs(model.step(batch) - expected).max() < tolerance
+        for actual, state in zip(states_of(model, batch), following, strict=True):
+            assert np.abs(actual - state).max() < tolerance
+
+
+def chars_of(num_steps: int, batch: int) -> Chars:
     return np.random.default_rng(num_steps).integers(0, SIZE, (num_steps, batch))
 
 
@@ -66,16 +104,8 @@ def chars_of(num_steps: int, batch: int) -> NDArray[np.int64]:
 def test_a_step_is_the_equations(tmp_path, cell, batch):
     """R1 and R2: what the server computes is h' = tanh(W_hh h + W_xh x + b) and its like, and y = W_hy h + b."""
     path = tiny_model(tmp_path / "model.onnx", cell, 2, 24, seed=5)
-    model, step = load(read_artefact(path)), reference_step(cell, random_weights(cell, 2, 24, seed=5))
-    chars = chars_of(1000, batch)
-    actual, rows = steps(model, chars)
-    states: list[NDArray[Any]] = [np.zeros((batch, 24)) for _ in model.initial.tensors]
-    for column, logits in zip(chars, actual, strict=True):
-        expected, states = step(column, states)
-        assert np.abs(logits - expected).max() < 1e-5
-    for index, state in enumerate(states):
-        final = np.array([np.frombuffer(row[index], "<f4") for row in rows])
-        assert np.abs(final - state).max() < 1e-5
+    reference = reference_step(cell, random_weights(cell, 2, 24, seed=5))
+    check_steps(load(read_artefact(path)), reference, chars_of(1000, batch), 1e-5)
 
 
 def test_an_elman_state_stays_within_one(tmp_path):
@@ -214,13 +244,8 @@ def test_logits_that_are_not_finite_are_refused(tmp_path, value):
 
 def test_the_onnx_rnn_operator_is_exact_at_every_batch(tmp_path):
     """Where a row alone has other bits than a row among others, a row alone is padded: nobody sees a difference."""
-    hidden = 96
-    weights = random_weights("elman", 1, hidden)
-    path = tmp_path / "rnn.onnx"
-    tiny_model(path, "elman", 1, hidden)
-    bias = np.concatenate([weights["layers.0.bias_ih"], weights["layers.0.bias_hh"]])[None]
-    graph = _rnn(path, weights["layers.0.weight_ih"].T, weights["layers.0.weight_hh"], bias, weights)
-    model = load(graph, capacity=64)
+    weights = random_weights("elman", 1, 96)
+    model = load(_rnn(tmp_path / "rnn.onnx", weights), capacity=64)
     assert model.min_batch in {1, 2}
     chars = chars_of(20, 64)
     expected, rows = steps(model, chars)
@@ -228,56 +253,31 @@ def test_the_onnx_rnn_operator_is_exact_at_every_batch(tmp_path):
         actual, states = steps(model, chars[:, 64 - batch :])
         assert np.array_equal(actual, expected[:, 64 - batch :])
         assert states == rows[64 - batch :]
-    reference = reference_step("elman", weights)
-    state: list[NDArray[Any]] = [np.zeros((64, hidden))]
-    for column, logits in zip(chars, expected, strict=True):
-        wanted, state = reference(column, state)
-        assert np.abs(logits - wanted).max() < 1e-4
+    check_steps(model, reference_step("elman", weights), chars[:, :1], 1e-5)
 
 
-def _rnn(
-    path: Path, table: NDArray[Any], recurrent: NDArray[Any], bias: NDArray[Any], weights: Mapping[str, NDArray[Any]]
-) -> Artefact:
-    """Return an artefact whose graph is one ONNX RNN operator over a sequence of one."""
-    from onnx import TensorProto, numpy_helper  # noqa: PLC0415  here alone
-
-    from elman_export.artefact import write_artefact  # noqa: PLC0415
-    from elman_export.metadata import Metadata  # noqa: PLC0415
-    from elman_export.step import make_model  # noqa: PLC0415
-
-    hidden = recurrent.shape[0]
+def _rnn(path: Path, weights: Mapping[str, NDArray[np.float32]]) -> Artefact:
+    """Return an artefact whose graph is the ONNX operator RNN over a sequence of one."""
+    hidden = len(weights["layers.0.weight_hh"])
+    bias = np.concatenate([weights["layers.0.bias_ih"], weights["layers.0.bias_hh"]])
     initializers = {
         "table": np.eye(SIZE, dtype=np.float32),
-        "w": np.ascontiguousarray(table.T)[None],
-        "r": recurrent[None],
-        "b": bias,
+        "w": weights["layers.0.weight_ih"][None],
+        "r": weights["layers.0.weight_hh"][None],
+        "b": bias[None],
         "first": np.array([0]),
-        "out_w": np.ascontiguousarray(weights["output.weight"].T),
-        "out_b": weights["output.bias"],
+        "output_weight": np.ascontiguousarray(weights["output.weight"].T),
+        "output_bias": weights["output.bias"],
     }
     nodes = [
-        helper.make_node("Gather", ["table", "char"], ["x"], axis=0),
+        lookup("x"),
         helper.make_node("Unsqueeze", ["x", "first"], ["sequence"]),
         helper.make_node("Unsqueeze", ["state_0", "first"], ["h"]),
         helper.make_node("RNN", ["sequence", "w", "r", "b", "", "h"], ["", "last"], hidden_size=hidden),
         helper.make_node("Squeeze", ["last", "first"], ["next_state_0"]),
-        helper.make_node("Gemm", ["next_state_0", "out_w", "out_b"], ["logits"]),
+        helper.make_node("Gemm", ["next_state_0", "output_weight", "output_bias"], ["logits"]),
     ]
-    graph = helper.make_graph(
-        nodes,
-        "rnn",
-        [
-            helper.make_tensor_value_info("char", TensorProto.INT64, ["batch"]),
-            helper.make_tensor_value_info("state_0", TensorProto.FLOAT, ["batch", hidden]),
-        ],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", SIZE]),
-            helper.make_tensor_value_info("next_state_0", TensorProto.FLOAT, ["batch", hidden]),
-        ],
-        [numpy_helper.from_array(array, name) for name, array in initializers.items()],
-    )
-    write_artefact(path, make_model(graph), Metadata("rnn", tuple(CHARACTERS)))
-    return read_artefact(path)
+    return other(path, nodes, initializers, hidden)
 
 
 def test_a_vocabulary_of_another_size_is_refused(tiny):

@@ -34,7 +34,10 @@ logit_rows = st.lists(st.sampled_from([-math.inf, -3.0, -1.0, 0.0, 0.5, 0.5, 2.0
 
 def rows_of(samplings: Iterable[Sampling]) -> NDArray[np.void]:
     return np.array(
-        [(s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.filters, False, 0, 0, 0) for s in samplings],
+        [
+            (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.filters, False, 0, 0, 0)
+            for s in samplings
+        ],
         _ROW,
     )
 
@@ -113,7 +116,9 @@ def test_cold_takes_the_likeliest(temperature):
 
 def test_heat_makes_all_alike_but_the_banned():
     """At T = 1e300 every character that is not banned is equally likely."""
-    drawn = draw_alone([-math.inf, 50.0, -50.0, -math.inf], Sampling(0, temperature=1e300), [0.0, 0.49, 0.51, 1 - 2**-53])
+    drawn = draw_alone(
+        [-math.inf, 50.0, -50.0, -math.inf], Sampling(0, temperature=1e300), [0.0, 0.49, 0.51, 1 - 2**-53]
+    )
     assert drawn == [1, 1, 2, 2]
 
 
@@ -130,7 +135,12 @@ def test_a_row_does_not_depend_on_its_neighbours(batch):
     random = np.random.default_rng(batch)
     logits = random.normal(0, 4, (256, VOCABULARY)).astype(np.float32)
     logits[random.random(logits.shape) < 0.05] = -np.inf
-    temperatures, top_ks, top_ps, min_ps = ([0, 1e-300, 0.5, 1, 3], [0, 0, 1, 20, 10**6], [1, 1, 0.9, 0.2], [0, 0, 0.05])
+    temperatures, top_ks, top_ps, min_ps = (
+        [0, 1e-300, 0.5, 1, 3],
+        [0, 0, 1, 20, 10**6],
+        [1, 1, 0.9, 0.2],
+        [0, 0, 0.05],
+    )
     rows = rows_of(
         Sampling(
             0,
@@ -147,7 +157,9 @@ def test_a_row_does_not_depend_on_its_neighbours(batch):
     together: dict[int, int] = {}
     for at in range(0, 256, batch):
         chosen = order[at : at + batch]
-        together |= dict(zip(chosen.tolist(), draw(logits[chosen], rows[chosen], uniform[chosen]).tolist(), strict=True))
+        together |= dict(
+            zip(chosen.tolist(), draw(logits[chosen], rows[chosen], uniform[chosen]).tolist(), strict=True)
+        )
     assert [together[i] for i in range(256)] == alone
 
 

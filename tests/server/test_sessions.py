@@ -117,7 +117,9 @@ async def test_seeds_that_the_server_draws_are_short_and_differ(rest):
     assert max(seeds) < 2**32
 
 
-@pytest.mark.parametrize("name", ["abc", "../etc/passwd", "UPPER", "a" * 64, "a" * 10_000, "a b c d", "abcd\n", "sessions/abcd", "äöüß"])
+@pytest.mark.parametrize(
+    "name", ["abc", "../etc/passwd", "UPPER", "a" * 64, "a" * 10_000, "a b c d", "abcd\n", "sessions/abcd", "äöüß"]
+)
 async def test_a_chosen_name_is_short_and_plain(rest, name):
     """Names that do not fit are refused, and shown only in part."""
     with pytest.raises(InvalidFieldError, match=re.escape("[a-z0-9-]{4,63}")) as refused:
@@ -180,7 +182,9 @@ async def test_an_expiry_is_idle_time_or_a_moment(rest):
     assert (await rest.commit(long.name, [1], [])).expire_time == START + 40 + ABSOLUTE
 
 
-@pytest.mark.parametrize(("field", "value"), [("ttl", 0.0), ("ttl", -1.0), ("expire_time", START), ("expire_time", 0.0)])
+@pytest.mark.parametrize(
+    ("field", "value"), [("ttl", 0.0), ("ttl", -1.0), ("expire_time", START), ("expire_time", 0.0)]
+)
 async def test_an_expiry_lies_ahead(rest, field, value):
     """No session is born dead."""
     assert await refused_field(rest.create(**{field: value})) == field
@@ -437,7 +441,9 @@ async def test_a_transcript_is_cut_by_positions(rest):
             assert part.turns == touched
 
 
-@pytest.mark.parametrize(("start", "end", "field"), [(0, 9, "end"), (0, -1, "end"), (-1, 4, "start"), (5, 4, "start"), (9, None, "start")])
+@pytest.mark.parametrize(
+    ("start", "end", "field"), [(0, 9, "end"), (0, -1, "end"), (-1, 4, "start"), (5, 4, "start"), (9, None, "start")]
+)
 async def test_a_transcript_has_bounds(rest, start, end, field):
     """Positions past the end are refused with the valid range."""
     await rest.create("abcd")

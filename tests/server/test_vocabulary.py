@@ -93,7 +93,13 @@ def test_ids_of_single_characters():
     """A character's id is found by name; of a byte-level model U+0000 to U+00FF stand for the bytes."""
     assert SHAKESPEARE.id_of("a", "f") == CHARACTERS.index("a")
     assert [BYTES.id_of(BYTES.symbol(byte), "f") for byte in range(256)] == list(range(256))
-    for vocabulary, character in ((SHAKESPEARE, "ü"), (SHAKESPEARE, ""), (SHAKESPEARE, "ab"), (BYTES, "Ā"), (BYTES, "")):
+    for vocabulary, character in (
+        (SHAKESPEARE, "ü"),
+        (SHAKESPEARE, ""),
+        (SHAKESPEARE, "ab"),
+        (BYTES, "Ā"),
+        (BYTES, ""),
+    ):
         with pytest.raises(UnknownCharacterError):
             vocabulary.id_of(character, "f")
 
