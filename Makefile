@@ -7,8 +7,8 @@ COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 MODELS := server/elman_server/bundled
 
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-export PIP_BUILD_CONSTRAINT := constraints.txt
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help demo serve up down test check fmt proto docs picture models constraints clean
@@ -62,7 +62,7 @@ models: $(VENV)/dev.done ## train the bundled models by their recipes: make mode
 
 constraints: ## write constraints.txt anew from the newest versions that fit
 	rm -rf build/newest && $(PYTHON) -m venv build/newest
-	build/newest/bin/python -m pip install --quiet 'pip>=25.1'
+	build/newest/bin/python -m pip install --quiet 'pip>=25.3'
 	build/newest/bin/python -m pip install --quiet $(TORCH)
 	build/newest/bin/python -m pip install --quiet '.[server,redis,export]' hatchling --group dev
 	sed -n '/^#/p' constraints.txt > build/constraints.txt
@@ -77,14 +77,14 @@ clean: ## remove what was installed and built; runs/ stays
 $(VENV)/pip.done:
 	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("this needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	$(INSTALL) 'pip>=25.3'
 	@touch $@
 
 $(VENV)/server.done: $(VENV)/pip.done pyproject.toml constraints.txt
-	$(PIP) --editable '.[server]'
+	$(INSTALL) $(EXACTLY) --editable '.[server]'
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/server.done
-	$(PIP) $(TORCH)
-	$(PIP) --editable '.[server,redis,export]' --group dev
+	$(INSTALL) $(EXACTLY) $(TORCH)
+	$(INSTALL) $(EXACTLY) --editable '.[server,redis,export]' --group dev
 	@touch $@

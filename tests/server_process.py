@@ -14,7 +14,7 @@ import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-PATIENCE: Final = 60  # seconds until a process that does not do its part fails the test
+PATIENCE: Final = 100  # seconds until a process that does not do its part fails the test
 _COMMAND: Final = [sys.executable, "-m", "elman_server", "--log-format", "json"]
 _PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 

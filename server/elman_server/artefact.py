@@ -34,7 +34,7 @@ _CELLS: Final = frozenset({"elman", "gru", "lstm", "other"})
 _DOMAINS: Final = frozenset({"", "ai.onnx", "com.microsoft"})
 _SPARSE: Final = "holds sparse weights, which are not supported; store them dense"
 _NUMBER: Final = (int, float)
-_EVALUATION: Final = {
+_EVALUATION: Final[Mapping[str, type | tuple[type, ...]]] = {
     "corpus_sha256": str, "protocol": str, "nats_per_character": _NUMBER, "standard_error": _NUMBER,
     "num_characters": int,
 }  # fmt: skip

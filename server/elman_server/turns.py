@@ -8,6 +8,7 @@ import secrets
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Final
 
+from elman_server.answers import chunks, read_details
 from elman_server.errors import DrainingError, InvalidFieldError
 from elman_server.generation import (
     CharacterDetail,
@@ -15,7 +16,6 @@ from elman_server.generation import (
     Detail,
     Finished,
     FinishReason,
-    IdDetail,
     Job,
     Output,
     Started,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from elman_server.sampling import Sampling
     from elman_server.sessions import SessionInfo, Sessions
     from elman_server.state import Memory
-    from elman_server.vocabulary import Decoder, Unknown, Vocabulary
+    from elman_server.vocabulary import Unknown, Vocabulary
 
 MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
 CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
@@ -81,7 +81,7 @@ class Turns:
             begun.keep = not request.rollback
             with begun.engine.open(job) as stream, _watched(stream, begun.lease, request.time_left):
                 async for output in _until_finished(stream):
-                    for chunk in _chunks(output, begun.turn, decoder, vocabulary, request.chunk_chars):
+                    for chunk in chunks(output, begun.turn, decoder, vocabulary, request.chunk_chars):
                         yield chunk
                     if output.ids:
                         stream.allow(len(output.ids))
@@ -110,7 +110,7 @@ class Turns:
             turn.progress.remember(0, memory)
             _, info = await self._settle(begun)
             assert info is not None
-            return info, _read_details(job, details, vocabulary)
+            return info, read_details(job, details, vocabulary)
 
     async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
         """Return how likely each character of a text is after a memory, which stays as it is."""
@@ -119,7 +119,7 @@ class Turns:
         detail = _checked(Detail(log_probability=True, top_n=request.top_n), ids, model.vocabulary)
         job = Job(memory, position, ids, detail=detail)
         _, details = await read(self._engines[model.name], job)
-        return _read_details(job, details, model.vocabulary)
+        return read_details(job, details, model.vocabulary)
 
     async def cancel(self, session_id: str) -> SessionInfo:
         """End the turn that runs on a session, if any; return the session at rest."""
@@ -285,37 +285,3 @@ def _checked(detail: Detail, ids: list[int], vocabulary: Vocabulary) -> Detail:
     if detail and len(ids) * (1 + detail.top_n) > MAX_DETAILS:
         raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")
     return detail
-
-
-def _read_details(job: Job, details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:
-    """Return the details of a text that was read; nothing was before the first character of a new memory."""
-    if not job.detail:
-        return ()
-    first = [] if job.position else [IdDetail(None, [])]
-    return _details(job.prompt, [*first, *details], vocabulary)
-
-
-def _details(ids: list[int], details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:
-    return tuple(
-        CharacterDetail(
-            text=vocabulary.symbol(character),
-            log_probability=detail.log_probability,
-            top=tuple((vocabulary.symbol(other), nats) for other, nats in detail.top),
-        )
-        for character, detail in zip(ids, details, strict=False)
-    )
-
-
-def _chunks(output: Output, turn: Turn, decoder: Decoder, vocabulary: Vocabulary, chunk_chars: int) -> Iterator[Chunk]:
-    """Yield an output's text in pieces of at most `chunk_chars`; a piece counts as handed over when it is yielded."""
-    progress = turn.progress
-    if output.memory is not None:
-        progress.remember(len(progress.handed) + len(output.ids), output.memory)
-    size = chunk_chars or max(1, len(output.ids))
-    for at in range(0, len(output.ids), size):
-        ids = output.ids[at : at + size]
-        is_last = output.finished is not None and at + size >= len(output.ids)
-        text = decoder.decode(ids, final=is_last)
-        progress.hand(ids)
-        if text:
-            yield Chunk(text, turn.position, _details(ids, output.details[at : at + size], vocabulary))

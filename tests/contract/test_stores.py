@@ -3,9 +3,11 @@
 A store is opened by a factory that takes its caps and a clock; add a store by adding its factory to `STORES`.
 """
 
+import itertools
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
 
 import pytest
 from hypothesis import settings
@@ -23,24 +25,17 @@ from elman_server.errors import (
 from elman_server.stores import MemoryStore, Store
 from elman_server.stores import memory as memory_module
 from elman_server.stores.memory import ENTRY_BYTES
+from tests.clock import START, Clock
 
-START = 1_000_000.0
+_T = TypeVar("_T")
+
 HOUR = 3600.0
 LIVES = START + HOUR
 
 
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @asynccontextmanager
 async def memory(clock: Clock, max_sessions: int, max_bytes: int) -> AsyncIterator[MemoryStore]:
+    """Open a store in memory."""
     yield MemoryStore(max_sessions, max_bytes, clock)
 
 
@@ -49,6 +44,7 @@ STORES: dict[str, Callable[[Clock, int, int], AbstractAsyncContextManager[Store]
 
 @pytest.fixture
 def clock() -> Clock:
+    """A clock that stands until the test moves it."""
     return Clock()
 
 
@@ -69,6 +65,7 @@ async def names(store: Store, limit: int = 100) -> list[str]:
 
 
 async def end_of(store: Store, name: str) -> type[Exception]:
+    """Return how a session ended: what every call on it raises."""
     with pytest.raises((SessionNotFoundError, SessionExpiredError, SessionEvictedError)) as ended:
         await store.load(name)
     assert ended.value.resource == f"sessions/{name}"
@@ -201,22 +198,6 @@ async def test_an_expired_name_is_free(store, clock):
     assert (await store.load("abcd")).head == b"new"
 
 
-async def test_a_session_in_use_does_not_expire(store, clock):
-    """A turn that takes longer than the session's time can still be committed, and then has its new time."""
-    store.in_use = lambda name: name == "busy"
-    revision = await store.create("busy", b"0", START + 1)
-    await store.create("idle", b"0", START + 1)
-    clock.now += 5
-    for number in range(40):
-        await store.create(f"other-{number}", b"0", LIVES)
-    await store.commit("busy", revision, b"1", START + 20, b"s")
-    store.in_use = lambda _: False
-    assert (await store.load("busy")).head == b"1"
-    assert await end_of(store, "idle") is SessionExpiredError
-    clock.now = START + 20
-    assert await end_of(store, "busy") is SessionExpiredError
-
-
 async def test_pages_are_in_name_order(store):
     """Pages walk all names once, whatever the page size, and hold what `load` gives."""
     chosen = [f"{number * 7919 % 1000:04}" for number in range(250)]
@@ -254,6 +235,7 @@ async def test_expired_sessions_may_be_listed_but_not_loaded(store, clock):
 
 @pytest.fixture(params=["memory"])
 def capped(request, clock) -> Callable[[int, int], AbstractAsyncContextManager[Store]]:
+    """Open a store with so many sessions and bytes at most."""
     return lambda max_sessions, max_bytes: STORES[request.param](clock, max_sessions, max_bytes)
 
 
@@ -281,6 +263,23 @@ async def test_the_bytes_of_all_sessions_are_capped(capped):
         await store.commit("s-9", revisions[9], bytes(100), LIVES, bytes(2 * ENTRY_BYTES))
         assert await names(store) == sorted(["large", *(f"s-{number}" for number in range(5, 10))])
         assert len(await store.segments("s-9")) == 1
+
+
+async def test_a_session_in_use_does_not_expire(clock):
+    """A turn that takes longer than the session's time can still be committed, and then has its new time."""
+    store = MemoryStore(100, 2**30, clock)
+    store.in_use = lambda name: name == "busy"
+    revision = await store.create("busy", b"0", START + 1)
+    await store.create("idle", b"0", START + 1)
+    clock.now += 5
+    for number in range(40):
+        await store.create(f"other-{number}", b"0", LIVES)
+    await store.commit("busy", revision, b"1", START + 20, b"s")
+    store.in_use = lambda _: False
+    assert (await store.load("busy")).head == b"1"
+    assert await end_of(store, "idle") is SessionExpiredError
+    clock.now = START + 20
+    assert await end_of(store, "busy") is SessionExpiredError
 
 
 async def test_a_session_in_use_is_never_evicted(capped):
@@ -338,7 +337,7 @@ async def test_expired_sessions_are_forgotten_a_few_at_a_time(clock):
     for number in range(100):
         await store.create(f"new-{number}", b"0", LIVES)
         sizes.append(len(store._entries))
-    assert all(before - after < memory_module.PURGE_STEPS for before, after in zip(sizes, sizes[1:], strict=False))
+    assert all(before - after < memory_module.PURGE_STEPS for before, after in itertools.pairwise(sizes))
     assert sizes[-1] == 100
     assert store._num_bytes == 100 * (ENTRY_BYTES + 1)
 
@@ -385,16 +384,18 @@ class Life(RuleBasedStateMachine):
         self.known: dict[str, tuple[int, list[bytes]]] = {}
 
     @staticmethod
-    def run(coroutine):
+    def run(coroutine: Coroutine[object, None, _T]) -> _T:
         """Run what never waits."""
         try:
             coroutine.send(None)
         except StopIteration as stop:
-            return stop.value
+            result: _T = stop.value
+            return result
         raise AssertionError("the store waited")
 
     @rule(name=NAMES, life=st.integers(1, 20))
     def create(self, name: str, life: int) -> None:
+        """Make a session, if there is room and the name is free."""
         try:
             revision = self.run(self.store.create(name, b"0", self.clock.now + life))
         except (SessionExistsError, QuotaError):
@@ -403,6 +404,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=NAMES, life=st.integers(1, 20), segment=st.none() | st.binary(max_size=3))
     def commit(self, name: str, life: int, segment: bytes | None) -> None:
+        """Add a turn, if the session is still there."""
         revision, segments = self.known.get(name, (0, []))
         try:
             revision = self.run(self.store.commit(name, revision, b"1", self.clock.now + life, segment))
@@ -413,6 +415,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def delete(self, name: str) -> None:
+        """Forget a session."""
         try:
             self.run(self.store.delete(name, None))
         except (SessionNotFoundError, SessionExpiredError, SessionEvictedError):
@@ -421,6 +424,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def use(self, name: str) -> None:
+        """Begin a turn."""
         try:
             self.run(self.store.load(name))
         except (SessionNotFoundError, SessionExpiredError, SessionEvictedError):
@@ -430,14 +434,17 @@ class Life(RuleBasedStateMachine):
     @precondition(lambda self: self.busy)
     @rule()
     def rest(self) -> None:
+        """End a turn."""
         self.busy.pop()
 
     @rule(seconds=st.integers(1, 10))
     def wait(self, seconds: int) -> None:
+        """Let time go by."""
         self.clock.now += seconds
 
     @invariant()
     def what_is_there_is_what_was_kept(self) -> None:
+        """Revision and segments are those of the last commit."""
         for name in list(self.store._entries):
             revision, segments = self.known[name]
             entry = self.store._entries[name]
@@ -445,10 +452,12 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_busy_are_there(self) -> None:
+        """A session in use is neither evicted nor does it expire."""
         assert self.busy <= set(self.store._entries)
 
     @invariant()
     def the_sums_are_right(self) -> None:
+        """The caps are kept, the bytes add up, and every session will be looked at when its time is over."""
         entries = self.store._entries
         assert len(entries) <= 4
         assert self.store._num_bytes == sum(entry.num_bytes for entry in entries.values())

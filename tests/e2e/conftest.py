@@ -25,8 +25,8 @@ def references(server_process) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def odd_server(models, tmp_path_factory) -> Iterator[ServerProcess]:
-    """A server on a unix socket that takes large messages, tells no contract and logs all that it can."""
+    """A server on a unix socket: large messages, few rows, no reflection, and a log of all that it can say."""
     socket = tmp_path_factory.mktemp("socket") / "s"
-    flags = ["--listen", f"unix:{socket}", "--max-message-bytes", str(2**26), "--reflection", "off"]
+    flags = ["--listen", f"unix:{socket}", "--max-message-bytes", str(2**26), "--reflection", "off", "--max-batch", "8"]
     with ServerProcess(models, *flags, ELMAN_LOG_LEVEL="debug") as process:
         yield process

@@ -23,7 +23,7 @@ _CHANNEL_OPTIONS: Final = [
     ("grpc.http2.bdp_probe", 0),  # a flow-control window that stays at 64 KiB
 ]
 GENERATE: Final = "/elman.v1.GenerationService/Generate"
-PATIENCE: Final = 60  # seconds of every call's deadline, so that no test hangs
+PATIENCE: Final = 100  # seconds of every call's deadline, so that no test hangs
 PROMPT: Final = "What is the city but the people?\n"
 
 

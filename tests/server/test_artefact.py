@@ -55,7 +55,7 @@ def sealed(good, tmp_path) -> Callable[..., Path]:
             if key not in entries or entries[key] is not None:
                 model.metadata_props.add(key=f"elman.{key}", value=value)
         change(model)
-        path = tmp_path / "changed.onnx"
+        path: Path = tmp_path / "changed.onnx"
         path.write_bytes(seal(model.SerializeToString()))
         return path
 
@@ -213,38 +213,45 @@ def test_every_initial_state_is_read(sealed):
     """Named initial states come as little-endian float32 bytes."""
     row = base64.b64encode(b"\0\0\x80\x3f" * 4).decode()
     read = read_artefact(sealed(initial_states=json.dumps({"default": [row], "calm": [row]})))
-    assert read.initial_states == {name: (b"\0\0\x80\x3f" * 4,) for name in ("default", "calm")}
+    assert read.initial_states == dict.fromkeys(("default", "calm"), (b"\x00\x00\x80?" * 4,))
 
 
 def external(location: str) -> TensorProto:
+    """Return a tensor whose numbers lie in another file."""
     tensor = TensorProto(name="stolen", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value=location)
     return tensor
 
 
 def as_initializer(model: ModelProto, tensor: TensorProto) -> None:
+    """Put the tensor among the weights."""
     model.graph.initializer.append(tensor)
 
 
 def as_constant(model: ModelProto, tensor: TensorProto) -> None:
+    """Put the tensor into a Constant node."""
     model.graph.node.append(helper.make_node("Constant", [], ["stolen"], value=tensor))
 
 
 def as_attribute_list(model: ModelProto, tensor: TensorProto) -> None:
+    """Put the tensor into an attribute that is a list."""
     model.graph.node[0].attribute.append(AttributeProto(name="x", type=AttributeProto.TENSORS, tensors=[tensor]))
 
 
 def in_a_branch(model: ModelProto, tensor: TensorProto) -> None:
+    """Put the tensor into a graph within the graph."""
     branch = helper.make_graph([helper.make_node("Constant", [], ["stolen"], value=tensor)], "branch", [], [])
     model.graph.node.append(helper.make_node("If", ["condition"], ["stolen"], then_branch=branch, else_branch=branch))
 
 
 def without_location(model: ModelProto, tensor: TensorProto) -> None:
+    """Put it among the weights, marked as external but without a place."""
     tensor.ClearField("external_data")
     model.graph.initializer.append(tensor)
 
 
 def without_mark(model: ModelProto, tensor: TensorProto) -> None:
+    """Put it among the weights, with a place but not marked as external."""
     tensor.ClearField("data_location")
     model.graph.initializer.append(tensor)
 
@@ -281,27 +288,33 @@ def test_weights_in_another_file_are_refused_in_the_prefill_too(sealed):
 
 
 def with_functions(model: ModelProto) -> None:
+    """Add a function of the model's own."""
     model.functions.add(name="f", domain="custom")
 
 
 def with_a_foreign_operator(model: ModelProto) -> None:
+    """Add a node of nobody's operator set."""
     model.graph.node.append(helper.make_node("Shell", [], ["x"], domain="com.example.shell"))
 
 
 def with_a_foreign_operator_inside(model: ModelProto) -> None:
+    """Add such a node in a graph within the graph."""
     branch = helper.make_graph([helper.make_node("Shell", [], ["x"], domain="com.example.shell")], "branch", [], [])
     model.graph.node.append(helper.make_node("If", ["c"], ["x"], then_branch=branch))
 
 
 def with_sparse_weights(model: ModelProto) -> None:
+    """Add sparse weights."""
     model.graph.sparse_initializer.add()
 
 
 def with_a_sparse_constant(model: ModelProto) -> None:
+    """Add sparse weights in an attribute."""
     model.graph.node[0].attribute.append(AttributeProto(name="sparse_value", sparse_tensor=onnx.SparseTensorProto()))
 
 
 def without_a_graph(model: ModelProto) -> None:
+    """Leave the metadata alone."""
     model.ClearField("graph")
 
 

@@ -33,7 +33,7 @@ def test_the_matcher_is_endswith(stops, text):
 
 
 def test_a_stop_string_that_overlaps_itself_is_found():
-    """ "aab" is in "aaaab", and "abab" in "aababab", at once where they end."""
+    """Of "aaaab" it is "aab", of "aababab" it is "abab": at once where they end."""
     assert run(["aab"], "aaaab") == (5, "aab", 2)
     assert run(["abab"], "aababab") == (5, "abab", 3)
 

@@ -29,6 +29,7 @@ TABLE = np.random.default_rng(1).normal(size=(SIZE, SIZE)).astype(np.float32)
 
 
 def load(artefact: Artefact, *, capacity: int = 8, num_threads: int = 1) -> Model:
+    """Load an artefact for a few rows."""
     return Model(artefact, capacity=capacity, num_threads=num_threads)
 
 
@@ -54,6 +55,7 @@ def other(
 
 
 def lookup(out: str = "logits") -> Any:
+    """Return the node that gives each character its own logits."""
     return helper.make_node("Gather", ["table", "char"], [out], axis=0)
 
 
@@ -62,6 +64,7 @@ KEEP = helper.make_node("Identity", ["state_0"], ["next_state_0"])
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory) -> Artefact:
+    """A model of two layers."""
     return read_artefact(tiny_model(tmp_path_factory.mktemp("tiny") / "tiny.onnx", "gru", 2, 8))
 
 
@@ -96,6 +99,7 @@ def check_steps(model: Model, reference: Step, chars: Chars, tolerance: float) -
 
 
 def chars_of(num_steps: int, batch: int) -> Chars:
+    """Return characters, [T, B]."""
     return np.random.default_rng(num_steps).integers(0, SIZE, (num_steps, batch))
 
 
@@ -311,7 +315,7 @@ def test_a_step_in_the_place_of_the_prefill_is_refused(tiny):
 @pytest.mark.parametrize("step", [b"", b"garbage", b"\x3a\x00"])
 def test_what_onnxruntime_cannot_load_is_one_sentence(tiny, step):
     """Its own exceptions reach nobody as they are."""
-    with pytest.raises(ArtefactError, match="onnxruntime cannot load it|inputs or outputs") as refused:
+    with pytest.raises(ArtefactError, match=r"onnxruntime cannot load it|inputs or outputs") as refused:
         load(dataclasses.replace(tiny, step=step))
     assert "\n" not in str(refused.value)
 

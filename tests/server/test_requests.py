@@ -23,6 +23,7 @@ LIMITS = Limits(max_prompt_chars=10, max_chars=100, max_stop_strings=2, max_stop
 
 
 def refused_field(request: SamplingRequest) -> str:
+    """Return the field that is refused."""
     with pytest.raises(InvalidFieldError) as refused:
         request.resolve(VOCABULARY, 1)
     return refused.value.field
@@ -179,5 +180,5 @@ def test_top_n_has_a_range(value):
     """Neither negative nor above the largest."""
     check_top_n("detail.top_n", 0, 20)
     check_top_n("detail.top_n", 20, 20)
-    with pytest.raises(InvalidFieldError, match="detail.top_n"):
+    with pytest.raises(InvalidFieldError, match=r"detail\.top_n"):
         check_top_n("detail.top_n", value, 20)

@@ -33,6 +33,7 @@ logit_rows = st.lists(st.sampled_from([-math.inf, -3.0, -1.0, 0.0, 0.5, 0.5, 2.0
 
 
 def rows_of(samplings: Iterable[Sampling]) -> NDArray[np.void]:
+    """Return parameters as the engine keeps them."""
     return np.array(
         [
             (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.filters, False, 0, 0, 0)
@@ -45,7 +46,8 @@ def rows_of(samplings: Iterable[Sampling]) -> NDArray[np.void]:
 def draw_alone(logits: list[float], sampling: Sampling, uniform: list[float]) -> list[int]:
     """Draw once for each uniform, all from one distribution."""
     batch = np.tile(np.array(logits, np.float32), (len(uniform), 1))
-    return draw(batch, np.repeat(rows_of([sampling]), len(uniform)), np.array(uniform)).tolist()
+    drawn: list[int] = draw(batch, np.repeat(rows_of([sampling]), len(uniform)), np.array(uniform)).tolist()
+    return drawn
 
 
 def distribution(logits: list[float], sampling: Sampling) -> list[float]:

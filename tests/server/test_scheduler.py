@@ -12,10 +12,12 @@ START = Memory((b"\0\0\0\0",))
 
 
 def stream_of(identity: int, prompt_chars: int, *, max_chars: int = 10, window: int = 1024) -> Stream:
+    """Return a stream with a prompt so long."""
     return Stream.of(identity, Job(START, 0, [1] * prompt_chars, max_chars=max_chars, window=window))
 
 
 def ids(streams: list[Stream]) -> list[int]:
+    """Return the ids of streams."""
     return [stream.id for stream in streams]
 
 
@@ -132,9 +134,11 @@ class Life(RuleBasedStateMachine):
         self.alive: list[Stream] = []
 
     def join(self, stream: Stream) -> None:
+        """Join as the worker does."""
         self.rows[self.scheduler.join(stream)] = stream
 
     def leave(self, stream: Stream) -> None:
+        """Leave as the worker does."""
         target = stream.row
         source = self.scheduler.leave(stream)
         self.rows[target] = self.rows[source]
@@ -142,6 +146,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(target=streams, size=st.integers(1, 200), max_chars=st.sampled_from([0, 1, 20]))
     def add(self, size: int, max_chars: int) -> Stream:
+        """Open a stream."""
         stream = stream_of(len(self.alive), size, max_chars=max_chars)
         self.alive.append(stream)
         self.scheduler.add(stream)
@@ -149,6 +154,7 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def step(self) -> None:
+        """Admit, and read one chunk."""
         for stream in self.scheduler.admit():
             self.join(stream)
         streams, size = read(self.scheduler)
@@ -159,17 +165,20 @@ class Life(RuleBasedStateMachine):
 
     @rule(stream=streams)
     def pause(self, stream: Stream) -> None:
+        """A reader is behind."""
         if stream.phase is Phase.DRAWING:
             self.leave(stream)
             self.scheduler.pause(stream)
 
     @rule(stream=streams, num_chars=st.integers(1, 9))
     def allow(self, stream: Stream, num_chars: int) -> None:
+        """A reader has followed."""
         if stream.phase is not Phase.OVER:
             self.scheduler.allow(stream, num_chars)
 
     @rule(stream=consumes(streams))
     def end(self, stream: Stream) -> None:
+        """A stream is closed."""
         if stream.phase is Phase.DRAWING:
             self.leave(stream)
         self.scheduler.end(stream)
@@ -177,12 +186,14 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_batch_is_a_prefix(self) -> None:
+        """The drawing streams hold the first rows, each the one that it believes to hold."""
         drawing = self.scheduler.drawing
         assert [stream.row for stream in drawing] == list(range(len(drawing)))
         assert self.rows == [*drawing, *[None] * (self.CAPACITY - len(drawing))]
 
     @invariant()
     def every_stream_is_where_its_phase_says(self) -> None:
+        """A stream waits, reads, draws, or is in none of the three."""
         for stream in self.alive:
             assert (stream in self.scheduler.drawing) == (stream.phase is Phase.DRAWING)
             assert (stream in self.scheduler.reading) == (stream.phase is Phase.READING)
@@ -190,6 +201,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def places_are_not_given_twice(self) -> None:
+        """No more streams have a place than there are."""
         assert len(self.scheduler.drawing) + len(self.scheduler.reading) <= self.CAPACITY
 
 

@@ -23,12 +23,13 @@ from elman_server.sessions import Expiration, Filter, Lifetimes, SessionInfo, Se
 from elman_server.state import Memory
 from elman_server.stores import MemoryStore
 from elman_server.vocabulary import Vocabulary
+from tests.clock import START, Clock
 
-START = 1_000_000.0
 IDLE, ABSOLUTE = 100.0, 1000.0
 
 
 def model(name: str = "letters", digest: str = "a" * 64) -> ModelInfo:
+    """Return a model of eight letters."""
     return ModelInfo(
         name=name,
         version="1",
@@ -48,15 +49,16 @@ class Rest:
     """Sessions without engines, and a clock that a test moves."""
 
     def __init__(self) -> None:
-        self.now = START
+        self.clock = Clock()
         self.models = Models([model(), model("other")])
-        self.store = MemoryStore(100, 2**20, lambda: self.now)
-        self.sessions = Sessions(self.store, self.models, Lifetimes(IDLE, ABSOLUTE), lambda: self.now)
+        self.store = MemoryStore(100, 2**20, self.clock)
+        self.sessions = Sessions(self.store, self.models, Lifetimes(IDLE, ABSOLUTE), self.clock)
         self.store.in_use = self.sessions.is_running
 
     async def create(
         self, session_id: str = "", *, name: str = "letters", seed: int | None = None, **kwargs: float | dict[str, str]
     ) -> SessionInfo:
+        """Make a session."""
         labels = kwargs.pop("labels", {})
         assert isinstance(labels, dict)
         return await self.sessions.create(
@@ -86,10 +88,12 @@ class Rest:
 
 @pytest.fixture
 def rest() -> Rest:
+    """Sessions at rest."""
     return Rest()
 
 
 async def refused_field(call) -> str:
+    """Return the field that is refused."""
     with pytest.raises(InvalidFieldError) as refused:
         await call
     return refused.value.field
@@ -173,12 +177,12 @@ async def test_an_expiry_is_idle_time_or_a_moment(rest):
     """A ttl begins anew with each turn, a moment stands; neither outlives the absolute age."""
     idle, fixed = await rest.create(ttl=50.0), await rest.create(expire_time=START + 60)
     assert (idle.expire_time, fixed.expire_time) == (START + 50, START + 60)
-    rest.now += 40
+    rest.clock.now += 40
     assert (await rest.commit(idle.name, [1], [])).expire_time == START + 90
     assert (await rest.commit(fixed.name, [1], [])).expire_time == START + 60
     long, far = await rest.create(ttl=1e9), await rest.create(expire_time=START + 1e9)
     assert long.expire_time == far.expire_time == START + 40 + ABSOLUTE
-    rest.now += ABSOLUTE - 1
+    rest.clock.now += ABSOLUTE - 1
     assert (await rest.commit(long.name, [1], [])).expire_time == START + 40 + ABSOLUTE
 
 
@@ -196,7 +200,7 @@ async def test_an_expiry_lies_ahead(rest, field, value):
 async def test_an_expired_session_is_told_apart(rest):
     """Past its time a session is expired for everybody, for a turn too; its name is free."""
     await rest.create("abcd")
-    rest.now += IDLE
+    rest.clock.now += IDLE
     for call in (
         rest.sessions.get("abcd"),
         rest.sessions.update("abcd", etag="", labels={}, expiration=None),
@@ -211,7 +215,7 @@ async def test_an_expired_session_is_told_apart(rest):
 async def test_a_turn_does_not_wake_an_expired_session(rest):
     """Becoming the writer comes before looking whether the session is there, and keeps nothing alive by itself."""
     await rest.create("abcd")
-    rest.now += IDLE
+    rest.clock.now += IDLE
     lease = rest.sessions.lease("abcd")
     with pytest.raises(SessionExpiredError):
         await rest.sessions.load("abcd")
@@ -223,7 +227,7 @@ async def test_a_running_turn_keeps_its_session(rest):
     await rest.create("abcd")
     lease = rest.sessions.lease("abcd")
     await rest.sessions.load("abcd")
-    rest.now += IDLE + 1
+    rest.clock.now += IDLE + 1
     info = await rest.sessions.get("abcd")
     assert info.status is SessionStatus.GENERATING
     renewed = await rest.sessions.change("abcd", rest.sessions.renewed, segment=Segment.of(0, [1], [], 0))
@@ -238,7 +242,7 @@ async def test_a_running_turn_keeps_its_session(rest):
 async def test_update_changes_what_is_given(rest):
     """Labels and expiration change apart; everything else stays; the etag is new."""
     info = await rest.create("abcd", labels={"a": "1"}, seed=3)
-    rest.now += 10
+    rest.clock.now += 10
     labelled = await rest.sessions.update("abcd", etag=info.etag, labels={"b": "2"}, expiration=None)
     assert (labelled.labels, labelled.expire_time, labelled.update_time) == ({"b": "2"}, START + IDLE, START + 10)
     longer = await rest.sessions.update("abcd", etag="", labels=None, expiration=Expiration(ttl=200.0))
@@ -279,7 +283,7 @@ async def test_a_turn_does_not_commit_to_another_session_of_the_same_name(rest):
     lease = rest.sessions.lease("abcd")
     await rest.sessions.load("abcd")
     await rest.sessions.delete("abcd", etag="")
-    rest.now += 1
+    rest.clock.now += 1
     again = await rest.create("abcd")
     with pytest.raises(SessionNotFoundError):
         await rest.sessions.change("abcd", rest.sessions.renewed, segment=Segment.of(0, [1, 2], [], 0))
@@ -411,7 +415,7 @@ async def test_a_list_says_who_is_busy_and_who_is_over(rest):
         await rest.create(name, ttl=1.0 if name == "over" else 50.0)
     lease = rest.sessions.lease("busy")
     await rest.sessions.load("busy")
-    rest.now += 10
+    rest.clock.now += 10
     page = await rest.sessions.list(page_size=0, page_token="", filter=Filter())
     rest.sessions.release(lease)
     assert {info.name: info.status for info in page.sessions} == {

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -29,6 +28,7 @@ from elman_server.sessions import Expiration, Filter, SessionStatus
 from elman_server.stores import MemoryStore
 from elman_server.turns import Turns
 from elman_server.vocabulary import Unknown
+from tests.clock import Clock
 from tests.models import tiny_model
 from tests.server.house import PLAIN, House, Text
 from tests.server.reader import Reader
@@ -40,23 +40,13 @@ FOR_EVER = 10.0**9
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
-class Clock:
-    """A clock that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 CLOCK = Clock()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def house(tmp_path_factory) -> AsyncIterator[House]:
     """One model of characters and one of bytes; time stands still unless a test moves it."""
-    folder: Path = tmp_path_factory.mktemp("models")
+    folder = tmp_path_factory.mktemp("models")
     paths = [
         tiny_model(folder / "tiny.onnx", "gru", 1, 32, seed=3),
         tiny_model(folder / "bytes.onnx", "gru", 1, 32, seed=3, vocabulary=None, name="bytes"),
@@ -73,6 +63,7 @@ async def begun(house: House, name: str, *, turns: Turns | None = None, **kwargs
 
 
 async def transcript(house: House, name: str) -> str:
+    """Return all that a session has read and written."""
     return (await house.sessions.transcript(name, 0, None)).text
 
 
@@ -359,7 +350,7 @@ async def test_a_session_takes_the_same_memory_after_any_text(house):
 async def test_max_chars_has_bounds(house, max_chars):
     """Out of them the turn is refused before it begins."""
     session = await house.session("tiny")
-    with pytest.raises(InvalidFieldError, match="stopping.max_chars"):
+    with pytest.raises(InvalidFieldError, match=r"stopping\.max_chars"):
         await house.generate(Target(session=session.name), PROMPT, max_chars)
     assert await house.sessions.get(session.name) == session
 
@@ -458,7 +449,7 @@ async def test_details_are_those_of_the_model_not_of_the_sampler(house):
 @pytest.mark.parametrize("top_n", [-1, 21])
 async def test_a_stream_tells_at_most_twenty(house, top_n):
     """More would weigh more than the text."""
-    with pytest.raises(InvalidFieldError, match="detail.top_n"):
+    with pytest.raises(InvalidFieldError, match=r"detail\.top_n"):
         await house.generate(Target(model="tiny"), PROMPT, 5, detail=Detail(top_n=top_n))
 
 
@@ -479,8 +470,8 @@ async def test_a_score_tells_up_to_the_vocabulary(house):
 async def test_appended_details_are_scored_ones(house):
     """Fed with details, a text tells what Score would have told, also across turns."""
     session = await house.session("tiny")
-    _, first = await house.turns.append(AppendRequest(session.name, "hel", detail=Detail(True, 2)))  # noqa: FBT003
-    _, second = await house.turns.append(AppendRequest(session.name, "lo", detail=Detail(True, 2)))  # noqa: FBT003
+    _, first = await house.turns.append(AppendRequest(session.name, "hel", detail=Detail(True, 2)))
+    _, second = await house.turns.append(AppendRequest(session.name, "lo", detail=Detail(True, 2)))
     assert (*first, *second) == await house.turns.score(ScoreRequest(Target(model="tiny"), "hello", top_n=2))
 
 
@@ -488,6 +479,7 @@ async def test_appended_details_are_scored_ones(house):
 
 
 async def generate_bytes(house: House, name: str, sampling: SamplingRequest, **kwargs: object) -> Text:
+    """Run a turn of the byte-level model."""
     return await house.generate(Target(session=name), "Grüße 😀", 1, sampling, **kwargs)  # type: ignore[arg-type]
 
 

@@ -1,5 +1,7 @@
 """Text to ids and back."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -82,7 +84,7 @@ def test_a_decoder_gives_valid_text_in_any_pieces(data, cuts):
     """Unfinished bytes wait for the rest; what is joined at the end is the decoding of the whole."""
     decoder = BYTES.decoder()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    pieces = [decoder.decode(data[a:b]) for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [decoder.decode(data[a:b]) for a, b in itertools.pairwise(edges)]
     pieces.append(decoder.decode(b"", final=True))
     assert "".join(pieces) == data.decode(errors="replace")
     for piece in pieces:
