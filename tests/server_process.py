@@ -70,7 +70,7 @@ class Log:
         return next(filter(None, (re.search(pattern, line) for line in self._lines)), None)
 
     def _read(self, pipe: int) -> None:
-        with open(pipe, encoding="utf-8") as lines:  # noqa: PTH123  a descriptor has no path
+        with open(pipe, encoding="utf-8") as lines:
             for line in lines:
                 with self._changed:
                     self._lines.append(line)

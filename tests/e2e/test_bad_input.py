@@ -44,6 +44,7 @@ def _still_serves(server_process: ServerProcess, references: dict[str, str]) -> 
 
 
 def invalid(*fields: str) -> Refusal:
+    """Return how a request with bad fields is refused."""
     return Refusal("INVALID_ARGUMENT", "INVALID_FIELD", fields)
 
 
@@ -244,7 +245,8 @@ def test_garbage_on_the_port_ends_its_connection_alone(server_process: ServerPro
             while connection.recv(65536):
                 pass
         except OSError as error:  # the server may hang up before it has read all, but has to
-            assert not isinstance(error, TimeoutError)
+            if isinstance(error, TimeoutError):
+                raise
 
     assert len(text_of(list(neighbour))) == 20
 

@@ -44,12 +44,10 @@ def test_a_certificate_switches_tls_on(models, tmp_path: Path):
     """With certificate and key the server speaks TLS and nothing else."""
     need("openssl", is_there=shutil.which("openssl") is not None)
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", certificate],
-        check=True,
-        capture_output=True,
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -addext subjectAltName=IP:127.0.0.1"
     )
+    subprocess.run([*command.split(), "-keyout", key, "-out", certificate], check=True, capture_output=True)
     flags = ["--tls-certificate", str(certificate), "--tls-key", str(key)]
     with ServerProcess(models, *flags) as process:
         with Client(process.address, tls=True, root_certificates=certificate, timeout=PATIENCE) as client:
@@ -85,7 +83,7 @@ def test_a_tool_that_knows_nothing_can_call_through_reflection(server_process):
     buf = Path(sys.executable).with_name("buf")
     need("buf", is_there=buf.exists())
     url = f"http://{server_process.address}/elman.v1.ModelService/GetModel"
-    command = [buf, "curl", "--protocol", "grpc", "--http2-prior-knowledge", "-d", '{"name": "models/elman"}', url]
+    command = [str(buf), "curl", "--protocol", "grpc", "--http2-prior-knowledge", "-d", '{"name": "models/elman"}', url]
 
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
 

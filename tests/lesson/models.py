@@ -12,13 +12,14 @@ from elman_export.artefact import write_artefact
 from elman_export.metadata import Metadata
 from elman_export.step import StepGraphs, make_model, value_info
 
+Matrices = dict[str, list[list[float]] | list[float]]
 Weights = dict[str, NDArray[np.float32]]
 
 LOGITS: Final = (2.0, 1.0, 0.1)  # the lesson's, for "a", "b" and "c"
 
 # x is the number that a character stands for: a 1, b -1, c 0.5. Read from h = 0 the "a" gives h = (0.6, 0.8),
 # because tanh(ln 2) = (4 - 1) / (4 + 1) and tanh(ln 3) = (9 - 1) / (9 + 1).
-NUMBERS: Final = {
+NUMBERS: Final[Matrices] = {
     "embedding.weight": [[1.0], [-1.0], [0.5]],
     "layers.0.weight_ih": [[math.log(2)], [math.log(3)]],
     "layers.0.weight_hh": [[0.5, -0.25], [0.25, 0.5]],
@@ -27,7 +28,7 @@ NUMBERS: Final = {
 }
 
 # Reads "hello": one-hot characters h, e, l, o in, three units, four logits out.
-HELLO: Final = {
+HELLO: Final[Matrices] = {
     "layers.0.weight_ih": [[1.0, -0.5, 0.25, 0.0], [0.0, 1.0, 0.5, -0.5], [-0.5, 0.0, 1.0, 1.0]],
     "layers.0.weight_hh": [[0.5, 0.0, -0.25], [0.25, 0.5, 0.0], [0.0, 0.25, 0.5]],
     "output.weight": [[-1.0, -1.0, -1.0], [2.0, -1.0, -2.0], [-0.5, 2.0, 0.5], [-1.0, 0.0, 2.0]],
@@ -53,7 +54,7 @@ def constant_model(path: Path, name: str) -> Path:
     return path
 
 
-def elman_model(path: Path, name: str, characters: str, matrices: dict[str, list[list[float]]]) -> Path:
+def elman_model(path: Path, name: str, characters: str, matrices: Matrices) -> Path:
     """Write an Elman network of one layer with the given matrices; its biases in the layer are 0."""
     weights = float32(matrices)
     hidden_size = len(weights["layers.0.weight_hh"])
@@ -72,6 +73,6 @@ def elman_model(path: Path, name: str, characters: str, matrices: dict[str, list
     return path
 
 
-def float32(matrices: dict[str, list[list[float]]]) -> Weights:
+def float32(matrices: Matrices) -> Weights:
     """Return matrices as a network holds them."""
     return {name: np.array(rows, np.float32) for name, rows in matrices.items()}
