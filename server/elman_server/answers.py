@@ -19,13 +19,15 @@ def chunks(output: Output, turn: Turn, decoder: Decoder, vocabulary: Vocabulary,
     if output.memory is not None:
         progress.remember(len(progress.handed) + len(output.ids), output.memory)
     size = chunk_chars or max(1, len(output.ids))
-    for at in range(0, len(output.ids), size):
+    # The last output goes round even if it is empty: bytes of an unfinished character may still wait.
+    for at in range(0, max(len(output.ids), output.finished is not None), size):
         ids = output.ids[at : at + size]
         is_last = output.finished is not None and at + size >= len(output.ids)
         text = decoder.decode(ids, final=is_last)
         progress.hand(ids)
-        if text:
-            yield Chunk(text, turn.position, _details(ids, output.details[at : at + size], vocabulary))
+        details = _details(ids, output.details[at : at + size], vocabulary)
+        if text or details:
+            yield Chunk(text, turn.position, details)
 
 
 def read_details(job: Job, details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:

@@ -182,7 +182,10 @@ class Model:
             if all(self._alike(expected, batch) for batch in _CHECK_BATCHES):
                 break
         else:
-            raise ArtefactError("its rows depend on the batch they are in, so no text could be repeated; see docs")
+            raise ArtefactError(
+                "its rows depend on the batch they are in, or its prefill graph differs from its step: "
+                "no text could be repeated; take out what mixes rows, and export it again"
+            )
         sha = hashlib.sha256(expected.tobytes())
         sha.update(np.exp(expected[:, 0].astype(np.float64)).tobytes())  # the sampler's arithmetic is NumPy's
         return f"onnxruntime-{ort.__version__}/numpy-{np.__version__}/{platform.machine()}/{sha.hexdigest()[:16]}"
@@ -217,7 +220,7 @@ def _session(graph: bytes, num_threads: int) -> ort.InferenceSession:
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises plain and private exceptions
-        raise ArtefactError(f"onnxruntime cannot load it: {str(error).splitlines()[0][:200]}") from error
+        raise ArtefactError(f"onnxruntime cannot load it: {' '.join(str(error).split())[:200]}") from error
 
 
 def _check_interface(

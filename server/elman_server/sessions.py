@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
-import enum
 import re
 import secrets
 import time
 import uuid
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -22,12 +20,13 @@ from elman_server.errors import (
     SessionBusyError,
     SessionNotFoundError,
 )
+from elman_server.lease import Lease
 from elman_server.pages import PageToken
+from elman_server.session import Expiration, Filter, Page, SessionInfo, SessionStatus, Transcript, Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from elman_server.generation import FinishReason
     from elman_server.models import ModelInfo, Models
     from elman_server.stores import Store, Stored
 
@@ -40,101 +39,6 @@ COMMIT_TRIES: Final = 8
 _ID: Final = re.compile(r"[a-z0-9-]{4,63}")
 _LABEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 _LABEL_CHARS: Final = 63
-
-
-class SessionStatus(enum.Enum):
-    """Where a session is in its life."""
-
-    ACTIVE = "active"  # at rest, ready for a turn
-    GENERATING = "generating"  # a turn is running
-    EXPIRED = "expired"  # its time is over; only lists show it
-
-
-@dataclass(frozen=True, slots=True)
-class Expiration:
-    """When a session is forgotten: after `ttl` idle seconds or at `expire_time`, unix seconds; None: the default."""
-
-    ttl: float | None = None
-    expire_time: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class SessionInfo:
-    """What callers see of a session; times are unix seconds, `model` is the pinned version's full name."""
-
-    name: str
-    model: str
-    model_digest: str
-    status: SessionStatus
-    create_time: float
-    update_time: float
-    expire_time: float
-    etag: str
-    position: int
-    turn_count: int
-    state_digest: str
-    seed: int
-    labels: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    """One committed turn: positions `start` to `prompt_end` were fed, from there to `end` drawn."""
-
-    start: int
-    prompt_end: int
-    end: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Transcript:
-    """What a session has read and written from `start` to `end`."""
-
-    text: str
-    start: int
-    end: int
-    turns: tuple[Turn, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """One page of a list; an empty token ends it."""
-
-    sessions: tuple[SessionInfo, ...]
-    next_page_token: str
-
-
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Keeps sessions of a model and with certain labels."""
-
-    model: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-    def matches(self, head: records.Head) -> bool:
-        """Whether a session is kept."""
-        of_model = self.model in {None, head.model}
-        return of_model and all(head.labels.get(key) == value for key, value in self.labels.items())
-
-
-@dataclass(slots=True, eq=False)
-class Lease:
-    """The right to write to a session, held by the one turn that runs on it.
-
-    Attributes:
-        interrupt: ends the turn with a reason or an error.
-        task: the task that runs the turn, for a turn whose reader does not take what it is handed.
-        born: when the session was created, as soon as the turn has found it: until then it may expire, and one that
-            is made later under the same name is another.
-        done: set when the turn is committed or given up.
-    """
-
-    session_id: str | None
-    born: float | None = None
-    interrupt: Callable[[FinishReason | Exception], None] = lambda _: None
-    task: asyncio.Task[object] | None = None
-    done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from elman_server.generation import IdDetail, Job
 
 if TYPE_CHECKING:
     from elman_server.engine import Engine
-    from elman_server.sessions import SessionInfo, Sessions
+    from elman_server.session import SessionInfo
+    from elman_server.sessions import Sessions
     from elman_server.state import Memory
 
 log = structlog.get_logger(__name__)

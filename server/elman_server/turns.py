@@ -21,17 +21,19 @@ from elman_server.generation import (
     Started,
 )
 from elman_server.requests import MAX_TOP_N, Target, check_text, check_top_n
-from elman_server.sessions import SEED_BITS, Lease
+from elman_server.sessions import SEED_BITS
 from elman_server.turn import Turn, read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
 
     from elman_server.engine import Engine, JobStream
+    from elman_server.lease import Lease
     from elman_server.models import ModelInfo, Models
     from elman_server.requests import AppendRequest, GenerateRequest, ScoreRequest
     from elman_server.sampling import Sampling
-    from elman_server.sessions import SessionInfo, Sessions
+    from elman_server.session import SessionInfo
+    from elman_server.sessions import Sessions
     from elman_server.state import Memory
     from elman_server.vocabulary import Unknown, Vocabulary
 
@@ -235,7 +237,7 @@ class Turns:
 @contextmanager
 def _watched(stream: JobStream, lease: Lease, time_left: float | None) -> Iterator[None]:
     """Let Cancel, drain, deletion and the deadline end a job."""
-    lease.interrupt = stream.interrupt
+    lease.watch(stream.interrupt)
     if time_left is None:
         yield
         return

@@ -11,7 +11,8 @@ from elman_server.engine import Configure, Engine
 from elman_server.generation import CharacterDetail, Chunk, Finished, Started
 from elman_server.models import Models
 from elman_server.requests import GenerateRequest, SamplingRequest, StoppingRequest, Target
-from elman_server.sessions import Expiration, Lifetimes, SessionInfo, Sessions
+from elman_server.session import Expiration, SessionInfo
+from elman_server.sessions import Lifetimes, Sessions
 from elman_server.stores import MemoryStore
 from elman_server.turns import Turns
 
@@ -28,14 +29,17 @@ class Text:
 
     @property
     def text(self) -> str:
+        """The chunks, joined."""
         return "".join(chunk.text for chunk in self.chunks)
 
     @property
     def details(self) -> list[CharacterDetail]:
+        """The details of all chunks, joined."""
         return [detail for chunk in self.chunks for detail in chunk.details]
 
     @property
     def end(self) -> Finished:
+        """The last event."""
         assert self.finished is not None
         return self.finished
 

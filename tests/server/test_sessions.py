@@ -17,9 +17,11 @@ from elman_server.errors import (
     SessionExpiredError,
     SessionNotFoundError,
 )
+from elman_server.generation import FinishReason
 from elman_server.models import ModelInfo, Models
 from elman_server.records import Head, Segment
-from elman_server.sessions import Expiration, Filter, Lifetimes, SessionInfo, Sessions, SessionStatus, Turn
+from elman_server.session import Expiration, Filter, SessionInfo, SessionStatus, Turn
+from elman_server.sessions import Lifetimes, Sessions
 from elman_server.state import Memory
 from elman_server.stores import MemoryStore
 from elman_server.vocabulary import Vocabulary
@@ -296,12 +298,21 @@ async def test_delete_tells_the_running_turn(rest):
     await rest.create("abcd")
     lease = rest.sessions.lease("abcd")
     told: list[object] = []
-    lease.interrupt = told.append
+    lease.watch(told.append)
     await rest.sessions.delete("abcd", etag="")
     assert [type(end) for end in told] == [SessionNotFoundError]
 
 
 # One writer
+
+
+async def test_an_end_that_comes_too_early_is_not_lost(rest):
+    """Whoever ends a turn that has nothing to end yet ends it as soon as it has."""
+    lease = rest.sessions.lease("abcd")
+    lease.interrupt(FinishReason.CANCELLED)
+    told: list[object] = []
+    lease.watch(told.append)
+    assert told == [FinishReason.CANCELLED]
 
 
 async def test_a_session_has_one_writer(rest):

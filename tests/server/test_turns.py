@@ -1,6 +1,7 @@
 """Turns over a real engine: how they end, what they keep, what they refuse."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 
 import pytest
@@ -15,7 +16,7 @@ from elman_server.errors import (
     SessionNotFoundError,
     UnknownCharacterError,
 )
-from elman_server.generation import Detail, FinishReason
+from elman_server.generation import Detail, Finished, FinishReason
 from elman_server.requests import (
     AppendRequest,
     GenerateRequest,
@@ -24,7 +25,7 @@ from elman_server.requests import (
     StoppingRequest,
     Target,
 )
-from elman_server.sessions import Expiration, Filter, SessionStatus
+from elman_server.session import Expiration, Filter, SessionStatus
 from elman_server.stores import MemoryStore
 from elman_server.turns import Turns
 from elman_server.vocabulary import Unknown
@@ -115,6 +116,31 @@ async def test_cancel_ends_a_turn_whose_reader_takes_nothing(house):
         await reader.task
     assert await transcript(house, session.name) == PROMPT + reader.text.text
     assert info.position == len(PROMPT) + len(reader.text.text)
+
+
+async def test_cancel_between_started_and_the_first_character(house):
+    """A cancel that comes before there is a job to end ends it all the same, with nothing kept."""
+    session = await house.session("tiny")
+    request = GenerateRequest(Target(session=session.name), PROMPT, PLAIN, ENDLESS)
+    async with contextlib.aclosing(house.turns.generate(request)) as events:
+        await anext(events)
+        cancel = asyncio.create_task(house.turns.cancel(session.name))
+        await asyncio.sleep(0)
+        (finished,) = [event async for event in events]
+        assert isinstance(finished, Finished)
+        assert finished.reason is FinishReason.CANCELLED
+        assert (await cancel).etag == session.etag
+
+
+async def test_delete_between_started_and_the_first_character(house):
+    """A turn whose session is gone before it draws does not draw."""
+    session = await house.session("tiny")
+    request = GenerateRequest(Target(session=session.name), PROMPT, PLAIN, ENDLESS)
+    async with contextlib.aclosing(house.turns.generate(request)) as events:
+        await anext(events)
+        await house.sessions.delete(session.name, etag="")
+        with pytest.raises(SessionNotFoundError):
+            await anext(events)
 
 
 async def test_cancel_of_an_unknown_session_is_refused(house):

@@ -7,7 +7,7 @@ from typing import Final
 
 from elman_server.errors import InvalidFieldError
 from elman_server.grpc.names import model_name
-from elman_server.sessions import Filter
+from elman_server.session import Filter
 
 _TERM: Final = re.compile(r'\s*(model|labels\.[a-z][a-z0-9_-]{0,62})\s*=\s*"((?:[^"\\]|\\["\\])*)"\s*')
 _AND: Final = re.compile(r"AND\s")

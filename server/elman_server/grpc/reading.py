@@ -19,7 +19,7 @@ from elman_server.requests import (
     StoppingRequest,
     Target,
 )
-from elman_server.sessions import Expiration
+from elman_server.session import Expiration
 from elman_server.vocabulary import REJECT, Unknown
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from elman.v1 import generation_pb2 as generation_messages
 from elman.v1 import model_pb2 as model_messages
 from elman.v1 import session_pb2 as session_messages
 from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
-from elman_server.sessions import SessionStatus
+from elman_server.session import SessionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from elman_server.models import Evaluation, ModelInfo
-    from elman_server.sessions import SessionInfo, Transcript
+    from elman_server.session import SessionInfo, Transcript
 
 _MAX_UNKNOWN: Final = 100
 

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
 from elman_server.models import Evaluation, ModelInfo
 from elman_server.requests import AppendRequest, GenerateRequest, Limits, SamplingRequest, ScoreRequest
-from elman_server.sessions import Expiration, Filter, Page, SessionInfo, SessionStatus, Transcript, Turn
+from elman_server.session import Expiration, Filter, Page, SessionInfo, SessionStatus, Transcript, Turn
 from elman_server.state import Memory
 from elman_server.vocabulary import Vocabulary
 

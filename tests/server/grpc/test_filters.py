@@ -2,7 +2,7 @@ import pytest
 
 from elman_server.errors import InvalidFieldError
 from elman_server.grpc.filters import parse_filter
-from elman_server.sessions import Filter
+from elman_server.session import Filter
 
 
 @pytest.mark.parametrize(

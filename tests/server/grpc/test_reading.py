@@ -21,7 +21,7 @@ from elman_server import requests as domain
 from elman_server.errors import InvalidFieldError
 from elman_server.generation import Detail as DomainDetail
 from elman_server.grpc.reading import to_append, to_changes, to_expiration, to_generate, to_score
-from elman_server.sessions import Expiration
+from elman_server.session import Expiration
 from elman_server.vocabulary import Unknown
 
 

@@ -9,7 +9,7 @@ from elman.v1 import generation_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman_server import requests as domain
 from elman_server.grpc.writing import from_event, from_model, from_session, from_transcript
-from elman_server.sessions import Expiration, Filter
+from elman_server.session import Expiration, Filter
 from tests.server.grpc.fakes import CHUNK, FINISHED, MODEL, SESSION, STARTED, TRANSCRIPT
 
 

@@ -7,7 +7,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from elman.v1 import generation_pb2, model_pb2, session_pb2
 from elman_server.generation import Finished, FinishReason
 from elman_server.grpc.writing import from_encoded, from_event, from_model, from_score, from_session, from_transcript
-from elman_server.sessions import SessionStatus
+from elman_server.session import SessionStatus
 from elman_server.vocabulary import Vocabulary
 from tests.server.grpc.fakes import CHUNK, DETAIL, FINISHED, MODEL, SESSION, STARTED, TRANSCRIPT
 
