@@ -19,7 +19,7 @@ from scripts.demo import running_server
 
 COLUMNS, LINES = 84, 34
 KEYS = ["ROMEO:", "/temp 0.5", "JULIET:", "/info"]
-CHAT = "elman chat --temperature 0.8 --max-chars 400 --seed 7"
+CHAT = "elman chat --temperature 0.8 --max-chars 250 --seed 7"
 QUIET_SECONDS = 0.5  # so long has the terminal to rest before it is read
 PATIENCE = 60
 

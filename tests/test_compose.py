@@ -128,7 +128,7 @@ def _wait_until_healthy(container: str) -> None:
 def test_the_container_answers_and_drains(stack: Stack) -> None:
     """The command line generates through the published port; a stop ends a running stream in order, and exits 0."""
     elman = Path(sys.executable).with_name("elman")
-    command = [elman, "generate", "ROMEO:", "--max-chars", "50", "--target", stack.target]
+    command: list[str | Path] = [elman, "generate", "ROMEO:", "--max-chars", "50", "--target", stack.target]
     assert len(subprocess.check_output(command, text=True).removesuffix("\n")) >= len("ROMEO:") + 50
     with Client(stack.target) as client:
         events = client.generate("ROMEO:", model="shakespeare", max_chars=100_000).events()

@@ -26,7 +26,15 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("installed")
     run(sys.executable, "-m", "venv", home / "venv", cwd=home)
     commands = home / "venv/bin"
-    pip = [commands / "python", "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
+    pip: list[str | Path] = [
+        commands / "python",
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--constraint",
+        ROOT / "constraints.txt",
+    ]
     run(*pip, f"{wheel}[server]", cwd=home)
     return commands
 

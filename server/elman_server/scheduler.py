@@ -74,6 +74,11 @@ class Stream:
         )
 
     @property
+    def num_untaken(self) -> int:
+        """How many characters were sent that the reader has not taken."""
+        return self.num_drawn - len(self.outbox) - (self.allowed - self.job.window)
+
+    @property
     def num_left(self) -> int:
         """How many characters may be drawn until the stream ends or pauses."""
         return min(self.job.max_chars, self.allowed) - self.num_drawn

@@ -117,7 +117,7 @@ class Turn:
         """Whether a turn that was cut off has something to commit; `keep`: what was handed over, if anything was."""
         if self.settling is not None:
             return not self.settling.done()
-        return keep and bool(self.progress.handed)
+        return keep and bool(self.progress.handed) and self._session_id is not None
 
     def undo(self) -> None:
         """Let the turn be as if it had never been asked."""

@@ -79,9 +79,9 @@ class Turns:
             job, started = await self._plan(request, begun)
             progress, vocabulary = begun.turn.progress, begun.model.vocabulary
             decoder = vocabulary.decoder()
-            yield started
-            begun.keep = not request.rollback
             with begun.engine.open(job) as stream, _watched(stream, begun.lease, request.time_left):
+                yield started
+                begun.keep = not request.rollback
                 async for output in _until_finished(stream):
                     for chunk in chunks(output, begun.turn, decoder, vocabulary, request.chunk_chars):
                         yield chunk

@@ -122,7 +122,7 @@ def test_a_client_that_does_not_read_holds_up_nobody_else(server_process: Server
 
 def test_readers_that_have_fallen_asleep_cost_little(server_process: ServerProcess, wire: Wire):
     """Streams that nobody reads pause; Cancel commits no less than what their readers find when they wake."""
-    names = [wire.session(seed=number) for number in range(20)]
+    names = [wire.session(seed=number) for number in range(8)]
     before = server_process.rss()
     calls = [begin(wire, held(name)) for name in names]
     assert len(text_of(wire.generate(one_shot(stopping=messages.Stopping(max_chars=5000))))) == 5000

@@ -30,7 +30,8 @@ def main(descriptor: int) -> None:
             num_threads = configure.num_threads or choose_threads(artefact.num_parameters, os.cpu_count() or 1)
             model = Model(artefact, capacity=configure.capacity, num_threads=num_threads)
         except ArtefactError as error:
-            link.send(Refused(str(error)))
+            message = str(error)
+            link.send(Refused(message if configure.path in message else f"{configure.path}: {message}"))
             return
         link.send(Ready(describe(artefact, model.initial, model.fingerprint)))
         Worker(model, len(artefact.vocabulary), link, configure.flush_seconds).run()

@@ -208,8 +208,13 @@ class Worker:
                 self._flush(stream)
 
     def _flush(self, stream: Stream) -> None:
-        """Send what may be shown; now and then with the memory after it."""
+        """Send what may be shown; now and then with the memory after it.
+
+        What was sent before has to be taken first: a front or a reader that is behind gets fewer, longer pieces.
+        """
         self._collect(stream)
+        if stream.num_untaken:
+            return
         held = stream.matcher.held if stream.matcher else 0
         size = len(stream.outbox) - held
         if size <= 0:

@@ -96,6 +96,9 @@ async def _answered(method: str, context: Context) -> AsyncIterator[str]:
         raise
     except asyncio.CancelledError:
         outcome = {"code": "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"}
+        # The caller is still there if the server itself ended the call; he would otherwise wait for ever.
+        with contextlib.suppress(Exception):
+            await context.abort(grpc.StatusCode.CANCELLED, "the turn was ended while its reader took nothing")
         raise
     except Exception as error:  # noqa: BLE001  the last resort of every call; the log has the traceback
         failure = to_failure(error, request_id)

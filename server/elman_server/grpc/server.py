@@ -93,6 +93,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.server.max_pending_requests", _MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
+        # Nor may a call be cancelled, without a reason, because the loop was too busy to take it for 30 s.
+        ("grpc.server_max_unrequested_time_in_server", 3600),
         # A second server on the port would otherwise take half of the calls, without a word.
         ("grpc.so_reuseport", 0),
         # Find callers that vanished: their streams hold rows. Clients may ping as often as every 5 s.
