@@ -62,7 +62,8 @@ class LiveProgress:
             TextColumn("loss {task.fields[loss]:.3f}"),
             console=console,
         )
-        self._task = self._bar.add_task("", total=1.0, completed=run.trainer.progress, loss=math.nan)
+        self._task = self._bar.add_task("", total=1.0, loss=math.nan)
+        self._bar.update(self._task, completed=run.trainer.progress)
         self._live = Live(self._bar, console=console)
         self._loss: float | None = None
         self._sampled = 0.0

@@ -42,7 +42,7 @@ def streaming_loss(model: CharModel, ids: Tensor, num_streams: int = 1) -> Loss:
     logits, targets = _predict(model, ids, num_streams)
     losses = functional.cross_entropy(logits, targets, reduction="none").double()
     window = min(WINDOW, len(losses) // 2)
-    means = torch.stack([part.mean() for part in losses.split(window)])
+    means = torch.stack([part.mean() for part in torch.split(losses, window)])
     error = means.std().item() / math.sqrt(len(means))
     return Loss(losses.mean().item(), error, len(losses))
 
@@ -76,7 +76,7 @@ def _predict(model: CharModel, ids: Tensor, num_streams: int) -> tuple[Tensor, T
     targets = ids[1 : length * num_streams + 1]
     state = model.initial_state(num_streams)
     parts: list[Tensor] = []
-    for sequence in chars.split(SEQUENCE):
+    for sequence in torch.split(chars, SEQUENCE):
         logits, *after = model.read(sequence, *state)
         state = tuple(after)
         parts.append(logits)

@@ -118,8 +118,8 @@ class GRULayer(Layer):
         (h,) = state
         recurrent = functional.linear(h, weight_hh, self.bias_hh)  # [B, 3H]
         size = h.shape[1]
-        x_rz, x_n = gates.split([2 * size, size], dim=1)
-        h_rz, h_n = recurrent.split([2 * size, size], dim=1)
+        x_rz, x_n = torch.split(gates, [2 * size, size], dim=1)
+        h_rz, h_n = torch.split(recurrent, [2 * size, size], dim=1)
         r, z = torch.sigmoid(x_rz + h_rz).chunk(2, dim=1)  # r: how much of the past n sees
         n = torch.tanh(x_n + r * h_n)  # [B, H], the proposal
         return (n + z * (h - n),)  # z: how much of the past stays; (1 - z) n + z h, one product less

@@ -180,8 +180,9 @@ def _make_optimiser(model: CharModel, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW with decay on the matrices only: biases are no risk."""
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     biases = [parameter for parameter in model.parameters() if parameter.dim() == 1]
+    groups: list[dict[str, Any]] = [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": biases}]
     return torch.optim.AdamW(
-        [{"params": matrices, "weight_decay": recipe.weight_decay}, {"params": biases}],
+        groups,
         lr=recipe.learning_rate,
         betas=(recipe.beta1, recipe.beta2),
         weight_decay=0.0,
