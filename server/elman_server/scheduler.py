@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 CHUNK_POSITIONS: Final = 64  # 64 positions of an LSTM 2x512 stall the batch for 8 ms
 CHUNK_CHARS: Final = 128  # of all streams that read together
 MAX_READERS: Final = 16
+QUANTUM_CHARS: Final = 128  # drawn before a row goes to a stream that waits for one
 
 
 class Phase(enum.Enum):
@@ -41,6 +42,7 @@ class Stream:
         unread: characters still to read; the last of them is read by the batch's step, or stays pending.
         num_drawn: how many characters were drawn, up to the last flush.
         allowed: how many may be drawn in all before the reader has to follow.
+        quantum_end: how many may be drawn in all before a row has to be shared.
         outbox: drawn characters that were not sent, and their details.
         recent: the last characters before the next draw, as far as the repetition window reaches.
     """
@@ -55,6 +57,7 @@ class Stream:
     phase: Phase = Phase.WAITING
     row: int = -1
     num_drawn: int = 0
+    quantum_end: int = 0
     checkpoint: int = -1  # characters drawn when the last memory was told
     outbox: list[int] = field(default_factory=list)
     details: list[IdDetail] = field(default_factory=list)
@@ -80,8 +83,8 @@ class Stream:
 
     @property
     def num_left(self) -> int:
-        """How many characters may be drawn until the stream ends or pauses."""
-        return min(self.job.max_chars, self.allowed) - self.num_drawn
+        """How many characters may be drawn until the stream ends, pauses or has to share its row."""
+        return min(self.job.max_chars, self.allowed, self.quantum_end) - self.num_drawn
 
 
 class Scheduler:
@@ -145,6 +148,7 @@ class Scheduler:
         if stream.phase is Phase.READING:
             self.reading.remove(stream)
         stream.phase, stream.row = Phase.DRAWING, len(self.drawing)
+        stream.quantum_end = stream.num_drawn + QUANTUM_CHARS
         self.drawing.append(stream)
         return stream.row
 
@@ -158,9 +162,19 @@ class Scheduler:
         stream.row = -1
         return moved
 
+    def stays(self, stream: Stream) -> bool:
+        """Whether a stream that has drawn all it may for now keeps its row: its reader follows and nobody waits."""
+        if stream.num_drawn == stream.allowed or self._waiting:
+            return False
+        stream.quantum_end = stream.num_drawn + QUANTUM_CHARS
+        return True
+
     def pause(self, stream: Stream) -> None:
-        """Let a stream that left its row wait for its reader."""
+        """Let a stream that left its row wait for its reader, or for its next turn behind the others."""
         stream.phase = Phase.PAUSED
+        if stream.num_drawn < stream.allowed:
+            stream.phase = Phase.WAITING
+            self._waiting.append(stream)
 
     def allow(self, stream: Stream, num_chars: int) -> None:
         """Let a stream draw more; a paused one waits for a place again, before new ones."""

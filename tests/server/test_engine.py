@@ -1,6 +1,7 @@
 """The engine's process: its rows, its readers, its death."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -83,6 +84,16 @@ async def test_more_streams_than_rows_all_finish(small):
     alone = [await read(engine.open(job(model, 40, seed=seed))) for seed in range(5)]
     together = await asyncio.gather(*(read(engine.open(job(model, 40, seed=n % 5))) for n in range(30)))
     assert together == [alone[n % 5] for n in range(30)]
+
+
+async def test_rows_are_shared_with_those_who_wait(small):
+    """Four jobs that would hold the two rows for hours do not keep a short one waiting, nor change its text."""
+    engine, model = small
+    expected = await read(engine.open(job(model, 300)))
+    with contextlib.ExitStack() as endless:
+        for seed in range(4):
+            endless.enter_context(engine.open(job(model, 10**9, seed=seed, window=10**9)))
+        assert await read(engine.open(job(model, 300))) == expected
 
 
 async def test_a_job_that_is_closed_frees_its_row(small):

@@ -151,7 +151,7 @@ class Worker:
         self._scheduler.end(stream)
 
     def _pause(self, stream: Stream) -> None:
-        """Keep a stream aside until its reader has followed."""
+        """Keep a stream aside until its reader has followed, or until others had their turn."""
         stream.memory = self._memory(stream)
         stream.unread = deque([stream.memory.pending])
         stream.recent = self._rows.recent(stream.row)
@@ -193,11 +193,8 @@ class Worker:
                 self._end(stream)
             elif row in stopped:
                 self._finish(stream, stopped[row])
-            elif stream.num_drawn + self._rows.num_unsent(row) >= stream.job.max_chars:
-                self._finish(stream)
             else:
-                self._flush(stream)
-                self._pause(stream)
+                self._go_on(stream)
         for stream in joined:  # the first character goes out at once
             if stream.phase is Phase.DRAWING:
                 self._flush(stream)
@@ -206,6 +203,17 @@ class Worker:
             self._next_flush = now + max(self._flush_seconds, len(drawing) / STREAMS_PER_SECOND)
             for stream in drawing:
                 self._flush(stream)
+
+    def _go_on(self, stream: Stream) -> None:
+        """Decide about a stream that has drawn all that it may for now."""
+        self._collect(stream)
+        if stream.num_drawn == stream.job.max_chars:
+            self._finish(stream)
+        elif self._scheduler.stays(stream):
+            self._rows.allow(stream.row, stream.num_left)
+        else:
+            self._flush(stream)
+            self._pause(stream)
 
     def _flush(self, stream: Stream) -> None:
         """Send what may be shown; now and then with the memory after it.
