@@ -29,7 +29,7 @@ class _OnAbortEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnAbort.Value
     ON_ABORT_UNSPECIFIED: _OnAbort.ValueType  # 0
     """ON_ABORT_UNSPECIFIED means ON_ABORT_KEEP_PARTIAL."""
     ON_ABORT_KEEP_PARTIAL: _OnAbort.ValueType  # 1
-    """ON_ABORT_KEEP_PARTIAL commits the prompt and what was handed to the transport."""
+    """ON_ABORT_KEEP_PARTIAL commits the prompt and what was handed to the transport; nothing if that is no text."""
     ON_ABORT_ROLLBACK: _OnAbort.ValueType  # 2
     """ON_ABORT_ROLLBACK commits nothing."""
 
@@ -39,7 +39,7 @@ class OnAbort(_OnAbort, metaclass=_OnAbortEnumTypeWrapper):
 ON_ABORT_UNSPECIFIED: OnAbort.ValueType  # 0
 """ON_ABORT_UNSPECIFIED means ON_ABORT_KEEP_PARTIAL."""
 ON_ABORT_KEEP_PARTIAL: OnAbort.ValueType  # 1
-"""ON_ABORT_KEEP_PARTIAL commits the prompt and what was handed to the transport."""
+"""ON_ABORT_KEEP_PARTIAL commits the prompt and what was handed to the transport; nothing if that is no text."""
 ON_ABORT_ROLLBACK: OnAbort.ValueType  # 2
 """ON_ABORT_ROLLBACK commits nothing."""
 Global___OnAbort: _TypeAlias = OnAbort  # noqa: Y015
