@@ -129,18 +129,17 @@ class Scheduler:
         return ready
 
     def next_chunk(self) -> tuple[list[Stream], int]:
-        """Return streams that shall read now, and how many characters each; they go to the end of the queue.
+        """Return streams that shall read now, and how many characters each.
 
-        The first of the queue decides how many; others that have as many left join it.
+        The first of the queue decides how many and goes to its end; others that have as many left join it and keep
+        their places, so that a long prompt among many short ones still gets its long chunks.
         """
         if not self.reading:
             return [], 0
         size = min(len(self.reading[0].unread) - 1, CHUNK_POSITIONS)
         most = max(1, min(MAX_READERS, CHUNK_CHARS // max(size, 1)))
         together = [stream for stream in self.reading if len(stream.unread) > size][:most]
-        chosen = set(map(id, together))
-        rest = [stream for stream in self.reading if id(stream) not in chosen]
-        self.reading = deque([*rest, *together])
+        self.reading.rotate(-1)
         return together, size
 
     def join(self, stream: Stream) -> int:

@@ -80,7 +80,7 @@ def test_long_prompts_take_turns():
         for stream in streams:
             if len(stream.unread) == 1:
                 scheduler.join(stream)
-    assert order[:4] == [[0, 1], [2, 3], [4, 0, 1, 2, 3], [0, 1]]  # the shortest decides for those it reads with
+    assert order[:5] == [[0, 1], [1, 2], [2, 3], [3, 0], [4, 0, 1, 2, 3]]  # the first decides for those it reads with
     assert sorted(ids(scheduler.drawing)) == [0, 1, 2, 3, 4]
 
 
