@@ -217,13 +217,17 @@ def _line(character: str, *columns: NDArray[np.float64]) -> str:
 
 
 def test_r7_the_bundled_network_knows_what_follows(bundled: Client):
-    """After "hel" come l and p and not z or q; after "Shakespear" an e is likely."""
+    """After "hel" come l and p and not z or q; a name that it has read is finished.
+
+    The lesson's own "Shakespear" would be no fair question: the corpus does not hold the name.
+    """
     after_hel = probabilities(bundled, "shakespeare", "\nhel?")[-1]
-    after_spear = probabilities(bundled, "shakespeare", "\nShakespear?")[-1]
+    names = {"Gentlema": "n", "Coriolanu": "s", "Petruchi": "o", "QUEEN MARGARE": "T"}
+    finished = {name: next(iter(probabilities(bundled, "shakespeare", f"\n{name}?")[-1])) for name in names}
 
     assert after_hel["l"] + after_hel["p"] > 0.2
     assert min(after_hel["l"], after_hel["p"]) > 20 * max(after_hel["z"], after_hel["q"])
-    assert "e" in list(after_spear)[:3]
+    assert finished == names
 
 
 # R8: by hand
