@@ -65,8 +65,11 @@ class App:
         paths = sorted(self._settings.models.glob("*.onnx"))
         if not paths:
             raise ArtefactError(f"{self._settings.models} holds no *.onnx file; write one with `elman-export trace`")
-        infos = await asyncio.gather(*(self._start_engine(path) for path in paths))
-        self._models.load(infos)
+        # All are waited for, whichever fails: `stop` can only end an engine that has come up.
+        started = await asyncio.gather(*(self._start_engine(path) for path in paths), return_exceptions=True)
+        if errors := [outcome for outcome in started if isinstance(outcome, BaseException)]:
+            raise errors[0]
+        self._models.load([model for model in started if not isinstance(model, BaseException)])
         await self.server.set_serving(True)
 
     async def drain(self) -> None:

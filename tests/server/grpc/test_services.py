@@ -102,7 +102,7 @@ async def test_the_deadline_reaches_the_domain(served):
     call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"), timeout=60)
     await call.read()
 
-    assert 0 < served.turns.calls[0].time_left <= 60
+    assert 0 < served.turns.calls[0].time_left <= 61  # gRPC rounds a deadline up
 
 
 @pytest.mark.parametrize("is_flooding", [False, True], ids=["waiting", "blocked on a reader"])
