@@ -66,7 +66,7 @@ class Model:
             self._prefill = _session(artefact.prefill, num_threads)
             if _check_interface(self._prefill, len(artefact.vocabulary), ["time", "batch"], ["char"]) != self._shapes:
                 raise ArtefactError("the prefill graph has other states than the step; export it again")
-        self.capacity = max(capacity, 2)
+        self.capacity = capacity
         self.min_batch = 1
         self._allocate(max(self.capacity, _CHECK_BATCHES[-1]))
         self.initial = self._initial_memory()

@@ -161,8 +161,8 @@ class Scheduler:
         stream.row = -1
         return moved
 
-    def stays(self, stream: Stream) -> bool:
-        """Whether a stream that has drawn all it may for now keeps its row: its reader follows and nobody waits."""
+    def extend(self, stream: Stream) -> bool:
+        """Let a stream that has drawn all it may for now keep its row, if its reader follows and nobody waits."""
         if stream.num_drawn == stream.allowed or self._waiting:
             return False
         stream.quantum_end = stream.num_drawn + QUANTUM_CHARS

@@ -64,17 +64,25 @@ class Turn:
     Args:
         session_id: None: nothing is committed.
         position: where the turn starts.
+        seed: of its draws, unless the request brings another.
     """
 
     def __init__(
-        self, engine: Engine, sessions: Sessions, session_id: str | None, memory: Memory, position: int
+        self,
+        engine: Engine,
+        sessions: Sessions,
+        session_id: str | None,
+        *,
+        memory: Memory,
+        position: int,
+        seed: int,
     ) -> None:
         self._engine = engine
         self._sessions = sessions
         self._session_id = session_id
         self._position = position
         self.progress = Progress(memory, [])
-        self.seed = 0
+        self.seed = seed
         self.settling: asyncio.Task[tuple[Memory, SessionInfo | None]] | None = None
 
     @property

@@ -116,7 +116,7 @@ class Turns:
 
     async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
         """Return how likely each character of a text is after a memory, which stays as it is."""
-        model, memory, position = await self._source(request.target)
+        model, memory, position, _ = await self._source(request.target)
         ids = _text_ids("text", request.text, model, request.unknown)
         detail = _checked(Detail(log_probability=True, top_n=request.top_n), ids, model.vocabulary)
         job = Job(memory, position, ids, detail=detail)
@@ -148,9 +148,9 @@ class Turns:
         lease.task = asyncio.current_task()
         begun = None
         try:
-            model, memory, position = await self._source(target, etag)
+            model, memory, position, seed = await self._source(target, etag)
             engine = self._engines[model.name]
-            turn = Turn(engine, self._sessions, target.session, memory, position)
+            turn = Turn(engine, self._sessions, target.session, memory=memory, position=position, seed=seed)
             begun = _Open(turn, model, engine, lease)
             yield begun
         finally:
@@ -179,14 +179,14 @@ class Turns:
         self._leases.discard(lease)
         self._sessions.release(lease)
 
-    async def _source(self, target: Target, etag: str = "") -> tuple[ModelInfo, Memory, int]:
-        """Return the model, the memory and the position that a request starts from."""
+    async def _source(self, target: Target, etag: str = "") -> tuple[ModelInfo, Memory, int, int]:
+        """Return the model, the memory, the position and the seed that a request starts from."""
         if target.session is None:
             assert target.model is not None
             model = self._models.get(target.model)
-            return model, model.initial, 0
+            return model, model.initial, 0, secrets.randbits(SEED_BITS)
         head, _ = await self._sessions.load(target.session, etag)
-        return self._sessions.model_of(head), head.memory, head.position
+        return self._sessions.model_of(head), head.memory, head.position, head.seed
 
     async def _plan(self, request: GenerateRequest, begun: _Open) -> tuple[Job, Started]:
         """Check a request against its model; return the engine's job and the first event."""
@@ -197,9 +197,7 @@ class Turns:
         if not prompt and not position:
             raise InvalidFieldError("prompt", "is empty and nothing was read before; send at least one character")
         check_top_n("detail.top_n", request.detail.top_n, MAX_TOP_N)
-        head = await self._sessions.load(request.target.session) if request.target.session else None
-        seed = head[0].seed if head else secrets.randbits(SEED_BITS)
-        sampling = request.sampling.resolve(model.vocabulary, seed)
+        sampling = request.sampling.resolve(model.vocabulary, turn.seed)
         max_chars, stops = request.stopping.resolve(model.vocabulary, model.limits)
         turn.progress.prompt, turn.seed = prompt, sampling.seed
         job = Job(

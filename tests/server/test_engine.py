@@ -255,3 +255,15 @@ async def test_a_model_that_cannot_be_honoured_stops_the_start(tmp_path, content
     with pytest.raises(ArtefactError, match=r"bad.onnx: does not end with its digest"):
         await engine.start()
     assert engine._process is None
+
+
+async def test_a_batch_of_one_row_is_a_batch_of_one_row(path, small):
+    """`max_batch` 1 is honoured: streams take turns on the one row, and their texts do not show it."""
+    engine, model = small
+    expected = [await read(engine.open(job(model, 200, seed=seed))) for seed in range(3)]
+    narrow = Engine(Configure(str(path), 1, 1, 0.002), 10)
+    await narrow.start()
+    try:
+        assert await asyncio.gather(*(read(narrow.open(job(model, 200, seed=n))) for n in range(3))) == expected
+    finally:
+        await narrow.stop()

@@ -112,6 +112,11 @@ def test_a_step_is_the_equations(tmp_path, cell, batch):
     check_steps(load(read_artefact(path)), reference, chars_of(1000, batch), 1e-5)
 
 
+def test_a_model_holds_no_more_rows_than_it_was_given(tmp_path):
+    """The capacity that admits streams is the one that was asked for, even one."""
+    assert load(read_artefact(tiny_model(tmp_path / "tiny.onnx")), capacity=1).capacity == 1
+
+
 def test_an_elman_state_stays_within_one(tmp_path):
     """R1: h is a tanh, its values lie in [-1, 1], after any text; it begins at 0."""
     model = load(read_artefact(tiny_model(tmp_path / "elman.onnx", "elman", 1, 24)))

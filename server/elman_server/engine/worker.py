@@ -209,7 +209,7 @@ class Worker:
         self._collect(stream)
         if stream.num_drawn == stream.job.max_chars:
             self._finish(stream)
-        elif self._scheduler.stays(stream):
+        elif self._scheduler.extend(stream):
             self._rows.allow(stream.row, stream.num_left)
         else:
             self._flush(stream)
