@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -13,12 +14,13 @@ if TYPE_CHECKING:
 
 
 def write_log(directory: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write ``log.csv`` and ``loss.png``; a row has the fields of ``run.Row``."""
+    """Write ``log.csv``, ``log.json`` and ``loss.png``; a row has the fields of ``run.Row``."""
     table = directory / "log.csv"
     with table.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    (directory / "log.json").write_text(json.dumps(list(rows), indent=2) + "\n", encoding="utf-8")
     _draw(directory / "loss.png", rows)
 
 

@@ -41,4 +41,4 @@ class Dropout(Noise):
         if not rate:
             return x
         mask = torch.empty(shape).bernoulli_(1 - rate, generator=self._generator)
-        return x * mask.div_(1 - rate)  # the expected value stays what it was
+        return x * mask.div_(1 - rate).to(x.device)  # the expected value stays what it was

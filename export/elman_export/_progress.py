@@ -90,8 +90,10 @@ class LiveProgress:
 
 
 def _describe(row: Row, run: Run) -> str:
-    """One line about an epoch."""
+    """One line about an epoch, and how long the rest will take."""
+    progress = run.trainer.progress
+    left = row.seconds * (1 / progress - 1)
     return (
-        f"epoch {row.epoch:g}  {run.trainer.progress:4.0%}  {row.seconds:.0f} s  "
+        f"epoch {row.epoch:.3g}  {progress:4.0%}  {row.seconds:.0f} s, {left:.0f} s left  "
         f"training {row.training_loss:.4f}  validation {row.validation_loss:.4f} nats/character"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from elman_export.errors import CorpusError
@@ -12,6 +13,7 @@ from elman_export.errors import CorpusError
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from elman_export.corpus import Ids
     from elman_export.recipe import Recipe
 
 
@@ -31,7 +33,7 @@ class Streams:
         CorpusError: The text is too short for the streams.
     """
 
-    def __init__(self, ids: Tensor, recipe: Recipe) -> None:
+    def __init__(self, ids: Ids, recipe: Recipe) -> None:
         self._ids = ids  # [N]
         self._recipe = recipe
         spare = len(ids) // recipe.streams  # how far the first stream's start may wander
@@ -57,12 +59,12 @@ class Streams:
         jitter = self._recipe.length_jitter
         drawn = torch.randint(-jitter, jitter + 1, (), generator=generator)
         length = min(self._recipe.length + int(drawn), self.stream_length - position.consumed)
-        start = self._ids.storage_offset() + position.offset + position.consumed
-        shape, strides = (length, self._recipe.streams), (1, self.stream_length)
-        chars = self._ids.as_strided(shape, strides, start)
-        targets = self._ids.as_strided(shape, strides, start + 1)
+        first = position.offset + position.consumed
+        starts = first + self.stream_length * np.arange(self._recipe.streams)  # [B]
+        read = self._ids[starts + np.arange(length + 1)[:, None]]  # [T + 1, B]: the last ones are only targets
+        ids = torch.from_numpy(read.astype(np.int64))
         position.consumed += length
-        return chars, targets
+        return ids[:-1], ids[1:]
 
     def is_epoch_over(self, position: Position) -> bool:
         """Whether every stream has been read to its end."""

@@ -1,41 +1,48 @@
-"""A text as the trainer sees it: symbols, their ids, and its parts."""
+"""A text as the trainer sees it: symbols, their ids, and its parts. It may be larger than the memory."""
 
 from __future__ import annotations
 
+import codecs
 import hashlib
+import tempfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from elman_export.errors import CorpusError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from io import BufferedReader
     from pathlib import Path
 
-    from torch import Tensor
+    from numpy.typing import NDArray
+
+    Ids = NDArray[np.unsignedinteger[Any]]
 
 VALIDATION_PERCENT = 10  # the last part of the text; nanoGPT's split
 MIN_CHARACTERS = 30  # below that the last part holds next to nothing to predict
+PIECE_BYTES = 1 << 18  # of the file in memory at a time
+NUM_CODE_POINTS = 0x110000
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A text in ids."""
+    """A text in ids, which lie on the disk and are read where they are needed."""
 
     vocabulary: tuple[str, ...] | None  # characters in id order; None: bytes
-    ids: Tensor  # [N] int64
+    ids: Ids  # [N], as few bytes each as the largest takes
     sha256: str  # of the file
 
     @property
-    def training(self) -> Tensor:
-        """The first 90 %, ``[n]`` int64."""
+    def training(self) -> Ids:
+        """The first 90 %, ``[n]``."""
         return self.ids[: len(self.ids) * (100 - VALIDATION_PERCENT) // 100]
 
     @property
-    def validation(self) -> Tensor:
-        """The last 10 %, ``[n]`` int64: never trained on."""
+    def validation(self) -> Ids:
+        """The last 10 %, ``[n]``: never trained on."""
         return self.ids[len(self.training) :]
 
 
@@ -44,27 +51,67 @@ def read_corpus(path: Path, *, as_bytes: bool = False) -> Corpus:
 
     Args:
         path: The file.
-        as_bytes: Take bytes for symbols instead of characters.
+        as_bytes: Take bytes for symbols instead of characters; then it may hold anything.
 
     Raises:
         CorpusError: The file cannot be read, is empty or very short, or is not UTF-8.
     """
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise CorpusError(f"Cannot read the text {path}: {error.strerror}.") from error
-    if not content:
-        raise CorpusError(f"The text {path} is empty: there is nothing to learn.")
-    digest = hashlib.sha256(content).hexdigest()
-    try:
-        text = content.decode()
+        with path.open("rb") as file:
+            corpus = _bytes(file) if as_bytes else _characters(file)
     except UnicodeDecodeError as error:
         raise CorpusError(
-            f"The text {path} is not UTF-8 (byte {error.start}): convert it first, for example with iconv."
+            f"The text {path} is not UTF-8 (byte {error.start}): convert it first, for example with iconv, or train "
+            "with --bytes."
         ) from error
-    if len(text) < MIN_CHARACTERS:
-        raise CorpusError(f"The text {path} has {len(text)} characters; training needs at least {MIN_CHARACTERS}.")
-    if as_bytes:
-        return Corpus(None, torch.from_numpy(np.frombuffer(content, np.uint8).astype("i8")), digest)
-    points, ids = np.unique(np.frombuffer(text.encode("utf-32-le"), "<u4"), return_inverse=True)
-    return Corpus(tuple(map(chr, points)), torch.from_numpy(ids.astype("i8")), digest)
+    except OSError as error:
+        raise CorpusError(f"Cannot read the text {path}: {error.strerror}.") from error
+    if not len(corpus.ids):
+        raise CorpusError(f"The text {path} is empty: there is nothing to learn.")
+    if len(corpus.ids) < MIN_CHARACTERS:
+        raise CorpusError(f"The text {path} has {len(corpus.ids)} symbols; training needs at least {MIN_CHARACTERS}.")
+    return corpus
+
+
+def _bytes(file: BufferedReader) -> Corpus:
+    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Corpus(None, _map(file, np.uint8), sha256)
+
+
+def _characters(file: BufferedReader) -> Corpus:
+    """Twice through the file: which characters there are, then their ids into a file without a name."""
+    sha256, is_seen = hashlib.sha256(), np.zeros(NUM_CODE_POINTS, np.bool_)
+    for points in _code_points(file, sha256.update):
+        is_seen[points] = True
+    vocabulary = np.flatnonzero(is_seen)
+    kind = np.min_scalar_type(max(len(vocabulary) - 1, 0))
+    id_of = np.zeros(NUM_CODE_POINTS, kind)
+    id_of[vocabulary] = np.arange(len(vocabulary), dtype=kind)
+    with tempfile.TemporaryFile() as target:
+        for points in _code_points(file):
+            target.write(id_of[points].tobytes())
+        return Corpus(tuple(map(chr, vocabulary.tolist())), _map(target, kind), sha256.hexdigest())
+
+
+def _code_points(file: BufferedReader, see: Any = lambda _: None) -> Iterator[NDArray[np.uint32]]:
+    """A file's code points, piece by piece; `see` is shown the bytes."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    file.seek(0)
+    for piece in iter(lambda: file.read(PIECE_BYTES), None):
+        at = file.tell() - len(piece) - len(decoder.getstate()[0])
+        try:
+            text = decoder.decode(piece, final=not piece)
+        except UnicodeDecodeError as error:  # where in the file, not in the piece
+            error.start += at
+            raise
+        yield np.frombuffer(text.encode("utf-32-le"), "<u4")
+        see(piece)
+        if not piece:
+            return
+
+
+def _map(file: Any, kind: Any) -> Ids:
+    """A file's content as an array that takes no memory; it outlives the file's name."""
+    file.flush()
+    file.seek(0, 2)
+    return np.memmap(file, kind, mode="r") if file.tell() else np.zeros(0, kind)

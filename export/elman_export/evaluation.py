@@ -6,12 +6,16 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
 
+    from elman_export.corpus import Ids
     from elman_export.model import CharModel
 
 SEQUENCE = 256  # positions read at a time; it changes no figure, only the memory it takes
@@ -30,31 +34,36 @@ class Loss:
     num_characters: int
 
 
-def streaming_loss(model: CharModel, ids: Tensor, num_streams: int = 1) -> Loss:
+def streaming_loss(model: CharModel, ids: Ids, num_streams: int = 1) -> Loss:
     """Predict every character but the first from all before it, the state carried.
 
     Args:
         model: The network.
-        ids: ``[N]`` int64, at least three.
+        ids: ``[N]``, at least three.
         num_streams: 1 is the protocol. More are quicker: the text is cut into so many parts that
             start from zeros, which adds a few thousandths of a nat.
     """
-    logits, targets = _predict(model, ids, num_streams)
-    losses = functional.cross_entropy(logits, targets, reduction="none").double()
+    parts = [
+        functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
+        for logits, targets in _predict(model, ids, num_streams)
+    ]
+    losses = torch.cat(parts).t().flatten().double()  # stream after stream
     window = min(WINDOW, len(losses) // 2)
     means = torch.stack([part.mean() for part in torch.split(losses, window)])
     error = means.std().item() / math.sqrt(len(means))
     return Loss(losses.mean().item(), error, len(losses))
 
 
-def fit_logit_scale(model: CharModel, ids: Tensor) -> float:
+def fit_logit_scale(model: CharModel, ids: Ids) -> float:
     """The factor on the logits that predicts a text best: below 1 for an over-confident network.
 
     Args:
         model: The network.
-        ids: ``[N]`` int64, text that it was not trained on.
+        ids: ``[N]``, text that it was not trained on.
     """
-    logits, targets = _predict(model, ids, QUICK_STREAMS)
+    predicted = list(_predict(model, ids, QUICK_STREAMS))
+    logits = torch.cat([part.flatten(0, 1) for part, _ in predicted])  # [M, V]
+    targets = torch.cat([part.flatten() for _, part in predicted])  # [M]
     chosen = logits.gather(1, targets[:, None])[:, 0]
     low, high = SCALES
     for _ in range(HALVINGS):  # the loss L(s) = mean(logsumexp(s z) - s z_target) is convex in s
@@ -68,16 +77,16 @@ def fit_logit_scale(model: CharModel, ids: Tensor) -> float:
 
 
 @torch.no_grad()
-def _predict(model: CharModel, ids: Tensor, num_streams: int) -> tuple[Tensor, Tensor]:
-    """Logits ``[M, V]`` and the characters that came, ``[M]``, stream after stream."""
+def _predict(model: CharModel, ids: Ids, num_streams: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits ``[T, S, V]`` and the characters that came, ``[T, S]``, sequence after sequence."""
     num_streams = min(num_streams, len(ids) - 1)
     length = (len(ids) - 1) // num_streams
-    chars = ids[: length * num_streams].view(num_streams, length).t()  # [length, streams]
-    targets = ids[1 : length * num_streams + 1]
+    device = model.output.weight.device
     state = model.initial_state(num_streams)
-    parts: list[Tensor] = []
-    for sequence in torch.split(chars, SEQUENCE):
-        logits, *after = model.read(sequence, *state)
+    starts = length * np.arange(num_streams)
+    for first in range(0, length, SEQUENCE):
+        positions = np.arange(first, min(first + SEQUENCE, length) + 1)[:, None]
+        read = torch.from_numpy(ids[starts + positions].astype(np.int64)).to(device)  # [T + 1, S]
+        logits, *after = model.read(read[:-1], *state)
         state = tuple(after)
-        parts.append(logits)
-    return torch.cat(parts).transpose(0, 1).flatten(0, 1), targets
+        yield logits, read[1:]

@@ -1,7 +1,7 @@
 """The networks of the lesson, written out: Elman, GRU and LSTM over characters.
 
 The equations, the gate order and the two biases are those of ``torch.nn.RNN``, ``GRU`` and ``LSTM``.
-``step`` reads one character and ``read`` a whole sequence; both go through the same cells.
+``step`` reads one character, by the equations as they stand here; ``read`` a whole sequence, for training.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from elman_export._recurrence import ElmanKernel, GRUKernel, Kernel, LSTMKernel, Precision, product, recur
 from elman_export.errors import ExportError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Layer(nn.Module):
 
     num_gates: ClassVar[int]  # G: how many [H] vectors are computed from x and h
     num_states: ClassVar[int]  # 1 (h), or 2 for the LSTM (h and c)
+    kernel: ClassVar[Kernel]  # the same equations with their gradient, for whole sequences
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
@@ -67,27 +69,27 @@ class Layer(nn.Module):
         self.bias_ih = nn.Parameter(torch.zeros(rows))  # [G*H]
         self.bias_hh = nn.Parameter(torch.zeros(rows))  # [G*H]
 
-    def input_gates(self, x: Tensor) -> Tensor:
+    def input_gates(self, x: Tensor, precision: Precision = "float32") -> Tensor:
         """W_ih x + b_ih, for one position or for all of a sequence at once.
 
         Args:
             x: ``[..., in]``; or ids ``[...]``, which stand for one-hot vectors.
+            precision: Of the product.
 
         Returns:
             ``[..., G*H]``.
         """
         if x.is_floating_point():
-            return functional.linear(x, self.weight_ih, self.bias_ih)
+            return product(x, self.weight_ih, self.bias_ih, precision)
         # W_ih times a one-hot vector is the column of W_ih that the character picks.
         return functional.embedding(x, self.weight_ih.t()) + self.bias_ih
 
     @abstractmethod
-    def advance(self, gates: Tensor, weight_hh: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def advance(self, gates: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step in time.
 
         Args:
             gates: ``[B, G*H]``, the input's share, W_ih x + b_ih.
-            weight_hh: ``[G*H, H]``, W_hh; training passes a thinned copy (DropConnect).
             state: h, and for the LSTM c, each ``[B, H]``.
 
         Returns:
@@ -100,11 +102,12 @@ class ElmanLayer(Layer):
 
     num_gates = 1
     num_states = 1
+    kernel = ElmanKernel()
 
-    def advance(self, gates: Tensor, weight_hh: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def advance(self, gates: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step; the lesson's b_h is the sum of the two biases."""
         (h,) = state
-        return (torch.tanh(gates + functional.linear(h, weight_hh, self.bias_hh)),)  # [B, H]
+        return (torch.tanh(gates + functional.linear(h, self.weight_hh, self.bias_hh)),)  # [B, H]
 
 
 class GRULayer(Layer):
@@ -112,11 +115,12 @@ class GRULayer(Layer):
 
     num_gates = 3
     num_states = 1
+    kernel = GRUKernel()
 
-    def advance(self, gates: Tensor, weight_hh: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def advance(self, gates: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step; r sits outside the product, so that all three gates are one matrix product."""
         (h,) = state
-        recurrent = functional.linear(h, weight_hh, self.bias_hh)  # [B, 3H]
+        recurrent = functional.linear(h, self.weight_hh, self.bias_hh)  # [B, 3H]
         size = h.shape[1]
         x_rz, x_n = torch.split(gates, [2 * size, size], dim=1)
         h_rz, h_n = torch.split(recurrent, [2 * size, size], dim=1)
@@ -130,11 +134,12 @@ class LSTMLayer(Layer):
 
     num_gates = 4
     num_states = 2
+    kernel = LSTMKernel()
 
-    def advance(self, gates: Tensor, weight_hh: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
+    def advance(self, gates: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step; c runs through additions only, which is why its memory is long."""
         h, c = state
-        i, f, g, o = (gates + functional.linear(h, weight_hh, self.bias_hh)).chunk(4, dim=1)
+        i, f, g, o = (gates + functional.linear(h, self.weight_hh, self.bias_hh)).chunk(4, dim=1)
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)  # [B, H]
         return torch.sigmoid(o) * torch.tanh(c), c
 
@@ -193,7 +198,7 @@ class CharModel(nn.Module):
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """Zeros, h_{-1} of the lesson: per layer h (LSTM: h, c), each ``[batch, H]``."""
         count = sum(layer.num_states for layer in self._layers())
-        return tuple(torch.zeros(batch, self.config.hidden_size) for _ in range(count))
+        return tuple(self.output.weight.new_zeros(batch, self.config.hidden_size) for _ in range(count))
 
     def step(self, char: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """Read one character.
@@ -208,20 +213,23 @@ class CharModel(nn.Module):
         x = self.embed(char)  # [B, E], or the ids themselves: one-hot
         after: list[Tensor] = []
         for layer, own in self._layers_with(state):
-            moved = layer.advance(layer.input_gates(x), layer.weight_hh, *own)
+            moved = layer.advance(layer.input_gates(x), *own)
             after += moved
             x = moved[0]  # [B, H]: a layer's h is the next layer's x
         return self.output(x), *after
 
     forward = step
 
-    def read(self, chars: Tensor, *state: Tensor, noise: Noise = SILENCE) -> tuple[Tensor, ...]:
+    def read(
+        self, chars: Tensor, *state: Tensor, noise: Noise = SILENCE, precision: Precision = "float32"
+    ) -> tuple[Tensor, ...]:
         """Read a sequence, layer by layer: one input product for all positions, then the steps.
 
         Args:
             chars: ``[T, B]`` int64 ids.
             state: As ``initial_state`` gives it.
             noise: Training's disturbance.
+            precision: Of the products within and between layers.
 
         Returns:
             logits ``[T, B, V]``, then the state after the last character.
@@ -229,13 +237,11 @@ class CharModel(nn.Module):
         x = noise.embedding(self.embed(chars))
         after: list[Tensor] = []
         for layer, own in self._layers_with(state):
-            weight_hh = noise.recurrent(layer.weight_hh)
-            moved, outputs = own, list[Tensor]()
-            for gates in layer.input_gates(x):  # T times [B, G*H]
-                moved = layer.advance(gates, weight_hh, *moved)
-                outputs.append(moved[0])
-            after += moved
-            x = noise.hidden(torch.stack(outputs))  # [T, B, H]
+            gates = layer.input_gates(x, precision)  # [T, B, G*H]
+            weight_hh = noise.recurrent(layer.weight_hh)  # thinned in training: DropConnect
+            states = recur(layer.kernel, gates, weight_hh, layer.bias_hh, *own, precision=precision)
+            after += [part[-1] for part in states]
+            x = noise.hidden(states[0])  # [T, B, H]
         return self.output(x), *after
 
     def embed(self, char: Tensor) -> Tensor:

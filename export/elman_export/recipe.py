@@ -6,14 +6,16 @@ import tomllib
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from elman_export._recurrence import Precision
 from elman_export.errors import ExportError
 from elman_export.model import Cell, ModelConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+Symbols = Literal["characters", "bytes"]
 LIMITS: dict[str, tuple[float, float]] = {
     "epochs": (0, 100_000),
     "minutes": (0, 100_000),
@@ -32,6 +34,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "hidden_dropout": (0, 0.95),
     "recurrent_dropout": (0, 0.95),
     "held_back": (0, 0.5),
+    "patience": (0, 100_000),
     "seed": (0, 2**63 - 1),
 }
 
@@ -44,7 +47,7 @@ class Recipe:
         ExportError: A value is of the wrong type or out of range; it names value and range.
     """
 
-    vocabulary: Literal["characters", "bytes"] = "characters"
+    vocabulary: Symbols = "characters"
     cell: Cell = "gru"
     num_layers: int = 1
     hidden_size: int = 512
@@ -74,22 +77,20 @@ class Recipe:
     recurrent_dropout: float = 0.15  # of the entries of W_hh (DropConnect)
 
     held_back: float = 0.02  # part of the training text that fits the logit scale; 0: no scale
+    patience: int = 0  # epochs without a better validation loss after which the run ends early; 0: it never does
+    precision: Precision = "float32"  # of the matrix products; bfloat16 is twice as fast where the CPU has it
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            value, default = getattr(self, field.name), field.default
-            if type(default) is float and type(value) is int:
-                object.__setattr__(self, field.name, float(value))  # TOML's 1 for 1.0
-            elif type(value) is not type(default):
-                kind = type(default).__name__
-                raise ExportError(f"{field.name} must be of type {kind}, got {value!r}.")
+        self._check_types()
         for name, (low, high) in LIMITS.items():
             if not low <= getattr(self, name) <= high:
                 value = getattr(self, name)
                 raise ExportError(f"{name} must lie between {low} and {high}, got {value}.")
-        if self.vocabulary not in ("characters", "bytes"):
-            raise ExportError(f"vocabulary is characters or bytes, not {self.vocabulary!r}.")
+        choices = {"vocabulary": get_args(Symbols), "precision": get_args(Precision)}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ExportError(f"{name} is {' or '.join(allowed)}, not {getattr(self, name)!r}.")
         if (self.epochs > 0) == (self.minutes > 0):
             raise ExportError("Exactly one of epochs and minutes must be above 0.")
         if self.length_jitter >= self.length:
@@ -97,6 +98,15 @@ class Recipe:
         if self.embedding_dropout and not self.embedding_size:
             raise ExportError("embedding_dropout needs an embedding: set embedding_size or drop it.")
         self.model_config(())
+
+    def _check_types(self) -> None:
+        for field in fields(self):
+            value, default = getattr(self, field.name), field.default
+            if type(default) is float and type(value) is int:
+                object.__setattr__(self, field.name, float(value))  # TOML's 1 for 1.0
+            elif type(value) is not type(default):
+                kind = type(default).__name__
+                raise ExportError(f"{field.name} must be of type {kind}, got {value!r}.")
 
     def model_config(self, vocabulary: tuple[str, ...] | None) -> ModelConfig:
         """The network that this recipe trains over a vocabulary."""

@@ -10,6 +10,7 @@ import torch
 from elman_export._log import write_log
 from elman_export.checkpoint import (
     CheckpointConfig,
+    load_checkpoint,
     load_training,
     save_checkpoint,
     save_training,
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from elman_export.model import CharModel
     from elman_export.recipe import Recipe
 
+MAX_ROW_STEPS = 5000  # between two rows of the log, where an epoch is longer
+MAX_VALIDATION = 1_000_000  # characters of the validation part that the record is of
+MAX_QUICK_VALIDATION = 200_000  # and those that every row is of
 SAMPLE_SEED = 0  # the same dice every time: samples differ because the network does
 SAMPLE_TEMPERATURE = 0.8
 
@@ -37,6 +41,7 @@ class Row:
     epoch: float
     steps: int
     seconds: float
+    cpu_seconds: float
     training_loss: float  # mean since the last row, under noise
     validation_loss: float  # of the averaged weights
 
@@ -48,18 +53,20 @@ class Display(Protocol):
         """A sequence has been learnt from; its loss in nats per character."""
 
     def on_row(self, run: Run, row: Row) -> None:
-        """An epoch has ended, or the run."""
+        """An epoch or many steps have ended, or the run."""
 
 
 class Run:
     """Trains into a folder; a folder that holds the same run already is continued.
 
+    The network in the folder is the one with the best validation loss so far.
+
     Raises:
         ExportError: The folder holds another run or a damaged one, or the text is too short.
     """
 
-    def __init__(self, recipe: Recipe, corpus: Corpus, directory: Path) -> None:
-        self.trainer = Trainer(recipe, corpus)
+    def __init__(self, recipe: Recipe, corpus: Corpus, directory: Path, device: str = "cpu") -> None:
+        self.trainer = Trainer(recipe, corpus, device)
         self.rows: list[Row] = []
         self._corpus = corpus
         self._directory = directory
@@ -75,8 +82,19 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is left to do."""
-        return self.trainer.progress >= 1
+        """Whether nothing is left to do, or nothing is gained any more."""
+        return self.trainer.progress >= 1 or self.is_exhausted
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the validation loss has not become better for the recipe's `patience`."""
+        patience = self.trainer.recipe.patience
+        return bool(patience and self.rows) and self.rows[-1].epoch - self.best.epoch >= patience
+
+    @property
+    def best(self) -> Row:
+        """The row with the least validation loss, the first of equals: whose weights are kept."""
+        return min(self.rows, key=lambda row: row.validation_loss)
 
     def describe(self) -> str:
         """One line about what is to be done."""
@@ -98,14 +116,14 @@ class Run:
             loss = self.trainer.step()
             self._losses.append(loss)
             display.on_step(self, loss)
-            if self.trainer.is_at_epoch or self.is_finished:
-                display.on_row(self, self._end_epoch())
+            if self.trainer.is_at_epoch or self.trainer.progress >= 1 or len(self._losses) >= MAX_ROW_STEPS:
+                display.on_row(self, self._end_row())
         self._save_training()
 
     def finish(self) -> Loss:
-        """Evaluate by the protocol and write the network with its record."""
-        model = self.trainer.averaged()
-        loss = streaming_loss(model, self._corpus.validation)
+        """Evaluate the best network by the protocol and write it with its record."""
+        model, _ = load_checkpoint(self._directory)
+        loss = streaming_loss(model, self._corpus.validation[:MAX_VALIDATION])
         record = {
             "corpus_sha256": self._corpus.sha256,
             "protocol": "streaming",
@@ -120,22 +138,25 @@ class Run:
         """What the averaged network writes now."""
         return write(self.trainer.average, length)
 
-    def _end_epoch(self) -> Row:
+    def _end_row(self) -> Row:
         model = self.trainer.averaged()
-        validation = streaming_loss(model, self._corpus.validation, QUICK_STREAMS)
+        validation = streaming_loss(model, self._corpus.validation[:MAX_QUICK_VALIDATION], QUICK_STREAMS)
         training = sum(self._losses) / len(self._losses)
         trainer = self.trainer
-        row = Row(trainer.epoch, trainer.num_steps, trainer.seconds, training, validation.nats)
+        row = Row(trainer.epoch, trainer.num_steps, trainer.seconds, trainer.cpu_seconds, training, validation.nats)
         self.rows.append(row)
         self._losses.clear()
-        self._save_model(model, ())
+        if row is self.best:
+            self._save_model(model, ())
         self._save_training()
         write_log(self._directory, [asdict(row) for row in self.rows])
         return row
 
     def _save_model(self, model: CharModel, evaluation: tuple[dict[str, Any], ...]) -> None:
-        config = CheckpointConfig(model.config, self._identity, evaluation)
-        save_checkpoint(self._directory, model, config)
+        curve = [[row.epoch, row.training_loss, row.validation_loss] for row in self.rows]
+        effort = {"seconds": self.rows[-1].seconds, "cpu_seconds": self.rows[-1].cpu_seconds, "curve": curve}
+        config = CheckpointConfig(model.config, {**self._identity, "training": effort}, evaluation)
+        save_checkpoint(self._directory, model.cpu(), config)
 
     def _save_training(self) -> None:
         tensors, position = self.trainer.capture()
@@ -162,13 +183,13 @@ def write(model: CharModel, length: int) -> str:
     """Let a network write `length` symbols from zeros, at a temperature of 0.8."""
     generator = torch.Generator().manual_seed(SAMPLE_SEED)
     state = model.initial_state(1)
-    char = torch.zeros(1, dtype=torch.int64)
+    char = torch.zeros(1, dtype=torch.int64, device=state[0].device)
     ids: list[int] = []
     for _ in range(length):
         logits, *after = model.step(char, *state)
         state = tuple(after)
-        p = torch.softmax(logits / SAMPLE_TEMPERATURE, dim=1)
-        char = torch.multinomial(p, 1, generator=generator)[:, 0]
+        p = torch.softmax(logits.cpu() / SAMPLE_TEMPERATURE, dim=1)
+        char = torch.multinomial(p, 1, generator=generator)[:, 0].to(char.device)
         ids.append(int(char))
     vocabulary = model.config.vocabulary
     if vocabulary is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -15,12 +16,14 @@ from rich.console import Console
 
 from elman_export._progress import LiveProgress, PlainProgress
 from elman_export.corpus import read_corpus
+from elman_export.errors import ExportError
 from elman_export.recipe import load_recipe
 from elman_export.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MIN_SIZE_FOR_THREADS = 256  # units; the products of smaller networks are done before a second thread is awake
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -32,31 +35,42 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 @click.option(
     "--recipe",
     "recipe_name",
-    default="shakespeare",
+    default="small",
     show_default=True,
     help="A recipe of the package, or a TOML file. The options below override it.",
 )
 @click.option("--vocabulary", type=click.Choice(["characters", "bytes"]), help="What the symbols are.")
+@click.option("--bytes", "as_bytes", is_flag=True, help="Short for --vocabulary bytes: 256 symbols, any file.")
 @click.option("--cell", type=click.Choice(["elman", "gru", "lstm"]), help="The kind of network.")
 @click.option("--num-layers", type=int, help="Recurrent layers.")
 @click.option("--hidden-size", type=int, help="Units a layer.")
 @click.option("--embedding-size", type=int, help="Numbers a character becomes; 0: one-hot vectors.")
 @click.option("--epochs", type=float, help="How often to read the text.")
 @click.option("--minutes", type=float, help="How long to train, instead of --epochs.")
+@click.option("--patience", type=int, help="Epochs without a better validation loss before it ends early; 0: never.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Of the matrix products.")
 @click.option("--seed", type=int, help="Of every random choice.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="Of the matrix products.")
-def train(text: Path, output: Path, recipe_name: str, threads: int, **settings: Any) -> None:
-    """Train an Elman, GRU or LSTM network on TEXT, any UTF-8 file.
+@click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", show_default=True)
+@click.option("--threads", type=click.IntRange(1), help="Of the CPU; by default 1, from 256 units on all.")
+def train(
+    text: Path, output: Path, recipe_name: str, device: str, threads: int | None, *, as_bytes: bool, **settings: Any
+) -> None:
+    """Train an Elman, GRU or LSTM network on TEXT, any UTF-8 file of any size.
 
+    The network with the best validation loss is kept; the last tenth of the text validates.
     Ctrl-C saves and stops; the same command then goes on where it stopped, and ends exactly where an unbroken run does.
 
     \b
     Example:
       python -m elman_export train my.txt -o runs/mine --cell gru --hidden-size 256 --epochs 8
+      python -m elman_export train any.bin -o runs/any --bytes --minutes 30 --patience 5
     """  # noqa: D301  # click wants the character itself
-    torch.set_num_threads(threads)
+    if as_bytes:
+        settings["vocabulary"] = "bytes"
     recipe = load_recipe(recipe_name, _given(settings))
-    run = Run(recipe, read_corpus(text, as_bytes=recipe.vocabulary == "bytes"), output)
+    _check_device(device)
+    torch.set_num_threads(threads or (os.cpu_count() or 1 if recipe.hidden_size >= MIN_SIZE_FOR_THREADS else 1))
+    run = Run(recipe, read_corpus(text, as_bytes=recipe.vocabulary == "bytes"), output, device)
     click.echo(run.describe())
     console = Console()
     with _first_interrupt() as stop, LiveProgress(console, run) if console.is_terminal else PlainProgress() as progress:
@@ -64,10 +78,18 @@ def train(text: Path, output: Path, recipe_name: str, threads: int, **settings: 
     if not run.is_finished:
         click.echo(f"Stopped and saved in {output}. Run the same command again to continue.")
         sys.exit(INTERRUPTED)
+    if run.is_exhausted:
+        click.echo(f"Ended early: no better since epoch {run.best.epoch:.3g}.")
     loss = run.finish()
     click.echo(
         f"Validation: {loss.nats:.4f} ± {loss.standard_error:.4f} nats per character, streaming. Saved in {output}."
     )
+
+
+def _check_device(device: str) -> None:
+    is_there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not is_there[device]:
+        raise ExportError(f"This machine or this build of torch has no {device}: use --device cpu.")
 
 
 def _given(settings: dict[str, Any]) -> dict[str, Any]:

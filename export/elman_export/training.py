@@ -24,27 +24,35 @@ from elman_export.model import CharModel
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from elman_export.corpus import Corpus
+    from elman_export.corpus import Corpus, Ids
     from elman_export.recipe import Recipe
 
 MIN_HELD_BACK, MAX_HELD_BACK = 1_000, 100_000  # characters, to which one number is fitted; below: none is
+MAX_HELD_BACK_LOGITS = 1 << 25  # of all those characters together: 128 MiB
 RANDOM = "random"  # the generator's state, among the tensors of `capture`
 
 
 class Trainer:
     """One run: the network, its average, the optimiser, and the place in the text.
 
+    Args:
+        recipe: What to do.
+        corpus: The text.
+        device: Where the network is; chance and text are the processor's, wherever that is.
+
     Raises:
         ExportError: The text is too short for the recipe.
     """
 
-    def __init__(self, recipe: Recipe, corpus: Corpus) -> None:
+    def __init__(self, recipe: Recipe, corpus: Corpus, device: str = "cpu") -> None:
         self.recipe = recipe
+        self._device = device
         self.generator = torch.Generator().manual_seed(recipe.seed)  # the only source of chance
         self.model = CharModel(recipe.model_config(corpus.vocabulary))
         self.model.initialise(self.generator)
+        self.model.to(device)
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        text, self._held_back = _split(corpus.training, recipe)
+        text, self._held_back = _split(corpus, recipe)
         self._streams = Streams(text, recipe)
         self._noise = Dropout(recipe, self.generator)
         self._optimiser = _make_optimiser(self.model, recipe)
@@ -52,6 +60,7 @@ class Trainer:
         self._state = self.model.initial_state(recipe.streams)
         self.num_steps = 0
         self.seconds = 0.0  # spent in `step`, over all runs
+        self.cpu_seconds = 0.0  # the same in processor time: what the run costs on an idle machine
 
     @property
     def epoch(self) -> float:
@@ -76,10 +85,12 @@ class Trainer:
         Raises:
             ExportError: The loss is not finite.
         """
-        started = time.monotonic()
+        started, cpu_started = time.monotonic(), time.process_time()
         chars, targets = self._streams.take(self._position, self.generator)  # [T, B]
-        logits, *after = self.model.read(chars, *self._some_reset(), noise=self._noise)
-        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        logits, *after = self.model.read(
+            chars.to(self._device), *self._some_reset(), noise=self._noise, precision=self.recipe.precision
+        )
+        loss = functional.cross_entropy(logits.flatten(0, 1), targets.flatten().to(self._device))
         self._check(loss)
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
@@ -92,6 +103,7 @@ class Trainer:
         if self._streams.is_epoch_over(self._position):
             self._start_epoch()
         self.seconds += time.monotonic() - started
+        self.cpu_seconds += time.process_time() - cpu_started
         return loss.item()
 
     def averaged(self) -> CharModel:
@@ -115,6 +127,7 @@ class Trainer:
         position = {
             "num_steps": self.num_steps,
             "seconds": self.seconds,
+            "cpu_seconds": self.cpu_seconds,
             "streams": asdict(self._position),
         }
         return tensors, position
@@ -122,23 +135,25 @@ class Trainer:
     def restore(self, tensors: Mapping[str, Tensor], position: Mapping[str, Any]) -> None:
         """Take up what `capture` gave."""
         self.generator.set_state(tensors[RANDOM])
-        self._state = tuple(tensors[f"state.{i}"] for i in range(len(self._state)))
+        self._state = tuple(tensors[f"state.{i}"].to(self._device) for i in range(len(self._state)))
         self.average.load_state_dict(_under("average.", tensors))
         self.model.load_state_dict(_under("model.", tensors))
         for name, parameter in self.model.named_parameters():
             self._optimiser.state[parameter] = {
-                key: tensors[f"optimiser.{key}.{name}"]
+                key: tensors[f"optimiser.{key}.{name}"].to(self._device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
                 if f"optimiser.{key}.{name}" in tensors  # absent before the first step
             }
         self.num_steps = position["num_steps"]
         self.seconds = position["seconds"]
+        self.cpu_seconds = position["cpu_seconds"]
         self._position = Position(**position["streams"])
 
     def _some_reset(self) -> tuple[Tensor, ...]:
         """The carried state, zeroed in a few streams: sessions start from zeros too."""
-        kept = torch.rand(self.recipe.streams, 1, generator=self.generator)
-        return tuple(part * (kept >= self.recipe.reset_rate) for part in self._state)
+        drawn = torch.rand(self.recipe.streams, 1, generator=self.generator)
+        is_kept = (drawn >= self.recipe.reset_rate).to(self._device)
+        return tuple(part * is_kept for part in self._state)
 
     def _check(self, loss: Tensor) -> None:
         if not torch.isfinite(loss):
@@ -157,21 +172,22 @@ class Trainer:
     def _update_average(self) -> None:
         # Young averages forget faster, so that the random beginning does not linger.
         kept = min(self.recipe.averaging, (1 + self.num_steps) / (10 + self.num_steps))
-        for average, raw in zip(self.average.parameters(), self.model.parameters(), strict=True):
-            average.lerp_(raw, 1 - kept)
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - kept)
 
     def _start_epoch(self) -> None:
         self._position = self._streams.start_epoch(self._position.epoch + 1, self.generator)
         self._state = self.model.initial_state(self.recipe.streams)
 
 
-def _split(ids: Tensor, recipe: Recipe) -> tuple[Tensor, Tensor]:
+def _split(corpus: Corpus, recipe: Recipe) -> tuple[Ids, Ids]:
     """The text to learn from, and its beginning that is held back for the logit scale.
 
     Not its end: that is the part most like the validation text (the same play), and without it the loss was 0.06 nats
     higher.
     """
-    size = min(int(len(ids) * recipe.held_back), MAX_HELD_BACK)
+    ids = corpus.training
+    num_symbols = recipe.model_config(corpus.vocabulary).vocabulary_size
+    size = min(int(len(ids) * recipe.held_back), MAX_HELD_BACK, MAX_HELD_BACK_LOGITS // num_symbols)
     cut = size if size >= MIN_HELD_BACK else 0
     return ids[cut:], ids[:cut]
 
@@ -186,6 +202,7 @@ def _make_optimiser(model: CharModel, recipe: Recipe) -> torch.optim.AdamW:
         lr=recipe.learning_rate,
         betas=(recipe.beta1, recipe.beta2),
         weight_decay=0.0,
+        fused=True,
     )
 
 

@@ -1,12 +1,16 @@
 """Texts, good and bad."""
 
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from elman_export import corpus as corpus_module
 from elman_export.corpus import read_corpus
 from elman_export.errors import CorpusError
+from elman_export.recipe import Recipe
+from elman_export.training import Trainer
 
 
 def test_ids_follow_the_code_points(tmp_path: Path):
@@ -55,3 +59,33 @@ def test_a_bad_text_is_refused_with_a_sentence(tmp_path: Path, content: bytes | 
     with pytest.raises(CorpusError) as caught:
         read_corpus(path)
     assert words in str(caught.value)
+
+
+def test_characters_may_lie_across_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A file is read in pieces, and where they are cut changes nothing; nor does it where an error is."""
+    monkeypatch.setattr(corpus_module, "PIECE_BYTES", 3)
+    text = "héllo wörld 😀\r\n" * 4
+    path = tmp_path / "text"
+    path.write_bytes(text.encode())
+    corpus = read_corpus(path)
+    assert corpus.vocabulary is not None
+    assert "".join(corpus.vocabulary[i] for i in corpus.ids) == text
+    path.write_bytes(text.encode() + b"\xe9 and more")
+    with pytest.raises(CorpusError, match=f"byte {len(text.encode())}"):
+        read_corpus(path)
+
+
+def test_memory_stays_flat_for_a_large_text(tmp_path: Path):
+    """Reading and training on 60 MB never holds a third of it, as bytes, as text or as ids."""
+    line = "the quick brown fox jumps over the lazy dog, 0123456789 é ü\n".encode()
+    path = tmp_path / "text"
+    path.write_bytes(line * 1_000_000)
+    tracemalloc.start()  # sees what Python and NumPy allocate, not the pages of the file that are mapped
+    try:
+        trainer = Trainer(Recipe(hidden_size=8, embedding_size=4), read_corpus(path))
+        for _ in range(3):
+            trainer.step()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 20_000_000 < path.stat().st_size / 3

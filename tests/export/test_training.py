@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from elman_export.checkpoint import load_checkpoint, load_training
 from elman_export.corpus import Corpus, read_corpus
 from elman_export.errors import CheckpointError, CorpusError, ExportError
+from elman_export.evaluation import QUICK_STREAMS, streaming_loss
 from elman_export.recipe import Recipe
 from elman_export.run import Row, Run
 from elman_export.train_command import train
@@ -146,6 +147,37 @@ def test_minutes_end_a_run(corpus: Corpus, tmp_path: Path):
     assert run.trainer.progress == 1.0
 
 
+def test_a_run_that_gains_nothing_ends_early_with_its_best(corpus: Corpus, tmp_path: Path):
+    """What is kept is the network of the best epoch, and a later, worse one does not replace it."""
+    run = Run(change(RECIPE, epochs=200.0, learning_rate=0.05, patience=2), corpus, tmp_path)
+    run.go(Silent(), lambda: False)
+    assert run.is_exhausted
+    assert run.rows[-1].epoch - run.best.epoch >= 2
+    model, _ = load_checkpoint(tmp_path)
+    kept = streaming_loss(model, corpus.validation, QUICK_STREAMS).nats
+    assert kept == pytest.approx(run.best.validation_loss)
+    assert kept < run.rows[-1].validation_loss
+
+
+def test_the_checkpoint_tells_what_training_took(corpus: Corpus, tmp_path: Path):
+    """Seconds and the loss curve travel with the recipe, for the model card."""
+    run = Run(RECIPE, corpus, tmp_path)
+    run.go(Silent(), lambda: False)
+    run.finish()
+    training = load_checkpoint(tmp_path)[1].recipe["training"]
+    assert training["cpu_seconds"] == run.trainer.cpu_seconds > 0
+    assert training["curve"] == [[row.epoch, row.training_loss, row.validation_loss] for row in run.rows]
+
+
+def test_a_device_that_is_not_there_is_refused(text: Path, tmp_path: Path):
+    """No silent fall-back to another device."""
+    if torch.backends.mps.is_available():
+        pytest.skip("this machine has one")
+    result = CliRunner().invoke(train, [str(text), "-o", str(tmp_path / "out"), "--device", "mps"])
+    assert isinstance(result.exception, ExportError)
+    assert "no mps" in str(result.exception)
+
+
 SMALL = ["--hidden-size", "8", "--embedding-size", "4"]
 
 
@@ -164,7 +196,7 @@ def test_the_command_leaves_a_checkpoint_a_log_and_a_picture(text: Path, tmp_pat
         assert result.exit_code == 0
         assert "nats per character" in result.output
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"config.json", "log.csv", "loss.png", "model.safetensors", "training.safetensors"}
+    assert names == {"config.json", "log.csv", "log.json", "loss.png", "model.safetensors", "training.safetensors"}
     assert len((tmp_path / "out" / "log.csv").read_text().splitlines()) == 3
     _, config = load_checkpoint(tmp_path / "out")
     assert config.recipe["corpus_characters"] == len(TEXT)
