@@ -1,19 +1,19 @@
 """A text as an artefact reads it: what was trained on, what is evaluated, in the artefact's own ids."""
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_export.corpus import read_corpus
 from elman_export.errors import CorpusError
 from elman_export.loss import WINDOW
 from elman_export.vocabulary import NUM_BYTES, Vocabulary
 
 Ids = NDArray[np.int64]
 
-TRAINING_PERCENT = 90  # the beginning of the text, as corpus.py has it; the rest is evaluated
 MIN_EVALUATED = 2 * WINDOW + 1  # symbols: two windows, for a standard error
 # What n-grams are counted in at most, the text just before the evaluated part. They need some hundred bytes a symbol.
 MAX_COUNTED = 10_000_000
@@ -23,7 +23,7 @@ CONTINUATION = (0xC0, 0x80)  # UTF-8: mask and value of the bytes that continue 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """A text in two parts.
+    """A text in two parts, as the trainer divides it.
 
     Attributes:
         sha256: Of the whole file.
@@ -32,7 +32,7 @@ class Split:
             that the vocabulary lacks have ids from V on.
         evaluated: ``[N]`` ids.
         characters: ``[N]``, whether a symbol begins a character; not all bytes do.
-        num_symbols: How many different ones there are: V, and those that only the training part has.
+        num_symbols: V, and how many other ones the text has.
     """
 
     sha256: str
@@ -44,68 +44,43 @@ class Split:
 
 
 def read_split(path: Path, vocabulary: Vocabulary, *, is_whole: bool = False) -> Split:
-    """Read a UTF-8 text for an artefact.
+    """Read a text for an artefact.
 
     Args:
-        path: The file.
+        path: A UTF-8 file; for a vocabulary of bytes any file.
         vocabulary: The artefact's.
         is_whole: Evaluate all of it, not the last part alone.
 
     Raises:
         CorpusError: It cannot be read, is no UTF-8, is too short, or has characters that the artefact does not know.
     """
-    content, text = _read(path)
-    source = content if vocabulary is None else text
-    cut = 0 if is_whole else len(source) * TRAINING_PERCENT // 100
-    training, evaluated = _symbols(source[max(0, cut - MAX_COUNTED) : cut]), _symbols(source[cut:])
+    corpus = read_corpus(path, as_bytes=vocabulary is None)
+    evaluated = corpus.ids if is_whole else corpus.validation
     if len(evaluated) < MIN_EVALUATED:
         raise CorpusError(
             f"The text {path} has {len(evaluated):,} {'' if is_whole else 'held-out '}symbols, evaluation needs "
             f"{MIN_EVALUATED}: take a longer text{'' if is_whole else ', or --whole if all of it is held out'}."
         )
-    sha256 = hashlib.sha256(content).hexdigest()
-    if vocabulary is None:
+    counted = corpus.ids[:0] if is_whole else corpus.training[-MAX_COUNTED:]
+    if vocabulary is None or corpus.vocabulary is None:
         characters = (evaluated & CONTINUATION[0]) != CONTINUATION[1]
-        return Split(sha256, is_whole, training, evaluated, characters, NUM_BYTES)
-    training, evaluated = _to_ids(vocabulary, training), _to_ids(vocabulary, evaluated)
-    _check_known(path, evaluated, len(vocabulary))
-    num_foreign = len(np.unique(training[training >= len(vocabulary)]))
-    characters = np.ones(len(evaluated), np.bool_)
-    return Split(sha256, is_whole, training, evaluated, characters, len(vocabulary) + num_foreign)
+        return Split(corpus.sha256, is_whole, _wide(counted), _wide(evaluated), characters, NUM_BYTES)
+    foreign = sorted(set(corpus.vocabulary) - set(vocabulary))
+    own = {char: i for i, char in enumerate([*vocabulary, *foreign])}
+    table = np.array([own[char] for char in corpus.vocabulary])  # from the text's ids to the artefact's
+    ids = table[evaluated]
+    _check_known(path, [foreign[i - len(vocabulary)] for i in np.unique(ids) if i >= len(vocabulary)])
+    return Split(corpus.sha256, is_whole, table[counted], ids, np.ones(len(ids), np.bool_), len(own))
 
 
-def _read(path: Path) -> tuple[bytes, str]:
-    try:
-        content = path.read_bytes()
-        return content, content.decode()
-    except OSError as error:
-        raise CorpusError(f"Cannot read the text {path}: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"The text {path} is not UTF-8 (byte {error.start}): convert it first, for example with iconv."
-        ) from error
+def _wide(ids: NDArray[Any]) -> Ids:
+    return ids.astype(np.int64)
 
 
-def _symbols(source: bytes | str) -> Ids:
-    """Bytes, or code points."""
-    if isinstance(source, bytes):
-        return np.frombuffer(source, np.uint8).astype(np.int64)
-    return np.frombuffer(source.encode("utf-32-le"), "<u4").astype(np.int64)
-
-
-def _to_ids(vocabulary: tuple[str, ...], points: Ids) -> Ids:
-    """Code points to ids; one that the vocabulary lacks lies above all ids by its own value, V + code point."""
-    own = _symbols("".join(vocabulary))
-    order = np.argsort(own)
-    places = np.searchsorted(own[order], points).clip(max=len(own) - 1)
-    return np.where(own[order][places] == points, order[places], len(own) + points)
-
-
-def _check_known(path: Path, ids: Ids, num_known: int) -> None:
-    foreign = np.unique(ids[ids >= num_known]) - num_known
-    if not len(foreign):
+def _check_known(path: Path, foreign: list[str]) -> None:
+    if not foreign:
         return
-    shown = " ".join(ascii(chr(point)) for point in foreign[:MAX_SHOWN])
+    shown = " ".join(map(ascii, foreign[:MAX_SHOWN]))
     raise CorpusError(
         f"The text {path} has {len(foreign)} characters that the model does not know, {shown}"
         f"{' …' if len(foreign) > MAX_SHOWN else ''}: evaluate it on the kind of text that it was trained on, "

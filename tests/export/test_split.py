@@ -21,7 +21,7 @@ def write(folder: Path, text: str | bytes) -> Path:
 
 @pytest.mark.parametrize("as_bytes", [False, True])
 def test_it_is_the_trainers_split(tmp_path: Path, as_bytes: bool):  # noqa: FBT001 - parametrised
-    """Both parts are those of corpus.py, symbol for symbol: what was trained on is not evaluated."""
+    """Both parts are the trainer's, symbol for symbol: what was trained on is not evaluated."""
     path = write(tmp_path, TEXT)
     corpus = read_corpus(path, as_bytes=as_bytes)
     split = read_split(path, corpus.vocabulary)
@@ -70,7 +70,7 @@ def test_characters_of_the_training_part_alone_may_be_unknown(tmp_path: Path):
     ("content", "sentence"),
     [
         (None, "Cannot read the text"),
-        (b"", "has 0 held-out symbols, evaluation needs 513"),
+        (b"", "is empty"),
         (b"a" * 5000, "has 500 held-out symbols, evaluation needs 513: take a longer text, or --whole"),
         (b"a" * 3000 + b"\xff", "is not UTF-8 (byte 3000)"),
         (b"a" * 6000 + b"\x07xy", r"has 3 characters that the model does not know, '\x07' 'x' 'y': evaluate it on"),
