@@ -1,4 +1,4 @@
-"""The command line: train, trace, verify, evaluate, inspect.
+"""The command line: train, trace, verify, evaluate, inspect, card.
 
 What needs torch is imported where it is used, so that every --help but train's is there at once.
 """
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from elman_export.artefact import read_artefact
+from elman_export.card_command import card
 from elman_export.errors import DifferenceError, ExportError
 from elman_export.evaluate_command import evaluate
 
@@ -218,6 +219,7 @@ def _show(report: "Report") -> None:
         click.echo(note)
 
 
+main.add_command(card)
 main.add_command(evaluate)
 
 if __name__ == "__main__":
