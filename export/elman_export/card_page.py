@@ -44,8 +44,8 @@ An Elman network learns through h' = tanh(W x + W_hh h + b). The gradient that c
 of n factors diag(1 - h'²) W_hh; nearly all of them shrink it, so it vanishes with n, and what lies further back is
 not learned. A GRU carries its state by h' = (1 - z) n + z h, an LSTM its cell by c' = f c + i g: on that path each
 factor is the gate itself, z or f, which the network can hold near 1 for as long as it pays. There the gradient
-survives, and so does the memory. The networks above differ in size as well, which has its share in their losses; how
-far a state reaches is the work of the gates.
+survives, and so does the memory. Two things to bear in mind: training cuts every gradient off after some 64 characters
+(`length` in the recipes), and the networks differ in size as well, so not all of the difference is the gates'.
 """
 _IDENTITY = """\
 ## Identity
