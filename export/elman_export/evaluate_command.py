@@ -98,9 +98,7 @@ def _show(artefact: Artefact, text: Path, evaluation: "Evaluation") -> None:
 def _table(evaluation: "Evaluation") -> Table:
     """One line a protocol, and one for the n-gram model."""
     is_bytes = not evaluation.split.characters.all()
-    table = Table(
-        Column(no_wrap=True), "nats/character", "±", "bits/character", *(["nats/byte"] if is_bytes else []), "halves"
-    )
+    table = Table(Column(no_wrap=True), "nats/char", "±", "bits/char", *(["nats/byte"] if is_bytes else []), "halves")
     rows = {**evaluation.losses, **({} if evaluation.counting is None else {COUNTING: evaluation.counting})}
     for name, losses in rows.items():
         loss, halves = evaluation.loss(losses), evaluation.halves(losses)
