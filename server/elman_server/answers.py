@@ -19,11 +19,9 @@ def chunks(output: Output, turn: Turn, decoder: Decoder, vocabulary: Vocabulary,
     if output.memory is not None:
         progress.remember(len(progress.handed) + len(output.ids), output.memory)
     size = chunk_chars or max(1, len(output.ids))
-    # The last output goes round even if it is empty: bytes of an unfinished character may still wait.
-    for at in range(0, max(len(output.ids), output.finished is not None), size):
+    for at in range(0, len(output.ids), size):
         ids = output.ids[at : at + size]
-        is_last = output.finished is not None and at + size >= len(output.ids)
-        text = decoder.decode(ids, final=is_last)
+        text = decoder.decode(ids)
         progress.hand(ids)
         details = _details(ids, output.details[at : at + size], vocabulary)
         if text or details:

@@ -23,6 +23,7 @@ from elman_server.errors import (
 from elman_server.lease import Lease
 from elman_server.pages import PageToken
 from elman_server.session import Expiration, Filter, Page, SessionInfo, SessionStatus, Transcript, Turn
+from elman_server.vocabulary import MAX_UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -156,11 +157,14 @@ class Sessions:
             raise PositionOutOfRangeError("start", start, 0, end)
         ids: list[int] = []
         turns = []
+        begin = max(0, start - MAX_UNFINISHED)
         for segment in await self.segments(session_id):
-            if segment.end > start and segment.start < end:
-                ids += segment.ids[max(0, start - segment.start) : end - segment.start]
-                turns.append(Turn(segment.start, segment.prompt_end, segment.end, segment.seed))
-        return Transcript(self.model_of(head).vocabulary.decode(ids), start, end, tuple(turns))
+            if segment.end > begin and segment.start < end:
+                ids += segment.ids[max(0, begin - segment.start) : end - segment.start]
+                if segment.end > start:
+                    turns.append(Turn(segment.start, segment.prompt_end, segment.end, segment.seed))
+        decoder = self.model_of(head).vocabulary.decoder(ids[: start - begin])
+        return Transcript(decoder.decode(ids[start - begin :]), start, end, tuple(turns))
 
     # For turns
 

@@ -23,6 +23,7 @@ from elman_server.generation import (
 from elman_server.requests import MAX_TOP_N, Target, check_text, check_top_n
 from elman_server.sessions import SEED_BITS
 from elman_server.turn import Turn, read
+from elman_server.vocabulary import MAX_UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from elman_server.lease import Lease
     from elman_server.models import ModelInfo, Models
     from elman_server.requests import AppendRequest, GenerateRequest, ScoreRequest
-    from elman_server.sampling import Sampling
     from elman_server.session import SessionInfo
     from elman_server.sessions import Sessions
     from elman_server.state import Memory
@@ -78,7 +78,7 @@ class Turns:
         async with self._begin(request.target, request.etag) as begun:
             job, started = await self._plan(request, begun)
             progress, vocabulary = begun.turn.progress, begun.model.vocabulary
-            decoder = vocabulary.decoder()
+            decoder = vocabulary.decoder(await self._unfinished(request.target, job, vocabulary))
             with begun.engine.open(job) as stream, _watched(stream, begun.lease, request.time_left):
                 yield started
                 begun.keep = not request.rollback
@@ -199,6 +199,7 @@ class Turns:
         check_top_n("detail.top_n", request.detail.top_n, MAX_TOP_N)
         sampling = request.sampling.resolve(model.vocabulary, turn.seed)
         max_chars, stops = request.stopping.resolve(model.vocabulary, model.limits)
+        window = 0 if sampling.repetition_penalty == 1 else sampling.repetition_window
         turn.progress.prompt, turn.seed = prompt, sampling.seed
         job = Job(
             memory=turn.progress.start,
@@ -206,7 +207,7 @@ class Turns:
             prompt=prompt,
             max_chars=max_chars,
             sampling=sampling,
-            recent=await self._recent(request.target, sampling),
+            recent=await self._last(request.target, window),
             stops=stops,
             include_stop=request.stopping.include_stop,
             detail=request.detail,
@@ -219,17 +220,23 @@ class Turns:
             model_digest=model.digest,
         )
 
-    async def _recent(self, target: Target, sampling: Sampling) -> list[int]:
-        """Return the end of the transcript, if the repetition penalty looks at it."""
-        if target.session is None or sampling.repetition_penalty == 1:
+    async def _unfinished(self, target: Target, job: Job, vocabulary: Vocabulary) -> list[int]:
+        """Return what the first drawn byte of a byte-level model may finish a character of."""
+        if job.prompt or not vocabulary.may_be_unfinished(job.memory.pending):
             return []
-        recent: list[int] = []
+        return await self._last(target, MAX_UNFINISHED)
+
+    async def _last(self, target: Target, count: int) -> list[int]:
+        """Return the end of the transcript."""
+        if target.session is None or not count:
+            return []
+        last: list[int] = []
         segments = await self._sessions.segments(target.session)
         for segment in reversed(segments):
-            recent = segment.ids[-sampling.repetition_window :] + recent
-            if len(recent) >= sampling.repetition_window:
+            last = segment.ids[-count:] + last
+            if len(last) >= count:
                 break
-        return recent[-sampling.repetition_window :]
+        return last[-count:]
 
 
 @contextmanager

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 from elman_server.errors import UnknownCharacterError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
 NUM_BYTES: Final = 256
+FIRST_NOT_ASCII: Final = 0x80
+MAX_UNFINISHED: Final = 3  # bytes of a UTF-8 character but its last
 MAX_REPORTED: Final = 10  # error details travel in trailers: keep them small
 
 
@@ -81,29 +83,33 @@ class Vocabulary:
         """Return the character of one id; byte-level: U+0000 to U+00FF for the byte."""
         return chr(index) if self.characters is None else self.characters[index]
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """Return the text of `ids`; byte-level: bytes that are not UTF-8 become U+FFFD."""
-        if self.characters is None:
-            return bytes(ids).decode("utf-8", errors="replace")
-        return "".join([self.characters[index] for index in ids])
+    def may_be_unfinished(self, last: int) -> bool:
+        """Whether a text that ends with an id may end within a character."""
+        return self.characters is None and last >= FIRST_NOT_ASCII
 
-    def decoder(self) -> Decoder:
-        """Return a decoder for one stream of ids that arrives in pieces."""
-        return Decoder(self)
+    def decoder(self, before: Sequence[int] = ()) -> Decoder:
+        """Return a decoder for a stream of ids that arrives in pieces; `before` came before it and is not decoded."""
+        return Decoder(self, before)
 
 
 class Decoder:
-    """Turns a stream of ids into pieces of valid text; bytes of an unfinished character wait."""
+    """Turns a stream of ids into pieces of valid text.
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
-        self._vocabulary = vocabulary
+    A byte-level model's character belongs to the piece that its last byte is in: an unfinished one waits. Bytes that
+    can never become one are U+FFFD. So pieces, joined, are the decoding of the whole, wherever it was cut.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, before: Sequence[int]) -> None:
+        self._characters = vocabulary.characters
         self._utf8 = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        if self._characters is None:
+            self._utf8.decode(bytes(before[-MAX_UNFINISHED:]))  # leaves behind what is unfinished
 
-    def decode(self, ids: Sequence[int], *, final: bool = False) -> str:
-        """Return the text that is complete after `ids`; `final` lets nothing wait."""
-        if self._vocabulary.characters is None:
-            return self._utf8.decode(bytes(ids), final)
-        return self._vocabulary.decode(ids)
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text that is complete after `ids`."""
+        if self._characters is None:
+            return self._utf8.decode(bytes(ids))
+        return "".join([self._characters[index] for index in ids])
 
 
 def _utf8(text: str, field_name: str) -> list[int]:

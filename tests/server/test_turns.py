@@ -521,14 +521,42 @@ async def test_a_byte_level_model_streams_valid_text(house, chunk_chars):
     assert (text.end.prompt_chars, text.end.generated_chars) == (12, 400)
 
 
+@pytest.mark.parametrize("cuts", [(1,) * 40, (7, 1, 32), (39, 1), (40,)])
+async def test_a_character_is_finished_by_the_turn_that_goes_on(house, cuts):
+    """3: turns that stop within a character hold it back; the texts of several, joined, are the text of one."""
+    sampling = SamplingRequest(
+        seed=2, allowed_characters="Ãâ\x82¬a"
+    )  # bytes of "Â", "€" and, wrongly mixed, of nothing
+    whole, session = await house.session("bytes"), await house.session("bytes")
+    expected = await generate_bytes(house, whole.name, sampling, stopping=StoppingRequest(max_chars=41))
+    texts = [await generate_bytes(house, session.name, sampling, stopping=StoppingRequest(max_chars=1))]
+    for cut in cuts:
+        stopping = StoppingRequest(max_chars=cut)
+        texts.append(await house.generate(Target(session=session.name), "", 1, sampling, stopping=stopping))
+    assert "".join(text.text for text in texts) == expected.text
+    assert texts[-1].end.state_digest == expected.end.state_digest
+    assert "\ufffd" in expected.text
+
+
+async def test_a_transcript_in_pieces_is_the_transcript(house):
+    """Wherever the ranges cut, a character belongs to the one that its last byte is in."""
+    session = await house.session("bytes")
+    for text in ("Grüße", " 😀 ", "€"):
+        await house.turns.append(AppendRequest(session.name, text))
+    end = len("Grüße 😀 €".encode())
+    parts = [(await house.sessions.transcript(session.name, at, at + 1)).text for at in range(end)]
+    assert parts == ["G", "r", "", "ü", "", "ß", "e", " ", "", "", "", "😀", " ", "", "", "€"]
+
+
 @pytest.mark.parametrize("seed", range(5))
 async def test_a_byte_level_text_that_stops_within_a_character_is_the_transcript(house, seed):
-    """3: bytes of an unfinished character are shown as U+FFFD when the turn ends, however it ends."""
+    """3: bytes of an unfinished character are in neither when the turn ends, however it ends."""
     session = await house.session("bytes")
     sampling = SamplingRequest(seed=seed, allowed_characters="Ãa")
     text = await generate_bytes(house, session.name, sampling, stopping=StoppingRequest(400, ("a",)))
     assert text.end.reason is FinishReason.STOP_STRING
     assert await transcript(house, session.name) == "Grüße 😀" + text.text
+    assert text.text == "\ufffd" * (text.end.generated_chars - 1)  # all but the last, which may yet become a character
 
 
 async def test_a_byte_level_model_tells_of_every_byte(house):
@@ -539,5 +567,5 @@ async def test_a_byte_level_model_tells_of_every_byte(house):
     text = await generate_bytes(
         house, session.name, sampling, stopping=StoppingRequest(50), detail=detail, chunk_chars=1
     )
-    assert bytes(ord(detail.text) for detail in text.details).decode(errors="replace") == text.text
+    assert house.models.get("bytes").vocabulary.decoder().decode([ord(d.text) for d in text.details]) == text.text
     assert len(text.details) == 50

@@ -1,5 +1,6 @@
 """Text to ids and back."""
 
+import codecs
 import itertools
 
 import pytest
@@ -20,7 +21,7 @@ def test_characters_are_ids_in_order(text):
     """A character's id is its place in the vocabulary; decoding gives the text back."""
     ids = SHAKESPEARE.encode(text, "prompt")
     assert ids == [CHARACTERS.index(character) for character in text]
-    assert SHAKESPEARE.decode(ids) == text
+    assert SHAKESPEARE.decoder().decode(ids) == text
 
 
 def test_hello_is_five_characters():
@@ -57,8 +58,9 @@ def test_few_unknown_characters_are_reported():
 
 def test_unknown_characters_may_be_skipped_or_replaced():
     """Skip leaves them out, replace puts a character of the vocabulary in their place."""
-    assert SHAKESPEARE.decode(SHAKESPEARE.encode(UNREADABLE, "prompt", Unknown(skip=True))) == "ab"
-    assert SHAKESPEARE.decode(SHAKESPEARE.encode(UNREADABLE, "prompt", Unknown(replace_with="-"))) == "a-b--"
+    decode = SHAKESPEARE.decoder().decode
+    assert decode(SHAKESPEARE.encode(UNREADABLE, "prompt", Unknown(skip=True))) == "ab"
+    assert decode(SHAKESPEARE.encode(UNREADABLE, "prompt", Unknown(replace_with="-"))) == "a-b--"
 
 
 @pytest.mark.parametrize("other", ["😀", "ab", ""])
@@ -75,20 +77,31 @@ def test_a_byte_level_model_reads_everything(text):
     """Every text is its UTF-8 bytes."""
     ids = BYTES.encode(text, "prompt")
     assert ids == list(text.encode())
-    assert BYTES.decode(ids) == text
+    assert BYTES.decoder().decode(ids) == text
     assert BYTES.unknown(text) == []
 
 
-@given(data=st.binary(), cuts=st.lists(st.integers(0, 40)))
-def test_a_decoder_gives_valid_text_in_any_pieces(data, cuts):
-    """Unfinished bytes wait for the rest; what is joined at the end is the decoding of the whole."""
+# Whole characters, and any bytes at all.
+DATA = st.lists(st.characters().map(lambda c: c.encode(errors="replace")) | st.binary(max_size=3)).map(b"".join)
+
+
+@given(data=DATA, cuts=st.lists(st.integers(0, 40)), is_one_stream=st.booleans())
+def test_a_decoder_gives_valid_text_in_any_pieces(data, cuts, is_one_stream):
+    """Pieces, joined, are the whole but for an unfinished end: by one decoder, or by one each that knows the past."""
     decoder = BYTES.decoder()
     edges = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    pieces = [decoder.decode(data[a:b]) for a, b in itertools.pairwise(edges)]
-    pieces.append(decoder.decode(b"", final=True))
-    assert "".join(pieces) == data.decode(errors="replace")
-    for piece in pieces:
-        piece.encode()  # raises for half of a surrogate pair
+    pieces = []
+    for a, b in itertools.pairwise(edges):
+        decoder = decoder if is_one_stream else BYTES.decoder(data[:a])
+        pieces.append(decoder.decode(data[a:b]))
+        pieces[-1].encode()  # raises for half of a surrogate pair
+    assert "".join(pieces) == codecs.getincrementaldecoder("utf-8")("replace").decode(data)
+
+
+def test_where_a_character_may_be_unfinished():
+    """After a byte of a longer character, and never for a model of characters."""
+    assert [BYTES.may_be_unfinished(last) for last in (-1, 0x7F, 0x80, 0xFF)] == [False, False, True, True]
+    assert not SHAKESPEARE.may_be_unfinished(64)
 
 
 def test_ids_of_single_characters():

@@ -263,7 +263,7 @@ class Stopping(_message.Message):
     STOP_STRINGS_FIELD_NUMBER: _builtins.int
     INCLUDE_STOP_FIELD_NUMBER: _builtins.int
     max_chars: _builtins.int
-    """MaxChars is the most characters to draw, 1 to the server's limit; unset: that limit."""
+    """MaxChars is the most characters to draw, 1 to the server's limit; unset: that limit. For byte-level models it counts bytes."""
     include_stop: _builtins.bool
     """IncludeStop keeps the stop string in the text and in the memory; false: neither has it."""
     @_builtins.property
@@ -443,7 +443,10 @@ class Chunk(_message.Message):
     POSITION_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text is valid UTF-8."""
+    """Text is valid UTF-8. For byte-level models a character comes whole, with its last byte: one that is unfinished when the
+    turn ends is held back, and begins the text of the next turn if that has no prompt and finishes it. Bytes that can never
+    become a character are shown as U+FFFD.
+    """
     position: _builtins.int
     """Position is the session's position after the text."""
     @_builtins.property
@@ -580,7 +583,9 @@ class Usage(_message.Message):
     prompt_chars: _builtins.int
     """PromptChars is the number of characters read from the prompt."""
     generated_chars: _builtins.int
-    """GeneratedChars is the number of characters in the Chunks."""
+    """GeneratedChars is the number of characters that were drawn and kept; for byte-level models of bytes, those of an
+    unfinished last character too.
+    """
     def __init__(
         self,
         *,

@@ -502,7 +502,9 @@ class GetTranscriptResponse(_message.Message):
     END_FIELD_NUMBER: _builtins.int
     TURNS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text is the transcript from start to end."""
+    """Text is the transcript from start to end. For byte-level models, whose positions count bytes, a character belongs to the
+    range that its last byte is in; bytes that are none are U+FFFD. So the texts of neighbouring ranges, joined, are exact.
+    """
     start: _builtins.int
     """Start is the first position of text."""
     end: _builtins.int
