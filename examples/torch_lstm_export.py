@@ -1,0 +1,16 @@
+"""The tutorial's network for Elman: python -m examples.torch_lstm_export TEXT lstm.pt models/mine.onnx."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from elman_export import Metadata
+from elman_export.torch_layers import export_layers
+from examples.torch_lstm_train import CharLSTM
+
+text, weights, output = map(Path, sys.argv[1:])
+characters = tuple(sorted(set(text.read_text())))
+model = CharLSTM(len(characters))
+model.load_state_dict(torch.load(weights, weights_only=True))
+export_layers(model.lstm, model.fc, Metadata(output.stem, characters), embedding=model.embedding).save(output)

@@ -1,0 +1,190 @@
+"""The programs of examples/, run as their docstrings say, and what they make served by the real server."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+import pytest
+import torch
+
+from elman_client import Cell, Client
+from examples import min_gru, utf8_bytes
+from examples.torch_lstm_train import CharLSTM
+from tests.server_process import ServerProcess
+
+ROOT: Final = Path(__file__).parent.parent
+TEXT: Final = (ROOT / "LICENSE").read_text()
+CHARACTERS: Final = sorted(set(TEXT))
+PATIENCE: Final = 100
+EXACT: Final = 1e-4  # nats that float32 in another order may differ by, over a text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Where the programs run; `models` is what the server serves."""
+    folder: Path = tmp_path_factory.mktemp("examples")
+    (folder / "models").mkdir()
+    (folder / "text.txt").write_text(TEXT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def target(folder) -> Iterator[str]:
+    """The address of a server of all that the examples make."""
+    python(folder, "examples.torch_lstm_train", "text.txt", "lstm.pt", "20")
+    python(folder, "examples.torch_lstm_export", "text.txt", "lstm.pt", "models/lstm.onnx")
+    python(folder, "examples.min_gru", "text.txt", "runs/min_gru.safetensors", "20")
+    build = ["--module", "examples.min_gru:build", "--vocab", "runs/min_gru.txt"]
+    python(folder, "elman_export", "trace", *build, "-o", "models/min-gru.onnx")
+    python(folder, "examples.utf8_bytes", "write", "runs/utf8.txt")
+    recipe = str(ROOT / "examples" / "utf8_bytes.toml")
+    python(folder, "elman_export", "train", "runs/utf8.txt", "--recipe", recipe, "-o", "runs/utf8")
+    python(folder, "elman_export", "trace", "runs/utf8", "-o", "models/utf8.onnx")
+    with ServerProcess(folder / "models") as server:
+        yield server.address
+
+
+@pytest.fixture
+def client(target) -> Iterator[Client]:
+    """A client of it."""
+    with Client(target, timeout=PATIENCE) as client:
+        yield client
+
+
+pytestmark = pytest.mark.timeout(400)  # the first test waits for three trainings
+
+
+def python(folder: Path, module: str, *arguments: str) -> str:
+    """Run a program in a folder; return what it prints."""
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", module, *arguments]
+    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def scores(client: Client, model: str, text: str) -> torch.Tensor:
+    """Return what the server says of each character of a text but the first, in nats."""
+    details = client.score(text, model=model).details
+    return torch.tensor([detail.log_probability for detail in details[1:]])
+
+
+def picked(logits: torch.Tensor, text: str) -> torch.Tensor:
+    """Return the log-probability of each character of a text but the first, from logits [T, V]."""
+    ids = torch.tensor([CHARACTERS.index(character) for character in text])
+    return torch.log_softmax(logits[:-1], dim=-1).gather(1, ids[1:, None])[:, 0]
+
+
+# A state_dict of PyTorch's own layers
+
+
+def test_the_tutorials_network_is_served_as_pytorch_computes_it(folder: Path, client: Client):
+    """The state_dict became an LSTM that scores a text of 1,000 characters as the module does."""
+    model = CharLSTM(len(CHARACTERS)).eval()
+    model.load_state_dict(torch.load(folder / "lstm.pt", weights_only=True))
+    text = TEXT[:1000]
+    with torch.inference_mode():
+        expected = picked(model(torch.tensor([[CHARACTERS.index(character) for character in text]]))[0], text)
+
+    served = client.get_model("lstm")
+    assert (served.cell, served.num_layers, served.hidden_size) == (Cell.LSTM, 2, 128)
+    assert (scores(client, "lstm", text) - expected).abs().max() < EXACT
+
+
+def test_the_export_is_under_20_lines():
+    """What bringing a checkpoint takes."""
+    assert len((ROOT / "examples" / "torch_lstm_export.py").read_text().splitlines()) < 20
+
+
+# A cell that nobody knows
+
+
+def test_min_gru_is_served_as_pytorch_computes_it(folder: Path, client: Client, monkeypatch):
+    """The traced cell scores a text of 300 characters as the module does."""
+    monkeypatch.setenv("MIN_GRU", str(folder / "runs" / "min_gru.safetensors"))
+    network, state = min_gru.build()
+    text, steps = TEXT[:300], []
+    with torch.inference_mode():
+        for character in text:
+            logits, *after = network(torch.tensor([CHARACTERS.index(character)]), *state)
+            steps.append(logits)
+            state = tuple(after)
+
+    served = client.get_model("min-gru")
+    assert (served.cell, served.state_bytes) == (Cell.OTHER, min_gru.NUM_LAYERS * min_gru.SIZE * 4)
+    assert (scores(client, "min-gru", text) - picked(torch.cat(steps), text)).abs().max() < EXACT
+
+
+def test_min_gru_writes_the_same_alone_and_among_neighbours(client: Client):
+    """Fifteen other texts at the same time change neither the text nor the state."""
+
+    def write(seed: int) -> tuple[str, str]:
+        session = client.create_session("min-gru", seed=seed)
+        text = "".join(session.generate(TEXT[:70], max_chars=200))
+        return text, session.refresh().state_digest
+
+    alone = write(0)
+    with ThreadPoolExecutor(16) as threads:
+        together = list(threads.map(write, range(16)))
+    assert together[0] == alone
+    assert len({text for text, _ in together}) == 16
+
+
+def test_min_gru_goes_on_identically_however_its_text_came(client: Client):
+    """Fed whole or in pieces, drawn in one turn or in many: the same text, the same state."""
+    whole, pieces = client.create_session("min-gru", seed=3), client.create_session("min-gru", seed=3)
+    expected = "".join(whole.generate(TEXT[:200], max_chars=90))
+    for at in range(0, 200, 33):
+        pieces.append(TEXT[at : min(200, at + 33)])
+    actual = "".join("".join(pieces.generate(max_chars=30)) for _ in range(3))
+    assert actual == expected
+    assert pieces.refresh().state_digest == whole.refresh().state_digest
+    assert pieces.transcript().text == whole.transcript().text == TEXT[:200] + expected
+
+
+# Bytes
+
+
+def test_bytes_are_streamed_as_whole_characters(client: Client):
+    """One character a message, of one to four bytes each, and never half of one."""
+    session = client.create_session("utf8", seed=1)
+    chunks = list(session.generate("\n", temperature=0.5, max_chars=2000, chunk_chars=1))
+    assert {len(chunk) for chunk in chunks} == {1}
+    assert {len(chunk.encode()) for chunk in chunks} == {1, 2, 3, 4}
+    assert "\ufffd" not in chunks
+    lines = "".join(chunks).split("\n")[:-1]
+    assert sum(line in utf8_bytes.SENTENCES for line in lines) > len(lines) / 2
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 7])
+def test_turns_that_end_within_a_character_lose_nothing(client: Client, size: int):
+    """Many short turns say what one long turn says, and so does the transcript in pieces."""
+    whole, pieces = client.create_session("utf8", seed=1), client.create_session("utf8", seed=1)
+    expected = "".join(whole.generate("🌊", temperature=0.5, max_chars=70, chunk_chars=1))
+    pieces.append("🌊")
+    turns = ["".join(pieces.generate(temperature=0.5, max_chars=size, chunk_chars=1)) for _ in range(0, 70, size)]
+    assert "".join(turns) == expected
+    assert pieces.refresh().position == whole.refresh().position == 74
+    parts = [pieces.transcript(at, min(at + size, 74)).text for at in range(0, 74, size)]
+    assert "".join(parts) == whole.transcript().text == "🌊" + expected
+
+
+def test_what_is_no_utf8_is_replaced_in_every_message(client: Client):
+    """A model that is made to draw bytes that are none still streams text that the transcript has."""
+    session = client.create_session("utf8", seed=1)
+    chunks = list(
+        session.generate("\n", temperature=2, allowed_characters="\xe3\x81\x82a", max_chars=300, chunk_chars=1)
+    )
+    assert "\ufffd" in chunks
+    assert session.transcript().text == "\n" + "".join(chunks)
+
+
+def test_the_streaming_program_works(folder: Path, target: str):
+    """The example shows whole sentences, drawn by turns of 7 bytes."""
+    shown = python(folder, "examples.utf8_bytes", "stream", target)
+    assert "\ufffd" not in shown
+    assert any(line in utf8_bytes.SENTENCES for line in shown.splitlines())
