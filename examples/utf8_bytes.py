@@ -1,7 +1,7 @@
 """A model of bytes on Greek, Japanese and emoji; its text arrives character by character, never broken.
 
     python -m examples.utf8_bytes write runs/utf8.txt
-    python -m elman_export train runs/utf8.txt --recipe examples/utf8_bytes.toml -o runs/utf8
+    python -m elman_export train runs/utf8.txt --bytes --recipe examples/utf8_bytes.toml -o runs/utf8
     python -m elman_export trace runs/utf8 -o models/utf8.onnx
     elman-server --models models
 

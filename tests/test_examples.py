@@ -42,7 +42,7 @@ def target(folder) -> Iterator[str]:
     python(folder, "elman_export", "trace", *build, "-o", "models/min-gru.onnx")
     python(folder, "examples.utf8_bytes", "write", "runs/utf8.txt")
     recipe = str(ROOT / "examples" / "utf8_bytes.toml")
-    python(folder, "elman_export", "train", "runs/utf8.txt", "--recipe", recipe, "-o", "runs/utf8")
+    python(folder, "elman_export", "train", "runs/utf8.txt", "--bytes", "--recipe", recipe, "-o", "runs/utf8")
     python(folder, "elman_export", "trace", "runs/utf8", "-o", "models/utf8.onnx")
     with ServerProcess(folder / "models") as server:
         yield server.address

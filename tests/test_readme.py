@@ -89,7 +89,12 @@ def test_the_module_is_one_that_the_exporter_takes() -> None:
 
 def test_every_link_leads_somewhere() -> None:
     """Files that the documents link to exist."""
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
+    for document in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        ROOT / "examples" / "README.md",
+        *(ROOT / "docs").rglob("*.md"),
+    ]:
         links = re.findall(r"\]\((?!https?:)([^)#]+)", document.read_text())
         assert [link for link in links if not (document.parent / link).exists()] == [], document
 

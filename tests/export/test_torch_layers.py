@@ -11,8 +11,9 @@ from elman_export import torch_layers
 from elman_export.artefact import Artefact
 from elman_export.errors import DifferenceError, ModuleError
 from elman_export.metadata import Metadata
+from elman_export.runtime import Runtime
 from elman_export.torch_layers import export_layers
-from elman_export.verify import Runtime, verify
+from elman_export.verify import verify
 from tests.models import CHARACTERS
 
 SIZE, WIDTH, HIDDEN = len(CHARACTERS), 12, 24
