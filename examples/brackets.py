@@ -12,30 +12,34 @@ and in a second terminal, to close 20 brackets that no text of the training had:
 
 import random
 import sys
+from itertools import accumulate
 from pathlib import Path
 
 from elman_client import Client
 
-DEEPEST, LONGEST, NUM_WORDS = 10, 40, 40_000  # what is trained on
+DEEPEST, LONGEST, NUM_WORDS = 10, 40, 12_000  # what is trained on
 
 
-def word(chance: random.Random, deepest: int, longest: int) -> str:
-    """Return brackets that match and end where the first is closed: (()()), not ()()."""
-    while True:
-        text, depth = "(", 1
-        while 0 < depth <= deepest and len(text) < longest:
-            text += chance.choice("()")
-            depth += 1 if text[-1] == "(" else -1
-        if depth == 0:
-            return text
+def word(chance: random.Random, num_pairs: int) -> str:
+    """Return brackets that match and end where the first is closed, (()()) and not ()()."""
+    steps = ["(", ")"] * (num_pairs - 1)
+    chance.shuffle(steps)
+    depths = [0, *accumulate(1 if step == "(" else -1 for step in steps)]
+    lowest = depths.index(min(depths))  # turned to begin there, no bracket is closed that was not opened
+    return "(" + "".join(steps[lowest:] + steps[:lowest]) + ")"
+
+
+def depth(text: str) -> int:
+    """Return how many brackets are open where most are."""
+    return max(accumulate(1 if bracket == "(" else -1 for bracket in text))
 
 
 def write(file: str) -> None:
     """Write words, one a line."""
     chance = random.Random(0)
-    words = [word(chance, DEEPEST, LONGEST) + "\n" for _ in range(NUM_WORDS)]
+    words = (word(chance, chance.randint(1, LONGEST // 2)) for _ in range(NUM_WORDS))
     Path(file).parent.mkdir(parents=True, exist_ok=True)
-    Path(file).write_text("\n" + "".join(words))
+    Path(file).write_text("\n" + "".join(f"{word}\n" for word in words if depth(word) <= DEEPEST))
 
 
 def close(client: Client, opened: str) -> str:

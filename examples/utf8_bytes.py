@@ -26,7 +26,7 @@ SENTENCES = (
 )
 
 
-def write(file: str, num_sentences: str = "600") -> None:
+def write(file: str, num_sentences: str = "3000") -> None:
     """Write the sentences in random order, one a line."""
     chance = random.Random(0)
     lines = [chance.choice(SENTENCES) + "\n" for _ in range(int(num_sentences))]

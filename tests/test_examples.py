@@ -1,10 +1,11 @@
 """The programs of examples/, run as their docstrings say, and what they make served by the real server."""
 
-import os
-import subprocess
+import runpy
+import shlex
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -12,11 +13,12 @@ import pytest
 import torch
 
 from elman_client import Cell, Client
-from examples import min_gru, utf8_bytes
-from examples.torch_lstm_train import CharLSTM
+from elman_export.__main__ import main as exporter
+from examples import min_gru, torch_lstm_train, utf8_bytes
 from tests.server_process import ServerProcess
 
 ROOT: Final = Path(__file__).parent.parent
+EXAMPLES: Final = ROOT / "examples"
 TEXT: Final = (ROOT / "LICENSE").read_text()
 CHARACTERS: Final = sorted(set(TEXT))
 PATIENCE: Final = 100
@@ -34,18 +36,34 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def target(folder) -> Iterator[str]:
-    """The address of a server of all that the examples make."""
-    python(folder, "examples.torch_lstm_train", "text.txt", "lstm.pt", "20")
-    python(folder, "examples.torch_lstm_export", "text.txt", "lstm.pt", "models/lstm.onnx")
-    python(folder, "examples.min_gru", "text.txt", "runs/min_gru.safetensors", "20")
-    build = ["--module", "examples.min_gru:build", "--vocab", "runs/min_gru.txt"]
-    python(folder, "elman_export", "trace", *build, "-o", "models/min-gru.onnx")
-    python(folder, "examples.utf8_bytes", "write", "runs/utf8.txt")
-    recipe = str(ROOT / "examples" / "utf8_bytes.toml")
-    python(folder, "elman_export", "train", "runs/utf8.txt", "--bytes", "--recipe", recipe, "-o", "runs/utf8")
-    python(folder, "elman_export", "trace", "runs/utf8", "-o", "models/utf8.onnx")
+    """The address of a server of all that the examples make, step by step as their first lines tell."""
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [*sys.path])  # `trace --module` adds the current folder
+        torch_lstm_train.main("text.txt", "lstm.pt", "20")
+        patch.setattr(sys, "argv", ["", "text.txt", "lstm.pt", "models/lstm.onnx"])
+        runpy.run_path(str(EXAMPLES / "torch_lstm_export.py"))
+        min_gru.main("text.txt", "runs/min_gru.safetensors", "20")
+        export("trace --module examples.min_gru:build --vocab runs/min_gru.txt -o models/min-gru.onnx")
+        utf8_bytes.write("runs/utf8.txt")
+        export(f"train runs/utf8.txt --bytes --recipe {EXAMPLES}/utf8_bytes.toml -o runs/utf8")
+        export("trace runs/utf8 -o models/utf8.onnx")
     with ServerProcess(folder / "models") as server:
         yield server.address
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch have one thread: two wait for each other longer than such small sums take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def export(command: str) -> None:
+    """Run a command of `python -m elman_export`."""
+    exporter(shlex.split(command), standalone_mode=False)
 
 
 @pytest.fixture
@@ -55,16 +73,7 @@ def client(target) -> Iterator[Client]:
         yield client
 
 
-pytestmark = pytest.mark.timeout(400)  # the first test waits for three trainings
-
-
-def python(folder: Path, module: str, *arguments: str) -> str:
-    """Run a program in a folder; return what it prints."""
-    environ = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", module, *arguments]
-    done = subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+pytestmark = pytest.mark.timeout(900)  # the first test waits for three trainings
 
 
 def scores(client: Client, model: str, text: str) -> torch.Tensor:
@@ -84,7 +93,7 @@ def picked(logits: torch.Tensor, text: str) -> torch.Tensor:
 
 def test_the_tutorials_network_is_served_as_pytorch_computes_it(folder: Path, client: Client):
     """The state_dict became an LSTM that scores a text of 1,000 characters as the module does."""
-    model = CharLSTM(len(CHARACTERS)).eval()
+    model = torch_lstm_train.CharLSTM(len(CHARACTERS)).eval()
     model.load_state_dict(torch.load(folder / "lstm.pt", weights_only=True))
     text = TEXT[:1000]
     with torch.inference_mode():
@@ -97,7 +106,7 @@ def test_the_tutorials_network_is_served_as_pytorch_computes_it(folder: Path, cl
 
 def test_the_export_is_under_20_lines():
     """What bringing a checkpoint takes."""
-    assert len((ROOT / "examples" / "torch_lstm_export.py").read_text().splitlines()) < 20
+    assert len((EXAMPLES / "torch_lstm_export.py").read_text().splitlines()) < 20
 
 
 # A cell that nobody knows
@@ -183,8 +192,9 @@ def test_what_is_no_utf8_is_replaced_in_every_message(client: Client):
     assert session.transcript().text == "\n" + "".join(chunks)
 
 
-def test_the_streaming_program_works(folder: Path, target: str):
+def test_the_streaming_program_works(target: str, capsys):
     """The example shows whole sentences, drawn by turns of 7 bytes."""
-    shown = python(folder, "examples.utf8_bytes", "stream", target)
+    utf8_bytes.stream(target)
+    shown = capsys.readouterr().out
     assert "\ufffd" not in shown
     assert any(line in utf8_bytes.SENTENCES for line in shown.splitlines())
