@@ -31,7 +31,8 @@ class MinGRU(nn.Module):
     def forward(self, x: Tensor, h: Tensor) -> Tensor:
         """From x and h [B, SIZE] to h'."""
         z = torch.sigmoid(self.gate(x))
-        return torch.lerp(h, self.proposal(x), z)
+        after: Tensor = (1 - z) * h + z * self.proposal(x)
+        return after
 
 
 class Network(nn.Module):

@@ -44,5 +44,13 @@ def stream(target: str, num_bytes: str = "200", turn_bytes: str = "7") -> None:
                 print(text, end="", flush=True)
 
 
+def main(command: str, *arguments: str) -> None:
+    """Run one of the two commands."""
+    if command == "write":
+        write(*arguments)
+    else:
+        stream(*arguments)
+
+
 if __name__ == "__main__":
-    {"write": write, "stream": stream}[sys.argv[1]](*sys.argv[2:])
+    main(*sys.argv[1:])

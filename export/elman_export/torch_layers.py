@@ -65,8 +65,7 @@ class _Network(nn.Module):
 
     def forward(self, char: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """From char [B] and, layer by layer, h (LSTM: h, c) [B, H] to logits [B, V] and the same after it."""
-        is_one_hot = self.embedding is None
-        x = functional.one_hot(char, self.layers.input_size).float() if is_one_hot else self.embedding(char)
+        x = functional.one_hot(char, self.layers.input_size).float() if self.embedding is None else self.embedding(char)
         time = 1 if self.layers.batch_first else 0
         num_kinds = len(STATES[_CELLS[self.layers.mode]])
         before = [torch.stack(state[kind::num_kinds]) for kind in range(num_kinds)]  # PyTorch's: [L, B, H] a kind

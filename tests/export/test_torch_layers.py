@@ -18,7 +18,7 @@ from tests.models import CHARACTERS
 
 SIZE, WIDTH, HIDDEN = len(CHARACTERS), 12, 24
 METADATA = Metadata("mine", tuple(CHARACTERS), "3", recipe={"epochs": 2})
-KINDS: dict[str, type[nn.RNNBase]] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+KINDS: dict[str, Any] = {"elman": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
 
 
 @pytest.fixture(autouse=True)
