@@ -226,7 +226,7 @@ class Sessions:
             if segment is not None and lease is not None and lease.born != head.created:
                 raise SessionNotFoundError(f"sessions/{session_id}")  # the turn's own was deleted
             head = change(head)
-            packed = None if segment is None else records.encode(segment)
+            packed = () if segment is None else (records.encode(segment),)
             try:
                 revision = await self._store.commit(
                     session_id, stored.revision, records.encode(head), head.expires, packed

@@ -93,10 +93,10 @@ async def test_a_name_is_taken_once(store):
 async def test_a_commit_needs_the_current_revision(store):
     """Of two writers that saw the same session one wins; the other is told the etag and has changed nothing."""
     first = await store.create("abcd", b"0", LIVES)
-    second = await store.commit("abcd", first, b"1", LIVES, b"s1")
+    second = await store.commit("abcd", first, b"1", LIVES, [b"s1"])
     assert second > first
     with pytest.raises(EtagMismatchError) as refused:
-        await store.commit("abcd", first, b"2", LIVES, b"s2")
+        await store.commit("abcd", first, b"2", LIVES, [b"s2"])
     assert refused.value.current == f"{second:x}"
     assert (await store.load("abcd")).head == b"1"
     assert await store.segments("abcd") == [b"s1"]
@@ -107,13 +107,45 @@ async def test_segments_are_only_added(store):
     revision = await store.create("abcd", b"0", LIVES)
     seen: list[bytes] = []
     for number in range(20):
-        segment = None if number % 3 == 0 else b"%d" % number
-        revision = await store.commit("abcd", revision, b"h", LIVES, segment)
+        added = [b"%d-%d" % (number, index) for index in range(number % 3)]
+        revision = await store.commit("abcd", revision, b"h", LIVES, added)
         after = list(await store.segments("abcd"))
-        assert after == seen + ([] if segment is None else [segment])
+        assert after == seen + added
         seen = after
     seen.clear()  # a caller's list is the caller's
-    assert len(await store.segments("abcd")) == 13
+    assert len(await store.segments("abcd")) == 19
+
+
+async def test_a_session_may_begin_with_segments(store):
+    """A fork and an import bring their past along, and go on from there."""
+    revision = await store.create("abcd", b"0", LIVES, [b"a", b"b"])
+    assert await store.segments("abcd") == [b"a", b"b"]
+    await store.commit("abcd", revision, b"1", LIVES, [b"c"])
+    assert await store.segments("abcd") == [b"a", b"b", b"c"]
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(None, b"abc"), (5, b"abc"), (3, b"abc"), (2, b"ab"), (1, b"a"), (0, b"")])
+async def test_a_commit_may_drop_the_newest_segments(store, keep, kept):
+    """A rewind keeps the oldest segments and adds its own, in one step; a stale one drops nothing."""
+    first = await store.create("abcd", b"0", LIVES, [b"a", b"b", b"c"])
+    revision = await store.commit("abcd", first, b"1", LIVES, [b"x", b"y"], keep=keep)
+    expected = [*(bytes([byte]) for byte in kept), b"x", b"y"]
+    assert await store.segments("abcd") == expected
+    with pytest.raises(EtagMismatchError):
+        await store.commit("abcd", first, b"1", LIVES, keep=0)
+    assert await store.segments("abcd") == expected
+    await store.commit("abcd", revision, b"2", LIVES, keep=len(kept))
+    assert await store.segments("abcd") == expected[:-2]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "found"),
+    [(0, None, b"abcd"), (1, None, b"bcd"), (1, 3, b"bc"), (0, 0, b""), (2, 2, b""), (3, 9, b"d"), (4, None, b"")],
+)
+async def test_segments_are_read_by_index(store, start, end, found):
+    """A part of a long past can be read alone; what lies beyond the end is not there."""
+    await store.create("abcd", b"0", LIVES, [b"a", b"b", b"c", b"d"])
+    assert await store.segments("abcd", start, end) == [bytes([byte]) for byte in found]
 
 
 async def test_a_deleted_session_is_unknown(store):
@@ -125,7 +157,7 @@ async def test_a_deleted_session_is_unknown(store):
     with pytest.raises(SessionNotFoundError):
         await store.delete("abcd", None)
     with pytest.raises(SessionNotFoundError):
-        await store.commit("abcd", 1, b"", LIVES, None)
+        await store.commit("abcd", 1, b"", LIVES)
     with pytest.raises(SessionNotFoundError):
         await store.segments("abcd")
 
@@ -133,7 +165,7 @@ async def test_a_deleted_session_is_unknown(store):
 async def test_delete_may_need_the_current_revision(store):
     """A stale revision deletes nothing."""
     first = await store.create("abcd", b"0", LIVES)
-    second = await store.commit("abcd", first, b"1", LIVES, None)
+    second = await store.commit("abcd", first, b"1", LIVES)
     with pytest.raises(EtagMismatchError):
         await store.delete("abcd", first)
     await store.delete("abcd", second)
@@ -149,7 +181,7 @@ async def test_a_revision_never_comes_back(store, monkeypatch):
         for _ in range(5):
             assert revision not in seen
             seen.add(revision)
-            revision = await store.commit("abcd", revision, b"1", LIVES, b"s")
+            revision = await store.commit("abcd", revision, b"1", LIVES, [b"s"])
         seen.add(revision)
         await store.delete("abcd", None)
     assert len(seen) == 30
@@ -158,7 +190,7 @@ async def test_a_revision_never_comes_back(store, monkeypatch):
 async def test_a_new_session_under_an_old_name_is_empty(store):
     """Nothing of a deleted session is left."""
     revision = await store.create("abcd", b"old", LIVES)
-    await store.commit("abcd", revision, b"old", LIVES, b"old")
+    await store.commit("abcd", revision, b"old", LIVES, [b"old"])
     await store.delete("abcd", None)
     await store.create("abcd", b"new", LIVES)
     assert (await store.load("abcd")).head == b"new"
@@ -172,7 +204,7 @@ async def test_an_expired_session_is_told_apart(store, clock):
     assert (await store.load("abcd")).revision == revision
     clock.now = START + 10
     assert await end_of(store, "abcd") is SessionExpiredError
-    for call in (store.commit("abcd", revision, b"", LIVES, None), store.delete("abcd", None), store.segments("abcd")):
+    for call in (store.commit("abcd", revision, b"", LIVES), store.delete("abcd", None), store.segments("abcd")):
         with pytest.raises(SessionExpiredError):
             await call
 
@@ -180,9 +212,9 @@ async def test_an_expired_session_is_told_apart(store, clock):
 async def test_a_commit_moves_the_expiry(store, clock):
     """The last commit says when, later or sooner."""
     revision = await store.create("late", b"0", START + 10)
-    await store.commit("late", revision, b"0", START + 100, None)
+    await store.commit("late", revision, b"0", START + 100)
     revision = await store.create("soon", b"0", START + 100)
-    await store.commit("soon", revision, b"0", START + 10, None)
+    await store.commit("soon", revision, b"0", START + 10)
     clock.now = START + 50
     for number in range(40):  # work that lets the store forget what is over
         await store.create(f"other-{number}", b"0", LIVES)
@@ -260,7 +292,7 @@ async def test_the_bytes_of_all_sessions_are_capped(capped):
         assert len(await names(store)) == 10
         await store.create("large", bytes(100 + 2 * (ENTRY_BYTES + 100)), LIVES)
         assert await names(store) == sorted(["large", *(f"s-{number}" for number in range(3, 10))])
-        await store.commit("s-9", revisions[9], bytes(100), LIVES, bytes(2 * ENTRY_BYTES))
+        await store.commit("s-9", revisions[9], bytes(100), LIVES, [bytes(2 * ENTRY_BYTES)])
         assert await names(store) == sorted(["large", *(f"s-{number}" for number in range(5, 10))])
         assert len(await store.segments("s-9")) == 1
 
@@ -274,7 +306,7 @@ async def test_a_session_in_use_does_not_expire(clock):
     clock.now += 5
     for number in range(40):
         await store.create(f"other-{number}", b"0", LIVES)
-    await store.commit("busy", revision, b"1", START + 20, b"s")
+    await store.commit("busy", revision, b"1", START + 20, [b"s"])
     store.in_use = lambda _: False
     assert (await store.load("busy")).head == b"1"
     assert await end_of(store, "idle") is SessionExpiredError
@@ -303,7 +335,7 @@ async def test_a_commit_is_never_refused_for_want_of_room(capped):
         store.in_use = lambda _: True
         revision = await store.create("one", bytes(100), LIVES)
         await store.create("two", bytes(100), LIVES)
-        await store.commit("one", revision, bytes(100), LIVES, bytes(1000))
+        await store.commit("one", revision, bytes(100), LIVES, [bytes(1000)])
         assert await names(store) == ["one", "two"]
 
 
@@ -347,7 +379,7 @@ async def test_many_commits_leave_nothing_behind(clock):
     store = MemoryStore(10_000, 2**30, clock)
     revision = await store.create("abcd", b"0", LIVES)
     for number in range(5000):
-        revision = await store.commit("abcd", revision, b"0", LIVES + number, None)
+        revision = await store.commit("abcd", revision, b"0", LIVES + number)
     for _ in range(5000):
         await store.create("brief", b"0", LIVES)
         await store.delete("brief", None)
@@ -402,16 +434,21 @@ class Life(RuleBasedStateMachine):
             return
         self.known[name] = (revision, [])
 
-    @rule(name=NAMES, life=st.integers(1, 20), segment=st.none() | st.binary(max_size=3))
-    def commit(self, name: str, life: int, segment: bytes | None) -> None:
-        """Add a turn, if the session is still there."""
+    @rule(
+        name=NAMES,
+        life=st.integers(1, 20),
+        added=st.lists(st.binary(max_size=3), max_size=2),
+        keep=st.none() | st.integers(0, 4),
+    )
+    def commit(self, name: str, life: int, added: list[bytes], keep: int | None) -> None:
+        """Add turns, perhaps in place of the newest, if the session is still there."""
         revision, segments = self.known.get(name, (0, []))
         try:
-            revision = self.run(self.store.commit(name, revision, b"1", self.clock.now + life, segment))
+            revision = self.run(self.store.commit(name, revision, b"1", self.clock.now + life, added, keep=keep))
         except (SessionNotFoundError, SessionExpiredError, SessionEvictedError):
             assert name not in self.busy
             return
-        self.known[name] = (revision, segments if segment is None else [*segments, segment])
+        self.known[name] = (revision, [*segments[:keep], *added])
 
     @rule(name=NAMES)
     def delete(self, name: str) -> None:
