@@ -19,8 +19,8 @@ help: ## list the targets
 demo: $(VENV)/server.done ## start a server, stream a text, stop it; needs Python 3.11 or newer and pip, no torch
 	@$(BIN)/python scripts/demo.py
 
-serve: $(VENV)/server.done ## serve the bundled models on 127.0.0.1:50051, until Ctrl-C
-	@exec $(BIN)/elman-server
+serve: $(VENV)/server.done ## serve the bundled models on 127.0.0.1:50051, until Ctrl-C; sessions.db keeps the sessions
+	@ELMAN_STORE=$${ELMAN_STORE:-sqlite:sessions.db} exec $(BIN)/elman-server
 
 up: ## build the image and start the server in a container; ELMAN_PORT chooses the port
 	$(COMPOSE) up -d --build

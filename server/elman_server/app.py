@@ -15,7 +15,7 @@ from elman_server.models import Models
 from elman_server.requests import Limits
 from elman_server.sessions import Lifetimes, Sessions
 from elman_server.signals import StopSignals
-from elman_server.stores import MemoryStore
+from elman_server.stores import open_store
 from elman_server.turns import Turns
 
 if TYPE_CHECKING:
@@ -53,9 +53,9 @@ class App:
         self._models = Models()
         self._engines: dict[str, Engine] = {}
         lifetimes = Lifetimes(idle=settings.session_ttl, absolute=settings.session_max_age)
-        store = MemoryStore(settings.max_sessions, settings.max_session_bytes)
-        sessions = Sessions(store, self._models, lifetimes)
-        store.in_use = sessions.is_running
+        self._store = open_store(settings)
+        sessions = Sessions(self._store, self._models, lifetimes)
+        self._store.in_use = sessions.is_running
         self._turns = Turns(sessions, self._models, self._engines)
         self.server = GrpcServer(settings, sessions, self._turns, self._models)
 
@@ -79,9 +79,10 @@ class App:
         await self._turns.drain(self._settings.grace_seconds)
 
     async def stop(self) -> None:
-        """Close the port and end the engines."""
+        """Close the port, end the engines and close the store."""
         await self.server.stop(STOP_SECONDS)
         await asyncio.gather(*(engine.stop() for engine in self._engines.values()))
+        await self._store.close()
 
     async def _start_engine(self, path: Path) -> ModelInfo:
         settings = self._settings
