@@ -1,17 +1,26 @@
-"""A real redis-server (or valkey-server) in a process of its own."""
+"""Real servers of Redis or Valkey in processes of their own."""
 
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 import redis
 
+from tests.services import need
+
 PATIENCE: Final = 30  # seconds until a process that does not do its part fails the test
-REDIS: Final = shutil.which("redis-server")
+NUM_SLOTS: Final = 16384
+
+
+def need_program(name: str) -> None:
+    """Skip or fail the test if a program is not installed; see `need`."""
+    need(name, is_there=shutil.which(name) is not None)
 
 
 def free_port() -> int:
@@ -96,3 +105,31 @@ class RedisProcess:
         self.client.close()
         self._process.kill()
         self._process.wait(PATIENCE)
+
+
+@contextmanager
+def cluster(folder: Path, num_nodes: int = 3) -> Iterator[list[RedisProcess]]:
+    """Run a cluster of so many primaries that share the slots."""
+    with ExitStack() as stack:
+        nodes = []
+        for number in range(num_nodes):
+            bus = free_port()
+            options = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000"]
+            node_folder = folder / str(number)
+            node_folder.mkdir()
+            node = stack.enter_context(RedisProcess(node_folder, *options))
+            low, high = NUM_SLOTS * number // num_nodes, NUM_SLOTS * (number + 1) // num_nodes - 1
+            node.client.execute_command("CLUSTER", "ADDSLOTSRANGE", low, high)
+            if nodes:
+                nodes[0].client.execute_command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+            nodes.append(node)
+        end = time.monotonic() + PATIENCE
+        while not all(_is_whole(node, num_nodes) for node in nodes):
+            assert time.monotonic() < end, "the nodes do not find one another"
+            time.sleep(0.05)
+        yield nodes
+
+
+def _is_whole(node: RedisProcess, num_nodes: int) -> bool:
+    info = bytes(node.client.execute_command("CLUSTER", "INFO"))
+    return b"cluster_state:ok" in info and b"cluster_known_nodes:%d" % num_nodes in info

@@ -23,6 +23,7 @@ _YEAR: Final = 365 * 24 * 3600.0
 _ADDRESS: Final = re.compile(r"unix:(?P<path>.+)|(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
 _MAX_PORT: Final = 65535
 _STORE: Final = re.compile(r"memory:|sqlite:.+|rediss?(\+cluster)?://[^/?]+.*")
+_KEYS: Final = re.compile(r"file:.+|env:.+")
 _PASSWORD: Final = re.compile(r"(?<=://)[^/]*(?=@)")
 _WORDS: Final = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 
@@ -73,6 +74,13 @@ class Settings:
         ),
     ] = "memory:"
     store_timeout_seconds: Annotated[float, Rule("Longest wait for one answer of Redis.", "s", 0.01, 60)] = 2.0
+    store_keys: Annotated[
+        str | None,
+        Rule(
+            "Encrypts what is stored: `file:PATH` or `env:VARIABLE` holds keys, each 32 bytes in base64 "
+            "(`openssl rand -base64 32`); the first encrypts, all decrypt."
+        ),
+    ] = None
     session_ttl: Annotated[
         float, Rule("Idle time after which a session is forgotten, where it brings none.", "s", 1, _YEAR)
     ] = 3600.0
@@ -122,6 +130,8 @@ class Settings:
             raise _refusal(
                 "store", self.store, "memory:, sqlite:PATH, redis://, rediss:// or redis+cluster://HOST:PORT"
             )
+        if self.store_keys is not None and not _KEYS.fullmatch(self.store_keys):
+            raise _refusal("store_keys", "something else", "file:PATH or env:VARIABLE, but never the keys themselves")
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise _refusal(missing, "not set", "a PEM file, because TLS needs a certificate and its key")
@@ -225,7 +235,7 @@ def _parse(name: str, kind: object, text: str) -> object:
         raise _refusal(name, text, allowed) from None
     if not text:
         raise _refusal(name, text, RULES[name].allowed or "a value; unset it to take the default")
-    return text if kind is str else Path(text)
+    return Path(text) if kind in {Path, Path | None} else text
 
 
 def _check_address(listen: str) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from elman_server.stores import MemoryStore, Store
+from elman_server.stores import MemoryStore, SqliteStore, Store
 from elman_server.stores.redis import RedisStore
-from elman_server.stores.sqlite import SqliteStore
+from elman_server.stores.sealed import SealedStore
 from tests.clock import Clock
-from tests.redis_process import RedisProcess
-from tests.services import need
+from tests.redis_process import RedisProcess, cluster, need_program
 
 TIMEOUT = 20.0  # seconds for an answer of Redis: no test depends on it
-STORES = ("memory", "sqlite", "redis", "redis-tls")
+KEYS = [bytes(32), bytes(range(32))]
+STORES = ("memory", "sqlite", "redis", "valkey", "redis-tls", "redis-cluster", "sealed-sqlite", "sealed-redis")
 
 
 @pytest.fixture
@@ -27,13 +27,15 @@ def clock() -> Clock:
 @pytest.fixture(params=STORES)
 def make_store(request, clock, tmp_path) -> Callable[[], Store]:
     """Open a store; each time the same one, but for memory."""
-    if request.param == "memory":
+    kind = request.param.removeprefix("sealed-")
+    if kind == "memory":
         return lambda: MemoryStore(10_000, 2**30, clock)
-    if request.param == "sqlite":
-        return lambda: SqliteStore(tmp_path / "sessions.db", 10_000, clock)
-    server = request.getfixturevalue(request.param.replace("-", "_"))
-    server.client.flushall()
-    return lambda: RedisStore(server.url, TIMEOUT, clock)
+    if kind == "sqlite":
+        make: Callable[[], Store] = lambda: SqliteStore(tmp_path / "sessions.db", 10_000, clock)  # noqa: E731
+    else:
+        url = request.getfixturevalue(kind.replace("-", "_"))
+        make = lambda: RedisStore(url, TIMEOUT, clock)  # noqa: E731
+    return make if kind == request.param else lambda: SealedStore(make(), KEYS)
 
 
 @pytest.fixture
@@ -44,26 +46,74 @@ async def store(make_store) -> AsyncIterator[Store]:
     await store.close()
 
 
-@pytest.fixture(scope="session")
-def redis(tmp_path_factory) -> Iterator[RedisProcess]:
-    """A Redis for all tests that do it no harm."""
-    need("redis-server", is_there=shutil.which("redis-server") is not None)
-    with RedisProcess(tmp_path_factory.mktemp("redis")) as server:
-        yield server
+@pytest.fixture
+def redis(redis_process) -> str:
+    """The URL of an empty Redis."""
+    redis_process.client.flushall()
+    return str(redis_process.url)
+
+
+@pytest.fixture
+def valkey(valkey_process) -> str:
+    """The URL of an empty Valkey."""
+    valkey_process.client.flushall()
+    return str(valkey_process.url)
+
+
+@pytest.fixture
+def redis_tls(redis_tls_process) -> str:
+    """The URL of an empty Redis behind TLS and a password."""
+    redis_tls_process.client.flushall()
+    return str(redis_tls_process.url)
+
+
+@pytest.fixture
+def redis_cluster(redis_cluster_processes) -> str:
+    """The URL of an empty cluster: of one of its nodes, which knows the others."""
+    for process in redis_cluster_processes:
+        process.client.flushall()
+    return str(redis_cluster_processes[0].url.replace("redis:", "redis+cluster:"))
+
+
+# The servers, for all tests that do them no harm
 
 
 @pytest.fixture(scope="session")
-def redis_tls(tmp_path_factory, certificate) -> Iterator[RedisProcess]:
+def redis_process(tmp_path_factory) -> Iterator[RedisProcess]:
+    """A Redis."""
+    need_program("redis-server")
+    with RedisProcess(tmp_path_factory.mktemp("redis")) as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def valkey_process(tmp_path_factory) -> Iterator[RedisProcess]:
+    """A Valkey."""
+    need_program("valkey-server")
+    with RedisProcess(tmp_path_factory.mktemp("valkey"), program="valkey-server") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def redis_tls_process(tmp_path_factory, certificate) -> Iterator[RedisProcess]:
     """A Redis that asks for TLS and a password."""
-    need("redis-server", is_there=shutil.which("redis-server") is not None)
-    with RedisProcess(tmp_path_factory.mktemp("redis"), tls=certificate, password="pass:word") as server:
-        yield server
+    need_program("redis-server")
+    with RedisProcess(tmp_path_factory.mktemp("redis"), tls=certificate, password="pass:word") as process:
+        yield process
+
+
+@pytest.fixture(scope="session")
+def redis_cluster_processes(tmp_path_factory) -> Iterator[list[RedisProcess]]:
+    """Three nodes of a cluster."""
+    need_program("redis-server")
+    with cluster(tmp_path_factory.mktemp("cluster")) as processes:
+        yield processes
 
 
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> Path:
     """A folder with a certificate for 127.0.0.1, `server.pem`, its key, and who signed it, `ca.pem`: itself."""
-    need("openssl", is_there=shutil.which("openssl") is not None)
+    need_program("openssl")
     folder: Path = tmp_path_factory.mktemp("certificate")
     new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     what = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]

@@ -61,28 +61,27 @@ async def test_a_session_may_begin_with_segments(store):
     assert await store.segments("abcd") == [b"a", b"b", b"c"]
 
 
-@pytest.mark.parametrize(("keep", "kept"), [(None, b"abc"), (5, b"abc"), (3, b"abc"), (2, b"ab"), (1, b"a"), (0, b"")])
-async def test_a_commit_may_drop_the_newest_segments(store, keep, kept):
+async def test_a_commit_may_drop_the_newest_segments(store):
     """A rewind keeps the oldest segments and adds its own, in one step; a stale one drops nothing."""
-    first = await store.create("abcd", b"0", LIVES, [b"a", b"b", b"c"])
-    revision = await store.commit("abcd", first, b"1", LIVES, [b"x", b"y"], keep=keep)
-    expected = [*(bytes([byte]) for byte in kept), b"x", b"y"]
-    assert await store.segments("abcd") == expected
-    with pytest.raises(EtagMismatchError):
-        await store.commit("abcd", first, b"1", LIVES, keep=0)
-    assert await store.segments("abcd") == expected
-    await store.commit("abcd", revision, b"2", LIVES, keep=len(kept))
-    assert await store.segments("abcd") == expected[:-2]
+    for keep, kept in ((None, b"abc"), (5, b"abc"), (3, b"abc"), (2, b"ab"), (1, b"a"), (0, b"")):
+        name = f"keep-{keep}"
+        first = await store.create(name, b"0", LIVES, [b"a", b"b", b"c"])
+        revision = await store.commit(name, first, b"1", LIVES, [b"x", b"y"], keep=keep)
+        expected = [*(bytes([byte]) for byte in kept), b"x", b"y"]
+        assert await store.segments(name) == expected
+        with pytest.raises(EtagMismatchError):
+            await store.commit(name, first, b"1", LIVES, keep=0)
+        assert await store.segments(name) == expected
+        await store.commit(name, revision, b"2", LIVES, keep=len(kept))
+        assert await store.segments(name) == expected[:-2]
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "found"),
-    [(0, None, b"abcd"), (1, None, b"bcd"), (1, 3, b"bc"), (0, 0, b""), (2, 2, b""), (3, 9, b"d"), (4, None, b"")],
-)
-async def test_segments_are_read_by_index(store, start, end, found):
+async def test_segments_are_read_by_index(store):
     """A part of a long past can be read alone; what lies beyond the end is not there."""
-    await store.create("abcd", b"0", LIVES, [b"a", b"b", b"c", b"d"])
-    assert await store.segments("abcd", start, end) == [bytes([byte]) for byte in found]
+    segments = [b"a", b"b", b"c", b"d"]
+    await store.create("abcd", b"0", LIVES, segments)
+    for start, end in ((0, None), (1, None), (1, 3), (0, 0), (2, 2), (3, 1), (3, 9), (4, None), (9, 12)):
+        assert await store.segments("abcd", start, end) == segments[start:end]
 
 
 async def test_a_deleted_session_is_unknown(store):
@@ -169,10 +168,10 @@ async def test_an_expired_name_is_free(store, clock):
 
 async def test_pages_are_in_name_order(store):
     """Pages walk all names once, whatever the page size, and hold what `load` gives."""
-    chosen = [f"{number * 7919 % 1000:04}" for number in range(250)]
+    chosen = [f"{number * 7919 % 1000:04}" for number in range(50)]
     for name in chosen:
         await store.create(name, name.encode(), LIVES)
-    for limit in (1, 7, 250, 1000):
+    for limit in (1, 7, 50, 1000):
         assert await names(store, limit) == sorted(chosen)
     for name, stored in await store.page("", 1000):
         assert stored == await store.load(name)
@@ -218,16 +217,16 @@ async def test_a_session_in_use_does_not_expire(store, clock):
     assert await end_of(store, "busy") is SessionExpiredError
 
 
-@pytest.mark.parametrize("size", [0, 1, 4089, 4090, 4091, 8180, 8181, 100_000])
-async def test_heads_of_every_size_are_kept(store, size):
+async def test_heads_of_every_size_are_kept(store):
     """Any bytes come back as they were, larger or smaller than those before."""
-    head = bytes(number % 256 for number in range(size))
     revision = await store.create("abcd", b"x" * 9000, LIVES)
-    await store.commit("abcd", revision, head, LIVES, [head])
-    assert (await store.load("abcd")).head == head
-    assert await store.segments("abcd") == [head]
-    await store.create("efgh", head, LIVES)
-    assert [stored.head for _, stored in await store.page("", 10)] == [head, head]
+    for size in (0, 100_000, 1, 8181, 8180, 4091, 4090, 4089):
+        head = bytes(number % 256 for number in range(size))
+        revision = await store.commit("abcd", revision, head, LIVES, [head], keep=0)
+        assert (await store.load("abcd")).head == head
+        assert await store.segments("abcd") == [head]
+        await store.create(f"of-{size}", head, LIVES)
+        assert (await store.page("of", 1000))[-1][1] == await store.load(max(await names(store)))
 
 
 async def test_many_writers_lose_nothing(store):

@@ -10,15 +10,14 @@ import pytest
 
 from elman_client import Client
 from tests.e2e.wire import PATIENCE, PROMPT, Refusal, held, reference, refused, wire_to
-from tests.redis_process import RedisProcess
+from tests.redis_process import RedisProcess, need_program
 from tests.server_process import ServerProcess
-from tests.services import need
 
 
 @pytest.fixture
 def redis(tmp_path) -> Iterator[RedisProcess]:
     """A Redis that writes down each command before it answers."""
-    need("redis-server", is_there=shutil.which("redis-server") is not None)
+    need_program("redis-server")
     folder: Path = tmp_path / "redis"
     folder.mkdir()
     with RedisProcess(folder, "--appendonly", "yes", "--appendfsync", "always") as process:
