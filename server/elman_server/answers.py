@@ -2,32 +2,65 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from elman_server.generation import CharacterDetail, Chunk, IdDetail, Job, Output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from elman_server.turn import Turn
     from elman_server.vocabulary import Decoder, Vocabulary
 
+REPLAY_CHARS: Final = 1024  # in one chunk of a text that is told again
 
-def chunks(output: Output, turn: Turn, decoder: Decoder, vocabulary: Vocabulary, chunk_chars: int) -> Iterator[Chunk]:
-    """Yield an output's text in pieces of at most `chunk_chars`; a piece counts as handed over when it is yielded."""
-    progress = turn.progress
+
+def chunks(
+    output: Output, turn: Turn, decoder: Decoder, vocabulary: Vocabulary, *, chunk_chars: int, known: int = 0
+) -> Iterator[Chunk]:
+    """Yield an output's text in pieces of at most `chunk_chars`; a piece counts as handed over when it is yielded.
+
+    `known` is a position up to where the reader has the text already: it is taken in and not yielded.
+    """
     if output.memory is not None:
-        progress.remember(len(progress.handed) + len(output.ids), output.memory)
+        turn.progress.remember(len(turn.progress.handed) + len(output.ids), output.memory)
     size = chunk_chars or max(1, len(output.ids))
+    at, is_last = 0, False
     # The last output goes round even if it is empty: bytes of an unfinished character may still wait.
-    for at in range(0, max(len(output.ids), output.finished is not None), size):
-        ids = output.ids[at : at + size]
-        is_last = output.finished is not None and at + size >= len(output.ids)
+    while at < len(output.ids) or (output.finished is not None and not is_last):
+        is_known = turn.position < known
+        end = at + (min(size, known - turn.position) if is_known else size)
+        ids = output.ids[at:end]
+        is_last = output.finished is not None and end >= len(output.ids)
         text = decoder.decode(ids, final=is_last)
-        progress.hand(ids)
-        details = _details(ids, output.details[at : at + size], vocabulary)
-        if text or details:
-            yield Chunk(text, turn.position, details)
+        turn.hand(ids)
+        details = _details(ids, output.details[at:end], vocabulary)
+        at = end
+        if (text or details) and not is_known:
+            yield Chunk(text, turn.position, details, turn.durable)
+
+
+def replayed(
+    ids: list[int],
+    position: int,
+    details: Sequence[CharacterDetail],
+    decoder: Decoder,
+    *,
+    chunk_chars: int,
+    final: bool,
+) -> Iterator[Chunk]:
+    """Yield text that is durable in pieces; `position` is that of the first id, `details` of all or none.
+
+    With `final` nothing follows, and the bytes of an unfinished character do not wait.
+    """
+    size = chunk_chars or REPLAY_CHARS
+    end = position + len(ids)
+    for at in range(0, len(ids), size):
+        piece = ids[at : at + size]
+        text = decoder.decode(piece, final=final and at + size >= len(ids))
+        told = tuple(details[at : at + size])
+        if text or told:
+            yield Chunk(text, position + at + len(piece), told, end)
 
 
 def read_details(job: Job, details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:

@@ -64,11 +64,17 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text as it is drawn; `position` is the session's after it."""
+    """Text as it is drawn.
+
+    Attributes:
+        position: the session's after it.
+        committed_position: up to where the turn is durable; 0 without a session.
+    """
 
     text: str
     position: int
     details: tuple[CharacterDetail, ...] = ()
+    committed_position: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,6 +102,20 @@ class Settings:
     flush_interval_ms: Annotated[
         float, Rule("Longest that a drawn character waits to be joined with others.", "ms", 0, 1000)
     ] = 10.0
+    lease_seconds: Annotated[
+        float, Rule("Time after which a server that is not heard of has lost its turns to others.", "s", 0.1, 600)
+    ] = 5.0
+    commit_chars: Annotated[int, Rule("A running turn becomes durable after so many characters.", "", 1, 10**9)] = 4096
+    commit_seconds: Annotated[
+        float, Rule("A running turn becomes durable after this time; at most half of `lease_seconds`.", "s", 0.01, 300)
+    ] = 2.0
+    store_patience_seconds: Annotated[
+        float, Rule("How long turns go on while the store cannot be reached; then they are UNAVAILABLE.", "s", 0, 3600)
+    ] = 10.0
+    snapshot_key: Annotated[
+        Path | None,
+        Rule("File whose bytes sign exported sessions; without it they can be imported until the server stops."),
+    ] = None
     engine_threads: Annotated[int, Rule("Threads of one step; 0 chooses by the model's size.", "", 0, 256)] = 0
     grace_seconds: Annotated[float, Rule("Time for running streams to end at a stop.", "s", 0, 3600)] = 30.0
     drain_delay_seconds: Annotated[
@@ -132,6 +146,10 @@ class Settings:
             )
         if self.store_keys is not None and not _KEYS.fullmatch(self.store_keys):
             raise _refusal("store_keys", "something else", "file:PATH or env:VARIABLE, but never the keys themselves")
+        if self.commit_seconds > self.lease_seconds / 2:
+            raise _refusal(
+                "commit_seconds", self.commit_seconds, f"up to half of lease_seconds, {self.lease_seconds / 2:g}"
+            )
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise _refusal(missing, "not set", "a PEM file, because TLS needs a certificate and its key")

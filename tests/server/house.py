@@ -9,10 +9,12 @@ from typing import Self
 
 from elman_server.engine import Configure, Engine
 from elman_server.generation import CharacterDetail, Chunk, Finished, Started
+from elman_server.history import History
+from elman_server.lifetimes import Lifetimes
 from elman_server.models import Models
 from elman_server.requests import GenerateRequest, SamplingRequest, StoppingRequest, Target
 from elman_server.session import Expiration, SessionInfo
-from elman_server.sessions import Lifetimes, Sessions
+from elman_server.sessions import Sessions
 from elman_server.stores import MemoryStore
 from elman_server.turns import Turns
 
@@ -55,8 +57,8 @@ class House:
         self.models = Models()
         self.store = store or MemoryStore(10_000, 2**30)
         self.sessions = Sessions(self.store, self.models, Lifetimes(3600, 86400))
-        self.store.in_use = self.sessions.is_running
         self.turns = Turns(self.sessions, self.models, self.engines)
+        self.history = History(self.sessions, self.models, self.engines, b"k" * 32)
 
     async def __aenter__(self) -> Self:
         infos = []

@@ -3,6 +3,7 @@
 from typing import Any
 
 from elman.v1 import generation_pb2 as pb
+from elman.v1 import sampling_pb2
 from elman_client import _types as types
 from elman_client._shared import values
 from elman_client._shared.fields import fill, invalid
@@ -95,10 +96,10 @@ def score(
     )
 
 
-def _biases(biases: Any) -> list[pb.LogitBias] | None:
+def _biases(biases: Any) -> list[sampling_pb2.LogitBias] | None:
     if biases is None:
         return None
-    messages = [pb.LogitBias() for _ in biases]
+    messages = [sampling_pb2.LogitBias() for _ in biases]
     for message, (character, bias) in zip(messages, biases.items(), strict=True):
         fill(message, character=character, bias=bias)
     return messages
