@@ -74,6 +74,7 @@ class Turn:
         self._rest = (head.position if head else 0, memory)
         self.start = self.prompt_end = self.durable = self._rest[0]
         self.progress = Progress(memory, [])
+        self._saving: tuple[int, Memory] | None = None  # what is being made durable: characters, memory after them
         self.is_open = self.is_over = False
         self.needs_commit = asyncio.Event()
         self.settling: asyncio.Task[tuple[Memory, SessionInfo | None]] | None = None
@@ -171,23 +172,28 @@ class Turn:
             if not self.is_open or self.is_over:
                 return False
             assert self._session_id is not None
-            told = self.progress.told()
-            drawn = self.progress.handed[: told[0]] if told else []
-            prompt = self.progress.prompt if drawn else []
-            end = self.durable + len(prompt) + len(drawn)
             expires = self._sessions.now() + self._durability.lease_seconds
 
             def change(head: Head) -> Change | None:
                 opened = self._checked(head)
-                if told and drawn and opened.position < end:
-                    return advanced(head, prompt, drawn, told[1], expires)
-                return Change(replace(head, open=replace(opened, lease_expires=expires)))
+                told = self.progress.told()
+                if told is None or not told[0]:
+                    return Change(replace(head, open=replace(opened, lease_expires=expires)))
+                self._saving = told
+                prompt, drawn = self.progress.prompt, self.progress.handed[: told[0]]
+                return advanced(head, prompt, drawn, told[1], expires)
 
             head = await self._sessions.change(self._session_id, change)
-            if told and drawn:
-                self.progress.advance(*told)
-                self.durable = end
-            return head.open is not None and head.open.is_cancelled
+            assert head.open is not None
+            self._advance(head.open)
+            return head.open.is_cancelled
+
+    def _advance(self, opened: Open) -> None:
+        """Take note of what has become durable; of a commit, too, whose answer was lost."""
+        if self._saving is not None and opened.position > self.durable:
+            self.progress.advance(*self._saving)
+            self.durable = opened.position
+        self._saving = None
 
     async def settle(
         self, reason: FinishReason = FinishReason.CANCELLED, stop_string: str = ""
@@ -212,7 +218,6 @@ class Turn:
 
     async def _commit(self, session_id: str, memory: Memory, outcome: Outcome) -> Head:
         """Close the turn, or drop it if nothing of it is to stay; waits a while for a store that is gone."""
-        prompt, handed = self.progress.prompt, self.progress.handed
         is_empty = self.position == self._rest[0]
 
         def change(head: Head) -> Change | None:
@@ -221,6 +226,7 @@ class Turn:
             self._checked(head)
             if is_empty:
                 return dropped(head)
+            prompt, handed = self.progress.prompt, self.progress.handed
             return closed(self._sessions.renewed(head), prompt, handed, memory, outcome)
 
         give_up = asyncio.get_running_loop().time() + self._durability.patience_seconds
@@ -235,12 +241,13 @@ class Turn:
                 delay = min(2 * delay, LAST_RETRY_SECONDS)
 
     def _checked(self, head: Head) -> Open:
-        """Return the open turn in the head if it is this one."""
+        """Return the open turn in the head if it is this one; what is durable of it is then known."""
         if self._head is not None and head.created != self._head.created:
             raise SessionNotFoundError(f"sessions/{self._session_id}")  # the turn's own was deleted
         if head.open is None or head.open.token != self._token:
             self.leave()
             raise LeaseLostError(f"sessions/{self._session_id}")
+        self._advance(head.open)
         return head.open
 
     async def _read(self, memory: Memory, position: int, ids: list[int]) -> Memory:
@@ -266,7 +273,7 @@ class Turn:
     def undo(self) -> None:
         """Let the turn be as if it had never been asked, or had not gone on."""
         self.durable, memory = self._rest
-        self.progress = Progress(memory, [])
+        self.progress, self._saving = Progress(memory, []), None
 
     async def give_up(self, *, keep: bool) -> None:
         """End a turn that was cut off; `keep`: with what was handed over.

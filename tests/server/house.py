@@ -1,7 +1,7 @@
 """A server without its transport: real engines, real turns, in this process's loop."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -100,22 +100,27 @@ class House:
         """Run a turn to its end, or close it after so many chunks."""
         stopping = kwargs.pop("stopping", StoppingRequest(max_chars=max_chars))
         request = GenerateRequest(target, prompt, sampling, stopping, **kwargs)  # type: ignore[arg-type]
-        text = Text()
-        async with contextlib.aclosing(self.turns.generate(request)) as events:
-            async for event in events:
-                if isinstance(event, Started):
-                    text.started = event
-                elif isinstance(event, Finished):
-                    text.finished = event
-                else:
-                    text.chunks.append(event)
-                    if len(text.chunks) == stop_after:
-                        break
-        return text
+        return await collected(self.turns.generate(request), stop_after)
 
     async def at_rest(self, name: str) -> SessionInfo:
         """Return a session once no turn runs on it."""
         return await self.turns.cancel(name)
+
+
+async def collected(turn: AsyncGenerator[Started | Chunk | Finished, None], stop_after: int | None = None) -> Text:
+    """Read a turn to its end, or close it after so many chunks."""
+    text = Text()
+    async with contextlib.aclosing(turn) as events:
+        async for event in events:
+            if isinstance(event, Started):
+                text.started = event
+            elif isinstance(event, Finished):
+                text.finished = event
+            else:
+                text.chunks.append(event)
+                if len(text.chunks) == stop_after:
+                    break
+    return text
 
 
 @contextlib.asynccontextmanager
