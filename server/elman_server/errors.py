@@ -20,6 +20,7 @@ ServerError
 │   ├── SessionBusyError        a turn is running
 │   ├── QuotaError              as many of something are in use as may be
 │   └── UnavailableError
+│       ├── StartingError
 │       ├── OverloadedError
 │       ├── DrainingError
 │       ├── EngineRestartedError
@@ -213,6 +214,13 @@ class UnavailableError(RetryableError):
 
 class OverloadedError(UnavailableError):
     """More requests wait than may."""
+
+
+class StartingError(UnavailableError):
+    """The server does not serve yet."""
+
+    def __init__(self) -> None:
+        super().__init__("the models are being loaded", 1.0)
 
 
 class DrainingError(UnavailableError):

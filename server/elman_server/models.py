@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elman_server.errors import ModelNotFoundError, UnavailableError
+from elman_server.errors import ModelNotFoundError, StartingError
 from elman_server.requests import Limits
 from elman_server.state import Memory
 from elman_server.vocabulary import Vocabulary
@@ -102,5 +102,5 @@ class Models:
 
     def _loaded(self) -> dict[str, ModelInfo]:
         if self._models is None:
-            raise UnavailableError("the models are being loaded", 1.0)
+            raise StartingError
         return self._models

@@ -55,6 +55,8 @@ class Servicer(
         self.seconds_per_chunk = 0.0
         self.seconds_to_settle = 0.0
         self.cuts: list[grpc.StatusCode | None] = []  # how the next streams break after a chunk; None: drained
+        self.forgets = False  # the next turn that breaks is kept by nobody
+        self.grows = False  # and its session goes on
         self.difference_at: int | None = None  # what a replay finds
 
     async def _begin(self, context: Any) -> None:
@@ -369,7 +371,11 @@ class Servicer(
                 written += text
                 yield {"chunk": chunk}
         finally:
-            memory.commit(request.prompt, written, started.sampling.seed, request)
+            if self.forgets and request.session:
+                self.forgets = False
+                memory.commit("a" if self.grows else "", "")
+            else:
+                memory.commit(request.prompt, written, started.sampling.seed, request)
         yield {
             "finished": generation_pb2.Finished(
                 finish_reason=reason,

@@ -89,6 +89,10 @@ class Way:
     async def close(self) -> None:
         """Do nothing: the store is another's."""
 
+    async def committed(self, num_commits: int) -> None:
+        """Wait until so many commits came through."""
+        await until(lambda: self.num_commits >= num_commits)
+
     def _pass(self) -> None:
         if self.is_cut:
             raise StoreUnavailableError("the store cannot be reached", 1.0)

@@ -19,7 +19,7 @@ from elman_server.errors import (
     StoreUnavailableError,
     TurnNotFoundError,
 )
-from elman_server.generation import Detail, FinishReason
+from elman_server.generation import Chunk, Detail, FinishReason
 from elman_server.requests import (
     AppendRequest,
     GenerateRequest,
@@ -420,7 +420,7 @@ async def test_a_lease_is_renewed_while_nothing_can_become_durable(house):
     for _ in range(4):
         clock.now += 4
         before = one.way.num_commits
-        await until(lambda least=before + 2: one.way.num_commits >= least)
+        await one.way.committed(before + 2)
         with pytest.raises(SessionBusyError):
             await other.generate(asked(session.name, new_id(), "abc", 10))
     await reader.rest()
@@ -462,7 +462,7 @@ async def test_an_etag_holds_while_a_turn_becomes_durable(house):
     session = await house.session("tiny")
     reader = await Reader.of(one.turns, asked(session.name, new_id(), PROMPT, LONG))
     reader.gate.set()
-    await until(lambda: one.way.num_commits >= 5)
+    await one.way.committed(5)
     assert (await other.sessions.get(session.name)).etag == session.etag
     text = await reader.task
     assert (await other.sessions.get(session.name)).etag == text.end.etag != session.etag
@@ -499,7 +499,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_twice(house):
         request = asked(session.name, new_id(), PROMPT, LONG)
         reader = await Reader.of(one.turns, request)
         reader.gate.set()
-        await until(lambda way=one.way, least=number: way.num_commits >= least)
+        await one.way.committed(number)
         one.way.is_deaf = True
         text = await reader.task
         assert len(text.text) == LONG
@@ -522,10 +522,10 @@ async def test_a_turn_that_was_lost_at_its_very_end_ends_the_same(house, include
         events = one.turns.generate(request)
         text = ""
         async for event in events:
-            if hasattr(event, "text"):
+            if isinstance(event, Chunk):
                 text += event.text
                 if text == whole.text:
-                    await until(lambda way=one.way, least=one.way.num_commits + 2: way.num_commits >= least)
+                    await one.way.committed(one.way.num_commits + 2)
                     one.way.is_cut = True
                     break
         with pytest.raises(StoreUnavailableError):
@@ -568,7 +568,7 @@ async def test_many_servers_take_a_turn_from_one_another(house):
         )
         try:
             async for event in events:
-                if hasattr(event, "text"):
+                if isinstance(event, Chunk):
                     text, position = text + event.text, event.position
                     one.way.is_cut = len(text) > 200 * (number + 1)
         except StoreUnavailableError:

@@ -12,11 +12,12 @@ from elman_client._errors import UnavailableError
 from elman_client._shared import models, sessions, turns
 from elman_client._shared.connection import Connection
 from elman_client._shared.names import model_name, session_name
+from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
 from elman_client._sync.generation import Generation
 from elman_client._sync.session import Session
-from elman_client._sync.transport import Transport
-from elman_client._types import Encoding, GenerateOptions, Model, Score, UnknownPolicy
+from elman_client._sync.transport import Stream, Transport
+from elman_client._types import Encoding, Event, GenerateOptions, Model, Score, UnknownPolicy
 
 
 class Client:
@@ -32,6 +33,8 @@ class Client:
         credentials: gRPC channel credentials, for what ``tls`` cannot say.
         metadata: Headers of every call; the names are in lower case.
         timeout: Seconds for every call that brings none; default: no deadline.
+        retry_seconds: How long a server that has answered before is waited for when it is lost:
+            generations go on where they were, and calls that do no harm are made again; 0: never.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        retry_seconds: float = 30.0,
     ) -> None:
         self._transport = Transport(
             Connection(
@@ -52,6 +56,7 @@ class Client:
                 credentials=credentials,
                 metadata=metadata,
                 timeout=timeout,
+                retry_seconds=retry_seconds,
             )
         )
 
@@ -154,13 +159,23 @@ class Client:
             if not token:
                 return
 
+    def import_session(
+        self, snapshot: bytes, *, session_id: str | None = None, timeout: float | None = None
+    ) -> Session:
+        """Make a session of what ``Session.export`` returned; ``session_id`` as in ``create_session``."""
+        info = self._transport.run(sessions.import_(snapshot, session_id), timeout)
+        return Session(self._transport, info.name, info)
+
     def generate(self, prompt: str, *, model: str, **options: Unpack[GenerateOptions]) -> Generation:
         """Draw text from a model's beginning and keep nothing; see :class:`GenerateOptions`."""
-        operation = turns.generate(prompt, options, model=model_name(model))
-        return Generation(
-            Turn(on_abandon=lambda: None),
-            lambda: self._transport.open(operation, options.get("timeout")),
-        )
+        asked = turns.Asked(prompt, options, model=model_name(model))
+        attempts = Attempts(self._transport.connection, options.get("timeout"), is_safe=True)
+        turn = Turn(asked, attempts, on_abandon=lambda: None)
+
+        def open_stream() -> Stream[Event]:
+            return self._transport.open(turn.operation(), turn.time_left)
+
+        return Generation(turn, open_stream)
 
     def score(
         self,

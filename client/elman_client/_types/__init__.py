@@ -10,7 +10,6 @@ from elman_client._types.generation import (
     FinishReason,
     OnAbort,
     ReplaceWith,
-    Sampling,
     Score,
     Started,
     UnknownPolicy,
@@ -18,7 +17,15 @@ from elman_client._types.generation import (
 )
 from elman_client._types.model import Cell, Encoding, Evaluation, Limits, Model, UnknownCharacter
 from elman_client._types.options import GenerateOptions
-from elman_client._types.session import SessionInfo, SessionState, Transcript, TranscriptTurn
+from elman_client._types.sampling import Sampling
+from elman_client._types.session import (
+    ForkedFrom,
+    ReplayedTurn,
+    SessionInfo,
+    SessionState,
+    Transcript,
+    TranscriptTurn,
+)
 
 __all__ = [
     "Appended",
@@ -31,11 +38,13 @@ __all__ = [
     "Event",
     "FinishReason",
     "Finished",
+    "ForkedFrom",
     "GenerateOptions",
     "Limits",
     "Model",
     "OnAbort",
     "ReplaceWith",
+    "ReplayedTurn",
     "Sampling",
     "Score",
     "SessionInfo",

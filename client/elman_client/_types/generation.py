@@ -1,10 +1,10 @@
 """What a turn is asked for and what it answers."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
+from elman_client._types.sampling import Sampling
 from elman_client._types.session import SessionInfo
 
 
@@ -24,25 +24,6 @@ class ReplaceWith:
 
 UnknownPolicy: TypeAlias = Literal["reject", "skip"] | ReplaceWith
 """What to do with characters that the model has not; the server's default is ``reject``."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The parameters that a turn draws with; ``None`` means that the filter is off.
-
-    The filters apply in the order of the fields; see :class:`elman_client.GenerateOptions`.
-    """
-
-    logit_bias: Mapping[str, float] = field(hash=False)
-    allowed_characters: str
-    banned_characters: str
-    repetition_penalty: float | None
-    repetition_window: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -89,11 +70,20 @@ class CharacterDetail:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Text as it is drawn; ``position`` is the session's after it, ``details`` are if asked for."""
+    """Text as it is drawn.
+
+    Attributes:
+        text: One or more characters.
+        position: The session's after it.
+        details: One a character if asked for.
+        committed_position: Up to where the turn is durable, whatever happens to the server; 0
+            without a session.
+    """
 
     text: str
     position: int
     details: tuple[CharacterDetail, ...]
+    committed_position: int = 0
 
 
 class FinishReason(StrEnum):

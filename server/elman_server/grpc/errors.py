@@ -134,6 +134,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.FAILED_PRECONDITION, "SESSION_BUSY", _retry),
     errors.QuotaError: Row(StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", _quota),
+    errors.StartingError: Row(StatusCode.UNAVAILABLE, "STARTING", _retry),
     errors.OverloadedError: Row(StatusCode.UNAVAILABLE, "OVERLOADED", _retry),
     errors.DrainingError: Row(StatusCode.UNAVAILABLE, "DRAINING", _retry),
     errors.EngineRestartedError: Row(StatusCode.UNAVAILABLE, "ENGINE_RESTARTED", _retry),

@@ -87,6 +87,7 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
             (errors.OverloadedError("full", 1), "OVERLOADED"),
             (errors.DrainingError(), "DRAINING"),
             (errors.EngineRestartedError(), "ENGINE_RESTARTED"),
+            (errors.StartingError(), "STARTING"),
             (errors.StoreUnavailableError("away", 1), "STORE_UNAVAILABLE"),
         )
     ),
