@@ -216,3 +216,63 @@ def test_color_is_for_terminals_that_want_it(variables, color):
     with Terminal("127.0.0.1:1", "models", **variables) as terminal:
         assert terminal.wait() == 3
         assert ("\x1b[31melman:\x1b[0m" in terminal.output) is color
+
+
+def test_sessions_are_forked_and_rewound(server):
+    """The names of the forks are printed one a line; a rewind says where the session is; --json shows them."""
+    with Client(server.target) as client:
+        session = client.create_session("tiny", session_id="mine")
+        session.append("abcdef")
+        forked = run(server.target, "sessions", "fork", "mine", "--at", "3", "--count", "2")
+        rewound = run(server.target, "sessions", "rewind", "mine", "4")
+        shown = run(server.target, "sessions", "show", "made-1")
+        as_json = run(server.target, "sessions", "rewind", "mine", "2", "--json")
+
+        assert forked.stdout.split() == ["sessions/made-1", "sessions/made-2"]
+        assert rewound.stdout == "sessions/mine is at 4\n"
+        assert "forked from sessions/mine at 3" in shown.stdout
+        assert json.loads(as_json.stdout)["position"] == 2
+        assert client.session("made-1").transcript().text == "abc"
+    refused = run(server.target, "sessions", "rewind", "mine", "7")
+    assert refused.returncode == 1
+
+
+def test_sessions_are_exported_and_imported(server, tmp_path):
+    """Through a file or a pipe; a file that is none is refused, and a failed export leaves no file."""
+    file = tmp_path / "mine.elman"
+    with Client(server.target) as client:
+        client.create_session("tiny", session_id="mine").append("abc")
+        exported = run(server.target, "sessions", "export", "mine", str(file))
+        imported = run(server.target, "sessions", "import", str(file), "--as", "arrived")
+        piped = run(server.target, "sessions", "export", "mine", "-")
+        again = run(server.target, "sessions", "import", "-", stdin=piped.stdout)
+
+        assert exported.stdout == f"sessions/mine is in {file}, 8 bytes\n"
+        assert imported.stdout == "sessions/arrived\n"
+        assert piped.stdout == "ELMANabc"
+        assert client.session(again.stdout.strip()).transcript().text == "abc"
+    missing = run(server.target, "sessions", "export", "nobody", str(tmp_path / "nobody.elman"))
+    assert (missing.returncode, list(tmp_path.iterdir())) == (4, [file])
+    file.write_bytes(b"nonsense")
+    refused = run(server.target, "sessions", "import", str(file))
+    assert (refused.returncode, refused.stderr) == (1, "elman: snapshot: is no snapshot of a session\n")
+
+
+def test_replay_says_whether_it_is_equal(server):
+    """Bit-equal with exit code 0, or where it differs with 1; with --json turn by turn."""
+    with Client(server.target) as client:
+        session = client.create_session("tiny", session_id="mine")
+        empty = run(server.target, "replay", "mine")
+        session.append("abc")
+        session.append("de")
+    equal = run(server.target, "replay", "mine")
+    server.servicer.difference_at = 4
+    differs = run(server.target, "replay", "mine")
+    as_json = run(server.target, "replay", "mine", "--json")
+
+    assert (empty.returncode, empty.stdout) == (0, "there is nothing to replay\n")
+    assert (equal.returncode, equal.stdout) == (0, "bit-equal: 5 characters, 2 turns\n")
+    assert (differs.returncode, differs.stdout) == (1, "differs at position 4, in the turn from 3 to 5\n")
+    assert as_json.returncode == 1
+    turns = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert [(turn["is_equal"], turn["turn"]["end"]) for turn in turns] == [(False, 3), (False, 5)]
