@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from elman_server.commits import Change, new_etag
 from elman_server.errors import InvalidFieldError, ModelMismatchError, ServerError, SessionBusyError
 from elman_server.generation import Job
+from elman_server.reading import read
 from elman_server.replay import replay
 from elman_server.session import Expiration, turns_of
 from elman_server.sessions import check_position
 from elman_server.snapshot import seal, unseal
-from elman_server.turn import read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence

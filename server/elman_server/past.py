@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from elman_server.commits import KEY_BYTES
 from elman_server.errors import InvalidFieldError, SessionBusyError
-from elman_server.generation import FinishReason, StopMatcher
+from elman_server.generation import Finished, FinishReason, StopMatcher
+from elman_server.ledger import etag_of
 from elman_server.session import turns_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,18 @@ class Past:
         """Refuse another request under the same id; `request` is its digest."""
         if request != self.parameters.request:
             raise InvalidFieldError("request_id", "was used for another request on this session; choose a new one")
+
+    def finished(self) -> Finished:
+        """Return the last event of a turn that is over; the etag is the session's present one."""
+        return Finished(
+            reason=self.reason or FinishReason.CANCELLED,
+            prompt_chars=self.prompt_end - self.start,
+            generated_chars=self.end - self.prompt_end,
+            position=self.end,
+            state_digest=self.state_digest,
+            etag=etag_of(self.head),
+            stop_string=self.stop_string,
+        )
 
     def end_reached(self, stops: Sequence[Sequence[int]]) -> tuple[FinishReason, int] | None:
         """Return how the turn ended if all of its text is durable but not its end; with the stop string's index."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from elman_server.generation import Job
+from elman_server.reading import read
 from elman_server.session import Turn, turns_of
-from elman_server.turn import read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping

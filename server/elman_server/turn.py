@@ -12,7 +12,6 @@ from msgspec.structs import replace
 from elman_server import records
 from elman_server.commits import Change, advanced, closed, dropped
 from elman_server.errors import (
-    EngineRestartedError,
     LeaseLostError,
     NotThereError,
     ServerError,
@@ -20,8 +19,9 @@ from elman_server.errors import (
     SessionNotFoundError,
     StoreUnavailableError,
 )
-from elman_server.generation import FinishReason, IdDetail, Job
+from elman_server.generation import FinishReason, Job
 from elman_server.progress import Progress
+from elman_server.reading import read_patiently
 
 if TYPE_CHECKING:
     from elman_server.commits import Durability
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-SETTLE_TRIES: Final = 3
-SETTLE_SECONDS: Final = 60.0  # the longest that a session stays busy because its engine does not come back
 FIRST_RETRY_SECONDS: Final = 0.05
 LAST_RETRY_SECONDS: Final = 1.0
 
@@ -207,7 +205,7 @@ class Turn:
         async with self._commits:
             memory, unread = self.progress.nearest()
             if unread:
-                memory = await self._read(memory, self.position - len(unread), unread)
+                memory = await read_patiently(self._engine, Job(memory, self.position - len(unread), unread))
             if self._session_id is None:
                 return memory, None
             outcome = records.Outcome(reason, stop_string, bytes.fromhex(memory.digest()))
@@ -250,15 +248,6 @@ class Turn:
         self._advance(head.open)
         return head.open
 
-    async def _read(self, memory: Memory, position: int, ids: list[int]) -> Memory:
-        for attempt in range(SETTLE_TRIES):
-            try:
-                await asyncio.wait_for(self._engine.wait_until_serving(), SETTLE_SECONDS)
-                return (await read(self._engine, Job(memory, position, ids), must=True))[0]
-            except (EngineRestartedError, TimeoutError):
-                log.warning("turn_not_settled_yet", session=self._session_id, attempt=attempt)
-        raise EngineRestartedError
-
     # Ends
 
     def leave(self) -> None:
@@ -296,14 +285,3 @@ class Turn:
 
 def _token(head: Head) -> bytes:
     return head.open.token if head.open is not None else b""
-
-
-async def read(engine: Engine, job: Job, *, must: bool = False) -> tuple[Memory, list[IdDetail]]:
-    """Run a job that only reads, with `must` however many wait; return the memory after it and its details."""
-    details: list[IdDetail] = []
-    with engine.open(job, must=must) as stream:
-        while True:
-            output = await stream.next()
-            details += output.details
-            if output.memory is not None:
-                return output.memory, details

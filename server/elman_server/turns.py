@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
-from contextlib import aclosing, contextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 
 from elman_server.answers import chunks, read_details, replayed
 from elman_server.commits import Durability
 from elman_server.errors import InvalidFieldError, TurnNotFoundError
-from elman_server.generation import CharacterDetail, Chunk, Detail, Finished, FinishReason, Job, Output, Started
+from elman_server.generation import CharacterDetail, Chunk, Detail, Finished, FinishReason, Job, Started
 from elman_server.history import memory_at
 from elman_server.past import COMPLETE, find
 from elman_server.plans import Plan, checked, job_of, parameters_of, started, text_ids
+from elman_server.reading import outputs, read
 from elman_server.records import Parameters
 from elman_server.requests import MAX_WINDOW, Target
-from elman_server.sessions import SEED_BITS, check_position, etag_of
-from elman_server.turn import Turn, read
-from elman_server.writers import Run, Writers
+from elman_server.sessions import SEED_BITS, check_position
+from elman_server.turn import Turn
+from elman_server.writers import Run, Writers, watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-    from elman_server.engine import Engine, JobStream
+    from elman_server.engine import Engine
     from elman_server.lease import Lease
     from elman_server.models import ModelInfo, Models
     from elman_server.past import Past
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
     from elman_server.sessions import Sessions
 
     Event = Started | Chunk | Finished
-
-DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
 
 
 class Turns:
@@ -183,12 +181,12 @@ class Turns:
         assert turn is not None
         decoder = vocabulary.decoder()
         decoder.decode(plan.drawn)
-        with self._engines[plan.model.name].open(plan.job) as stream, _watched(stream, run.lease, time_left):
+        with self._engines[plan.model.name].open(plan.job) as stream, watched(stream, run.lease, time_left):
             await self._writers.open(run, parameters, plan.etag, goes_on=plan.goes_on)
             for event in plan.started:
                 yield event
             run.keep = not parameters.rollback
-            async for output in _until_finished(stream):
+            async for output in outputs(stream):
                 for chunk in chunks(
                     output, turn, decoder, vocabulary, chunk_chars=parameters.chunk_chars, known=plan.known
                 ):
@@ -241,16 +239,18 @@ class Turns:
         for chunk in replayed(again, known, details, decoder, chunk_chars=parameters.chunk_chars, final=not goes_on):
             yield chunk
         if not goes_on:
-            yield _told(past)
+            yield past.finished()
             return
-        events = self._go_on(run, past, model, known, time_left)
-        async with aclosing(events):
+        rest = await self._rest(run, past, model, known)
+        if isinstance(rest, Finished):
+            yield rest
+            return
+        async with aclosing(self._run(run, rest, time_left)) as events:
             async for event in events:
                 yield event
 
-    async def _go_on(
-        self, run: Run, past: Past, model: ModelInfo, known: int, time_left: float | None
-    ) -> AsyncGenerator[Event, None]:
+    async def _rest(self, run: Run, past: Past, model: ModelInfo, known: int) -> Plan | Finished:
+        """Take the place of a turn that was left; say what is left of it to do, or its end if that is nothing."""
         session_id, parameters, opened = run.lease.session_id, past.parameters, past.opened
         assert session_id is not None
         run.turn = turn = self._turn(model, session_id, past.head)
@@ -258,18 +258,12 @@ class Turns:
             turn.go_on(opened)
         else:
             turn.start, turn.prompt_end = past.start, past.prompt_end
-        num_segments = opened.num_segments if opened else past.head.num_segments
-        job = await self._job(run, model, parameters, num_segments)
+        job = await self._job(run, model, parameters, (opened or past.head).num_segments)
         if end := past.end_reached(job.stops):
             await self._writers.open(run, parameters, goes_on=opened is None)
             reason, stop = end
-            yield await self._finished(run, reason, parameters.stop_strings[stop] if stop >= 0 else "")
-            return
-        plan = Plan(model, job, parameters, (), known=known, drawn=tuple(past.drawn), goes_on=opened is None)
-        events = self._run(run, plan, time_left)
-        async with aclosing(events):
-            async for event in events:
-                yield event
+            return await self._finished(run, reason, parameters.stop_strings[stop] if stop >= 0 else "")
+        return Plan(model, job, parameters, (), known=known, drawn=tuple(past.drawn), goes_on=opened is None)
 
     async def _details(
         self, past: Past, session_id: str, position: int, ids: list[int], detail: Detail
@@ -308,39 +302,3 @@ class Turns:
             return self._sessions.model_of(head)
         assert target.model is not None
         return self._models.get(target.model)
-
-
-def _told(past: Past) -> Finished:
-    """Return the last event of a turn that is over; the etag is the session's present one."""
-    return Finished(
-        reason=past.reason or FinishReason.CANCELLED,
-        prompt_chars=past.prompt_end - past.start,
-        generated_chars=past.end - past.prompt_end,
-        position=past.end,
-        state_digest=past.state_digest,
-        etag=etag_of(past.head),
-        stop_string=past.stop_string,
-    )
-
-
-@contextmanager
-def _watched(stream: JobStream, lease: Lease, time_left: float | None) -> Iterator[None]:
-    """Let Cancel, drain, deletion and the deadline end a job."""
-    lease.watch(stream.interrupt)
-    if time_left is None:
-        yield
-        return
-    delay = max(0.0, time_left - min(DEADLINE_MARGIN_SECONDS, time_left / 2))
-    timer = asyncio.get_running_loop().call_later(delay, stream.interrupt, FinishReason.DEADLINE)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-async def _until_finished(stream: JobStream) -> AsyncIterator[Output]:
-    while True:
-        output = await stream.next()
-        yield output
-        if output.finished is not None:
-            return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -12,9 +12,10 @@ from elman_server.generation import FinishReason
 from elman_server.keeper import keep
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 
     from elman_server.commits import Durability
+    from elman_server.engine import JobStream
     from elman_server.lease import Lease
     from elman_server.records import Parameters
     from elman_server.session import SessionInfo
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from elman_server.turn import Turn
 
 CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
+DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
 POLL_SECONDS: Final = 0.05  # between two looks at a turn that another server runs
 
 
@@ -162,3 +164,18 @@ async def _wait_for(leases: Iterable[Lease], seconds: float) -> None:
         _, late = await asyncio.wait(waits, timeout=seconds)
         for wait in late:
             wait.cancel()
+
+
+@contextmanager
+def watched(stream: JobStream, lease: Lease, time_left: float | None) -> Iterator[None]:
+    """Let Cancel, drain, deletion and the deadline end a job."""
+    lease.watch(stream.interrupt)
+    if time_left is None:
+        yield
+        return
+    delay = max(0.0, time_left - min(DEADLINE_MARGIN_SECONDS, time_left / 2))
+    timer = asyncio.get_running_loop().call_later(delay, stream.interrupt, FinishReason.DEADLINE)
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -88,7 +88,7 @@ def test_a_killed_engine_costs_only_its_running_streams(models):
     with (
         ServerProcess(models, "--max-chars", str(_ENDLESS)) as process,
         wire_to(process.address) as wire,
-        Client(process.address, timeout=PATIENCE) as client,
+        Client(process.address, timeout=PATIENCE, retry_seconds=0) as client,
     ):
         whole, resting, running = (client.create_session("gru", seed=3) for _ in range(3))
         expected = "".join(whole.generate(PROMPT, max_chars=200))

@@ -1,7 +1,9 @@
 """Real servers that are killed, drained and replaced under a client that reads: it sees one text."""
 
 import asyncio
+import os
 import shutil
+import signal
 import socket
 import threading
 import uuid
@@ -56,6 +58,11 @@ class Restarted:
         self.process.kill()
         self.process = ServerProcess(self._models, *self._flags)
 
+    def lose_engine(self) -> None:
+        """SIGKILL of the engine alone, which the server starts again."""
+        for engine in self.process.engines():
+            os.kill(engine, signal.SIGKILL)
+
     def drain(self) -> None:
         """SIGTERM without grace, and a new one."""
         self.process.terminate()
@@ -63,7 +70,7 @@ class Restarted:
         self.process = ServerProcess(self._models, *self._flags)
 
 
-@pytest.mark.parametrize("way", ["kill", "drain"])
+@pytest.mark.parametrize("way", ["kill", "drain", "lose_engine"])
 def test_a_text_survives_its_server(lstm, expected, tmp_path, way):
     """5: killed or drained twice in the middle of a turn, the reader of the iterator sees one text."""
     server = Restarted(lstm, tmp_path)

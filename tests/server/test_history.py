@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from elman_server import history as history_module
-from elman_server import turn as turn_module
+from elman_server import reading
 from elman_server.commits import CHECKPOINT_CHARS
 from elman_server.errors import (
     EtagMismatchError,
@@ -242,7 +242,7 @@ async def test_a_long_session_is_read_again_from_its_checkpoints(house, monkeypa
 
     async def counted(engine, job, **options):
         lengths.append(len(job.prompt))
-        return await turn_module.read(engine, job, **options)
+        return await reading.read(engine, job, **options)
 
     monkeypatch.setattr(history_module, "read", counted)
     short = await house.session("tiny")
