@@ -16,6 +16,7 @@ from elman_export.metadata import Metadata
 # The encoded start of the last entry: field 14 (metadata_props), 80 bytes, key, 64-byte value.
 _TAIL_START = b"\x72\x50\x0a\x0celman.digest\x12\x40"
 _TAIL_SIZE = len(_TAIL_START) + 64
+_PREFILL = "elman.prefill"
 # Protobuf's own limit for one message.
 _MAX_BYTES = 2**31 - 1
 
@@ -52,11 +53,26 @@ class Artefact:
         Raises:
             ArtefactError: The format does not allow it.
         """
-        model = onnx.ModelProto()
-        model.CopyFrom(step)
         entries = metadata.entries()
         if prefill is not None:
-            entries["elman.prefill"] = base64.b64encode(prefill.SerializeToString()).decode()
+            entries[_PREFILL] = base64.b64encode(prefill.SerializeToString()).decode()
+        return cls._sealed(step, entries)
+
+    def with_metadata(self, metadata: Metadata) -> "Artefact":
+        """The same graphs that say something else about themselves, and so have another digest.
+
+        Raises:
+            ArtefactError: The format does not allow it.
+        """
+        entries = metadata.entries()
+        if (prefill := _entries(self.step).get(_PREFILL)) is not None:
+            entries[_PREFILL] = prefill
+        return self._sealed(self.step, entries)
+
+    @classmethod
+    def _sealed(cls, step: onnx.ModelProto, entries: dict[str, str]) -> "Artefact":
+        model = onnx.ModelProto()
+        model.CopyFrom(step)
         onnx.helper.set_model_props(model, entries)
         if model.ByteSize() > _MAX_BYTES - _TAIL_SIZE:
             raise ArtefactError("The model is larger than the 2 GiB that one ONNX file can hold: make it smaller.")
@@ -81,8 +97,8 @@ class Artefact:
         metadata = Metadata.from_entries(entries)
         state_shapes = check_contract(step, metadata, ["batch"])
         prefill = None
-        if "elman.prefill" in entries:
-            prefill = _join(entries["elman.prefill"], step)
+        if _PREFILL in entries:
+            prefill = _join(entries[_PREFILL], step)
             joined = _parse(prefill)
             check_self_contained(joined)
             check_contract(joined, metadata, ["time", "batch"])

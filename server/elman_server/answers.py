@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from elman_server.generation import CharacterDetail, Chunk, IdDetail, Job, Output
@@ -9,10 +10,13 @@ from elman_server.generation import CharacterDetail, Chunk, IdDetail, Job, Outpu
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from elman_server.models import ModelInfo
+    from elman_server.reading import Reading
     from elman_server.turn import Turn
     from elman_server.vocabulary import Decoder, Vocabulary
 
 REPLAY_CHARS: Final = 1024  # in one chunk of a text that is told again
+_NOTHING: Final = IdDetail(None, [])
 
 
 def chunks(
@@ -63,12 +67,20 @@ def replayed(
             yield Chunk(text, position + at + len(piece), told, end)
 
 
-def read_details(job: Job, details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:
+def read_details(job: Job, reading: Reading, model: ModelInfo) -> tuple[CharacterDetail, ...]:
     """Return the details of a text that was read; nothing was before the first character of a new memory."""
-    if not job.detail:
+    if not job.detail and job.read_out is None:
         return ()
-    first = [] if job.position else [IdDetail(None, [])]
-    return _details(job.prompt, [*first, *details], vocabulary)
+    first = [] if job.position else [_NOTHING]
+    details = [*first, *reading.details] if job.detail else [_NOTHING] * len(job.prompt)
+    told = _details(job.prompt, details, model.vocabulary)
+    if job.read_out is None:
+        return told
+    names = model.labels_of(job.read_out)
+    labels = reading.labels[bool(job.position) :]  # the pending character was read again: it is not of the text
+    return tuple(
+        replace(detail, labels=tuple(zip(names, nats, strict=True))) for detail, nats in zip(told, labels, strict=True)
+    )
 
 
 def _details(ids: list[int], details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:

@@ -139,7 +139,7 @@ class History:
         model = self._sessions.model_of(head)
         memory = head.memory
         if position < head.position:
-            memory = await memory_at(self._engines[model.name], model.initial, segments, position)
+            memory = await memory_at(self._engines[model.name], model.start(head.initial_state), segments, position)
         cut = cut_at(segments, position)
         head = replace(
             head,
@@ -174,7 +174,7 @@ async def memory_at(engine: Engine, initial: Memory, segments: Sequence[Segment]
     for segment in segments:
         if segment.end > start and segment.start < position:
             ids += segment.ids[max(0, start - segment.start) : position - segment.start]
-    return (await read(engine, Job(memory, start, ids)))[0] if ids else memory
+    return (await read(engine, Job(memory, start, ids))).memory if ids else memory
 
 
 def _end_of(segments: Sequence[Segment], first: int) -> int:

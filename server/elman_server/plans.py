@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from elman_server.models import ModelInfo
     from elman_server.requests import GenerateRequest
     from elman_server.turn import Turn
-    from elman_server.vocabulary import Unknown, Vocabulary
+    from elman_server.vocabulary import Unknown
 
+TELLS_LABELS: Final = "tells labels instead of characters; call Score"
 MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
 
 
@@ -52,6 +53,8 @@ def parameters_of(request: GenerateRequest, model: ModelInfo, turn: Turn, seed: 
     Raises:
         InvalidFieldError: something is out of range; names the field.
     """
+    if model.labels:
+        raise InvalidFieldError("target", f"draws no text: {model.resource} {TELLS_LABELS}")
     check_text("prompt", request.prompt, model.limits, empty=True)
     prompt = model.vocabulary.encode(request.prompt, "prompt", request.unknown)
     if not prompt and not turn.start:
@@ -112,9 +115,9 @@ def text_ids(name: str, text: str, model: ModelInfo, unknown: Unknown) -> list[i
     return ids
 
 
-def checked(detail: Detail, ids: list[int], vocabulary: Vocabulary) -> Detail:
+def checked(detail: Detail, ids: list[int], model: ModelInfo, *, num_labels: int = 0) -> Detail:
     """Refuse to tell more of a text than one answer can carry."""
-    check_top_n("top_n", detail.top_n, len(vocabulary))
-    if detail and len(ids) * (1 + detail.top_n) > MAX_DETAILS:
+    check_top_n("top_n", detail.top_n, len(model.vocabulary))
+    if (detail or num_labels) and len(ids) * (1 + detail.top_n + num_labels) > MAX_DETAILS:
         raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")
     return detail

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
@@ -31,15 +31,25 @@ async def outputs(stream: JobStream) -> AsyncIterator[Output]:
             return
 
 
-async def read(engine: Engine, job: Job, *, must: bool = False) -> tuple[Memory, list[IdDetail]]:
-    """Run a job that only reads, with `must` however many wait; return the memory after it and its details."""
+class Reading(NamedTuple):
+    """What a job that only reads brings: the memory after it, and details and labels as in `Output`."""
+
+    memory: Memory
+    details: list[IdDetail]
+    labels: list[list[float]]
+
+
+async def read(engine: Engine, job: Job, *, must: bool = False) -> Reading:
+    """Run a job that only reads, with `must` however many wait."""
     details: list[IdDetail] = []
+    labels: list[list[float]] = []
     with engine.open(job, must=must) as stream:
         while True:
             output = await stream.next()
             details += output.details
+            labels += output.labels
             if output.memory is not None:
-                return output.memory, details
+                return Reading(output.memory, details, labels)
 
 
 async def read_patiently(engine: Engine, job: Job) -> Memory:
@@ -47,7 +57,7 @@ async def read_patiently(engine: Engine, job: Job) -> Memory:
     for attempt in range(TRIES):
         try:
             await asyncio.wait_for(engine.wait_until_serving(), WAIT_SECONDS)
-            return (await read(engine, job, must=True))[0]
+            return (await read(engine, job, must=True)).memory
         except (EngineRestartedError, TimeoutError):
             log.warning("turn_not_settled_yet", attempt=attempt)
     raise EngineRestartedError

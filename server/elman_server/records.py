@@ -17,7 +17,7 @@ import msgspec
 from elman_server.errors import CorruptRecordError
 from elman_server.generation import Detail, FinishReason
 from elman_server.requests import SamplingRequest
-from elman_server.state import Memory
+from elman_server.state import DEFAULT, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -159,6 +159,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         last_token: of the turn that was committed last.
         recent: the last turns that had a request id: the id's beginning, and the index of the turn's first segment.
         forked_from: the session and the position in it that this one was made from.
+        initial_state: the name of the one that it started from.
     """
 
     model: str
@@ -182,6 +183,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     recent: list[tuple[bytes, int]] = []
     forked_from: tuple[str, int] | None = None
     open: Open | None = None
+    initial_state: str = DEFAULT
 
 
 _Kind = TypeVar("_Kind", Head, Segment)

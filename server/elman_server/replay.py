@@ -43,7 +43,7 @@ async def replay(sessions: Sessions, engines: Mapping[str, Engine], session_id: 
     head, segments = await sessions.read(session_id)
     model = sessions.model_of(head)
     ids = [character for segment in segments for character in segment.ids]
-    memory = model.initial
+    memory = model.start(head.initial_state)
     for turn in turns_of(segments):
         memory, difference = await _take(engines[model.name], model, turn, memory, ids)
         if turn.end == head.position:
@@ -65,7 +65,7 @@ async def _take(
     drawn = ids[turn.prompt_end : turn.end]
     sampling = turn.parameters.sampling
     if not drawn or sampling is None:
-        return (await read(engine, Job(memory, turn.start, prompt)))[0] if prompt else memory, None
+        return (await read(engine, Job(memory, turn.start, prompt))).memory if prompt else memory, None
     job = Job(
         memory=memory,
         position=turn.start,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from elman_server.errors import InvalidFieldError
+from elman_server.state import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -58,6 +59,7 @@ class SessionInfo:
     seed: int
     labels: Mapping[str, str]
     forked_from: tuple[str, int] | None = None
+    initial_state: str = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from elman_server.session import (
     check_labels,
     turns_of,
 )
+from elman_server.state import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -63,6 +64,7 @@ class Sessions(Ledger):
         seed: int | None,
         expiration: Expiration,
         labels: Mapping[str, str],
+        initial_state: str = DEFAULT,
     ) -> SessionInfo:
         """Make a session at position 0.
 
@@ -87,7 +89,8 @@ class Sessions(Ledger):
             labels=dict(labels),
             position=0,
             turn_count=0,
-            memory=info.initial,
+            memory=info.start(initial_state),
+            initial_state=initial_state,
         )
         return await self.add(session_id, head, expiration)
 
@@ -200,6 +203,7 @@ class Sessions(Ledger):
             seed=head.seed,
             labels=head.labels,
             forked_from=head.forked_from,
+            initial_state=head.initial_state,
         )
 
 

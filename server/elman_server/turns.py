@@ -12,10 +12,11 @@ from elman_server.errors import InvalidFieldError, TurnNotFoundError
 from elman_server.generation import CharacterDetail, Chunk, Detail, Finished, FinishReason, Job, Started
 from elman_server.history import memory_at
 from elman_server.past import COMPLETE, find
-from elman_server.plans import Plan, checked, job_of, parameters_of, started, text_ids
+from elman_server.plans import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
 from elman_server.reading import outputs, read
 from elman_server.records import Parameters
 from elman_server.requests import MAX_WINDOW, Target
+from elman_server.scoring import score
 from elman_server.sessions import SEED_BITS, check_position
 from elman_server.turn import Turn
 from elman_server.writers import Run, Writers, watched
@@ -120,28 +121,26 @@ class Turns:
             head = past.head if past else await self._at_rest(request.session, request.etag)
             model = self._sessions.model_of(head)
             ids = text_ids("text", request.text, model, request.unknown)
-            detail = checked(request.detail, ids, model.vocabulary)
+            detail = checked(request.detail, ids, model)
+            if detail and model.labels:
+                raise InvalidFieldError("detail", f"is not to be had: {model.resource} {TELLS_LABELS}")
             run.turn = turn = self._turn(model, request.session, head)
             turn.plan(ids)
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())
             await self._writers.open(run, parameters, "" if past else request.etag)
             job = Job(head.memory, head.position, ids, detail=detail)
-            memory, told = await read(self._engines[model.name], job)
-            turn.progress.remember(0, memory)
+            reading = await read(self._engines[model.name], job)
+            turn.progress.remember(0, reading.memory)
             _, info = await self._writers.settle(run, FinishReason.MAX_CHARS)
             assert info is not None
-            return info, read_details(job, told, model.vocabulary)
+            return info, read_details(job, reading, model)
 
     async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
-        """Return how likely each character of a text is after a memory, which stays as it is."""
+        """Return how likely each character of a text is after a memory, which stays as it is; or its labels."""
         head = (await self._sessions.load(request.target.session))[0] if request.target.session else None
         model = self._model(request.target, head)
         memory, position = (head.memory, head.position) if head else (model.initial, 0)
-        ids = text_ids("text", request.text, model, request.unknown)
-        detail = checked(Detail(log_probability=True, top_n=request.top_n), ids, model.vocabulary)
-        job = Job(memory, position, ids, detail=detail)
-        _, details = await read(self._engines[model.name], job)
-        return read_details(job, details, model.vocabulary)
+        return await score(self._engines[model.name], model, memory, position, request)
 
     async def cancel(self, session_id: str) -> SessionInfo:
         """End the turn that runs on a session, if any; return the session at rest."""
@@ -275,9 +274,9 @@ class Turns:
         engine = self._engines[model.name]
         num_segments = past.opened.num_segments if past.opened else past.head.num_segments
         segments = await self._sessions.segments(session_id, 0, num_segments)
-        job = Job(await memory_at(engine, model.initial, segments, position), position, ids, detail=detail)
-        _, details = await read(engine, job)
-        return read_details(job, details, model.vocabulary)
+        initial = model.start(past.head.initial_state)
+        job = Job(await memory_at(engine, initial, segments, position), position, ids, detail=detail)
+        return read_details(job, await read(engine, job), model)
 
     # What it stands on
 

@@ -33,6 +33,9 @@ def model(message: model_pb2.Model) -> types.Model:
             max_stop_string_chars=message.limits.max_stop_string_chars,
         ),
         fingerprint=message.fingerprint,
+        labels=tuple(message.labels),
+        read_outs=tuple(types.ReadOut(r.name, tuple(r.labels), r.accuracy, r.num_held_out) for r in message.read_outs),
+        initial_states=tuple(message.initial_states),
     )
 
 
@@ -59,6 +62,7 @@ def session_info(message: session_pb2.Session) -> types.SessionInfo:
         seed=message.seed,
         labels=MappingProxyType(dict(message.labels)),
         forked_from=_origin(message),
+        initial_state=message.initial_state,
     )
 
 
@@ -176,6 +180,7 @@ def _details(
             text=m.text,
             log_probability=m.log_probability if m.HasField("log_probability") else None,
             top=tuple(types.CharacterProbability(p.text, p.log_probability) for p in m.top),
+            labels=tuple(types.LabelProbability(p.label, p.log_probability) for p in m.labels),
         )
         for m in messages
     )

@@ -8,6 +8,7 @@ from elman_client._types.generation import (
     Event,
     Finished,
     FinishReason,
+    LabelProbability,
     OnAbort,
     ReplaceWith,
     Score,
@@ -15,7 +16,7 @@ from elman_client._types.generation import (
     UnknownPolicy,
     Usage,
 )
-from elman_client._types.model import Cell, Encoding, Evaluation, Limits, Model, UnknownCharacter
+from elman_client._types.model import Cell, Encoding, Evaluation, Limits, Model, ReadOut, UnknownCharacter
 from elman_client._types.options import GenerateOptions
 from elman_client._types.sampling import Sampling
 from elman_client._types.session import (
@@ -40,9 +41,11 @@ __all__ = [
     "Finished",
     "ForkedFrom",
     "GenerateOptions",
+    "LabelProbability",
     "Limits",
     "Model",
     "OnAbort",
+    "ReadOut",
     "ReplaceWith",
     "ReplayedTurn",
     "Sampling",

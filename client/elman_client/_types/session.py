@@ -45,6 +45,7 @@ class SessionInfo:
         seed: Used by turns that bring none.
         labels: Your own, read-only.
         forked_from: What it was made from; ``None``: it began by itself.
+        initial_state: Where it started, one of its model's.
     """
 
     name: str
@@ -61,6 +62,7 @@ class SessionInfo:
     seed: int
     labels: Mapping[str, str] = field(hash=False)
     forked_from: ForkedFrom | None = None
+    initial_state: str = "default"
 
 
 @dataclass(frozen=True)

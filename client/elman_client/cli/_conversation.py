@@ -24,7 +24,7 @@ _HELP = """\
 /save F   write the session to file F
 /load F   go on with the session that was written to file F
 /replay   take all turns again, and say whether they come out bit for bit
-/reset    go on in a new session, with an empty memory
+/reset    go on in a new session, with the memory that this one started with
 /info     show the session
 /help     show this
 Ctrl-C stops an answer, Ctrl-D leaves. An empty line lets the model go on."""
@@ -144,7 +144,8 @@ class Conversation:
         click.echo(verdict(list(self._session.replay())), err=True)
 
     def _reset(self, _argument: str) -> None:
-        self._session = self._client.create_session(self._session.info.model)
+        before = self._session.info
+        self._session = self._client.create_session(before.model, initial_state=before.initial_state)
         click.echo(f"new session {self.name}", err=True)
 
     def _show(self, _argument: str) -> None:

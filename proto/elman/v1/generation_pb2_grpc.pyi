@@ -60,7 +60,7 @@ class GenerationServiceStub:
     """
     Score: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]
     """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-    beginning. It changes nothing.
+    beginning, and the labels of a read-out. It changes nothing.
     """
 
 @_typing.type_check_only
@@ -95,7 +95,7 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """
     Score: _aio.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]  # type: ignore[assignment]
     """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-    beginning. It changes nothing.
+    beginning, and the labels of a read-out. It changes nothing.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -163,7 +163,7 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.ScoreResponse, _abc.Awaitable[_generation_pb2.ScoreResponse]]:
         """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-        beginning. It changes nothing.
+        beginning, and the labels of a read-out. It changes nothing.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
 from elman_server.lease import Lease
-from elman_server.models import Evaluation, ModelInfo
+from elman_server.models import Evaluation, ModelInfo, ReadOut
 from elman_server.records import Parameters
 from elman_server.replay import Replayed
 from elman_server.requests import AppendRequest, GenerateRequest, Limits, ResumeRequest, SamplingRequest, ScoreRequest
@@ -32,6 +32,7 @@ SESSION = SessionInfo(
     seed=2**64 - 1,
     labels={"team": "blue"},
     forked_from=("other-session", 3),
+    initial_state="juliet",
 )
 MODEL = ModelInfo(
     name="tiny",
@@ -46,6 +47,9 @@ MODEL = ModelInfo(
     initial=Memory(tensors=(bytes(8),)),
     evaluations=(Evaluation("ef" * 32, "streaming", 1.5, 0.01, 1000),),
     limits=Limits(max_prompt_chars=1000, max_chars=50),
+    initial_states={"juliet": Memory(tensors=(bytes(8),))},
+    labels=("yes", "no"),
+    read_outs=(ReadOut("mood", ("bad", "good"), 0.75, 8),),
 )
 STARTED = Started(
     sampling=SamplingRequest(
@@ -63,7 +67,7 @@ STARTED = Started(
     prompt_chars=2,
     model_digest="ab" * 32,
 )
-DETAIL = CharacterDetail("a", -0.5, (("a", -0.5), ("b", -1.5)))
+DETAIL = CharacterDetail("a", -0.5, (("a", -0.5), ("b", -1.5)), (("bad", -2.0), ("good", -0.25)))
 CHUNK = Chunk("a", 10, (DETAIL, CharacterDetail("b", None)), 8)
 FINISHED = Finished(
     reason=FinishReason.STOP_STRING,
@@ -108,8 +112,9 @@ class FakeSessions:
         seed: int | None,
         expiration: Expiration,
         labels: Mapping[str, str],
+        initial_state: str,
     ) -> SessionInfo:
-        return self._answer(model, version, session_id, seed, expiration, labels)
+        return self._answer(model, version, session_id, seed, expiration, labels, initial_state)
 
     async def get(self, session_id: str) -> SessionInfo:
         return self._answer(session_id)
