@@ -45,7 +45,7 @@ def test_a_stop_ends_turns_after_the_grace(models):
     """A turn that goes on after the grace ends with SERVER_DRAINING and keeps what it has handed over."""
     with (
         ServerProcess(models, "--grace-seconds", "0.2", "--max-chars", str(_ENDLESS)) as process,
-        Client(process.address, timeout=PATIENCE) as client,
+        Client(process.address, timeout=PATIENCE, retry_seconds=0) as client,
     ):
         session = client.create_session("gru")
         turn = session.generate(PROMPT)
