@@ -111,7 +111,7 @@ class RedisProcess:
 def cluster(folder: Path, num_nodes: int = 3) -> Iterator[list[RedisProcess]]:
     """Run a cluster of so many primaries that share the slots."""
     with ExitStack() as stack:
-        nodes = []
+        nodes: list[RedisProcess] = []
         for number in range(num_nodes):
             bus = free_port()
             options = ["--cluster-enabled", "yes", "--cluster-port", str(bus), "--cluster-node-timeout", "2000"]

@@ -7,15 +7,18 @@ import signal
 import socket
 import threading
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
 import pytest
 
 from elman.v1 import generation_pb2 as messages
-from elman_client import AsyncClient, Client, ElmanError, FinishReason, InvalidArgumentError
+from elman_client import AsyncClient, Chunk, Client, ElmanError, FinishReason, InvalidArgumentError
 from tests.e2e.wire import PATIENCE, PROMPT, wire_to
+from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess
+from tests.services import need
 
 LENGTH = 2000
 QUICK = ("--commit-seconds", "0.05", "--commit-chars", "200", "--lease-seconds", "1")
@@ -186,3 +189,48 @@ def test_a_second_stream_of_one_turn_takes_it_over(server_process: ServerProcess
             list(first)
         assert lost.value.code() in {grpc.StatusCode.ABORTED, grpc.StatusCode.CANCELLED}
         assert session.refresh().turn_count == 1
+
+
+@pytest.fixture
+def redis(tmp_path) -> Iterator[RedisProcess]:
+    """A Redis for servers to share."""
+    need("redis-server", is_there=shutil.which("redis-server") is not None)
+    folder = tmp_path / "redis"
+    folder.mkdir()
+    with RedisProcess(folder) as process:
+        yield process
+
+
+@pytest.mark.parametrize("fate", ["killed", "paused"])
+def test_another_server_goes_on(lstm, expected, redis, fate):
+    """5 and 6: a turn whose server is killed or paused goes on at another; the one that comes back writes nothing."""
+    store = ("--store", redis.url, *QUICK)
+    with (
+        ServerProcess(lstm, *store) as one,
+        ServerProcess(lstm, *store) as other,
+        Client(one.address, timeout=PATIENCE, retry_seconds=0) as here,
+        Client(other.address, timeout=PATIENCE, retry_seconds=0) as there,
+    ):
+        here.create_session("lstm", session_id="mine", seed=3)
+        request_id = str(uuid.uuid4())
+        turn = here.session("mine").generate(PROMPT, max_chars=LENGTH, chunk_chars=20, request_id=request_id)
+        text, position = "", 0
+        for event in turn.events():
+            if isinstance(event, Chunk):
+                text, position = text + event.text, event.position
+                if event.committed_position > 0 and len(text) > 300:
+                    break
+        os.kill(one.pid, signal.SIGKILL if fate == "killed" else signal.SIGSTOP)
+        assert there.get_session("mine").info.position == 0
+        rest = there.session("mine").resume(request_id, position)
+        assert text + "".join(rest) == expected[0]
+        assert rest.finished.state_digest == expected[1]
+        assert "".join(there.session("mine").generate("x", max_chars=5)) != ""
+        after = there.session("mine").refresh()
+        if fate == "paused":
+            os.kill(one.pid, signal.SIGCONT)
+            with pytest.raises(ElmanError) as lost:
+                list(turn.events())
+            assert lost.value.reason == "LEASE_LOST"
+        assert there.session("mine").refresh() == after
+        assert after.turn_count == 2
