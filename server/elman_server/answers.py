@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 from elman_server.generation import CharacterDetail, Chunk, IdDetail, Job, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from elman_server.turn import Turn
+    from elman_server.models import ModelInfo
+    from elman_server.turn import Reading, Turn
     from elman_server.vocabulary import Decoder, Vocabulary
+
+_NOTHING: Final = IdDetail(None, [])
 
 
 def chunks(output: Output, turn: Turn, decoder: Decoder, vocabulary: Vocabulary, chunk_chars: int) -> Iterator[Chunk]:
@@ -30,12 +34,20 @@ def chunks(output: Output, turn: Turn, decoder: Decoder, vocabulary: Vocabulary,
             yield Chunk(text, turn.position, details)
 
 
-def read_details(job: Job, details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:
+def read_details(job: Job, reading: Reading, model: ModelInfo) -> tuple[CharacterDetail, ...]:
     """Return the details of a text that was read; nothing was before the first character of a new memory."""
-    if not job.detail:
+    if not job.detail and job.read_out is None:
         return ()
-    first = [] if job.position else [IdDetail(None, [])]
-    return _details(job.prompt, [*first, *details], vocabulary)
+    first = [] if job.position else [_NOTHING]
+    details = [*first, *reading.details] if job.detail else [_NOTHING] * len(job.prompt)
+    told = _details(job.prompt, details, model.vocabulary)
+    if job.read_out is None:
+        return told
+    names = model.labels_of(job.read_out)
+    labels = reading.labels[bool(job.position) :]  # the pending character was read again: it is not of the text
+    return tuple(
+        replace(detail, labels=tuple(zip(names, nats, strict=True))) for detail, nats in zip(told, labels, strict=True)
+    )
 
 
 def _details(ids: list[int], details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:

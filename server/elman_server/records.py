@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from elman_server.errors import CorruptRecordError
-from elman_server.state import Memory
+from elman_server.state import DEFAULT, Memory
 
 VERSION: Final = b"\x01"
 _CRC_BYTES: Final = 4
@@ -30,6 +30,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         expires: unix seconds.
         last: unix seconds that no use postpones.
         owner: kept for authentication.
+        initial_state: the name of the one that it started from.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     turn_count: int
     memory: Memory
     owner: str = ""
+    initial_state: str = DEFAULT
 
 
 class Segment(msgspec.Struct, frozen=True, array_like=True):

@@ -170,12 +170,13 @@ class AppendRequest:
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """A text to judge; nothing is changed."""
+    """A text to judge; nothing is changed. `read_out`: a probe's name; "": the model's own output."""
 
     target: Target
     text: str
     top_n: int = 0
     unknown: Unknown = REJECT
+    read_out: str = ""
 
 
 def check_text(name: str, text: str, limits: Limits, *, empty: bool) -> None:

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from elman_server.state import DEFAULT
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -45,6 +47,7 @@ class SessionInfo:
     state_digest: str
     seed: int
     labels: Mapping[str, str]
+    initial_state: str = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)

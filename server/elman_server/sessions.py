@@ -23,6 +23,7 @@ from elman_server.errors import (
 from elman_server.lease import Lease
 from elman_server.pages import PageToken
 from elman_server.session import Expiration, Filter, Page, SessionInfo, SessionStatus, Transcript, Turn
+from elman_server.state import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,7 @@ class Sessions:
         seed: int | None,
         expiration: Expiration,
         labels: Mapping[str, str],
+        initial_state: str = DEFAULT,
     ) -> SessionInfo:
         """Make a session at position 0.
 
@@ -96,7 +98,8 @@ class Sessions:
             labels=dict(labels),
             position=0,
             turn_count=0,
-            memory=info.initial,
+            memory=info.start(initial_state),
+            initial_state=initial_state,
         )
         head = self._expiring("", head, expiration)
         name = session_id or str(uuid.uuid4())
@@ -260,6 +263,7 @@ class Sessions:
             state_digest=head.memory.digest(),
             seed=head.seed,
             labels=head.labels,
+            initial_state=head.initial_state,
         )
 
     def _expiring(self, prefix: str, head: records.Head, expiration: Expiration) -> records.Head:

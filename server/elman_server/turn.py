@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import structlog
@@ -116,7 +116,7 @@ class Turn:
         for attempt in range(SETTLE_TRIES):
             try:
                 await asyncio.wait_for(self._engine.wait_until_serving(), SETTLE_SECONDS)
-                return (await read(self._engine, Job(memory, position, ids), must=True))[0]
+                return (await read(self._engine, Job(memory, position, ids), must=True)).memory
             except (EngineRestartedError, TimeoutError):
                 log.warning("turn_not_settled_yet", session=self._session_id, attempt=attempt)
         raise EngineRestartedError
@@ -143,12 +143,22 @@ class Turn:
             log.exception("turn_lost", session=self._session_id)
 
 
-async def read(engine: Engine, job: Job, *, must: bool = False) -> tuple[Memory, list[IdDetail]]:
-    """Run a job that only reads, with `must` however many wait; return the memory after it and its details."""
+class Reading(NamedTuple):
+    """What a job that only reads brings: the memory after it, and details and labels as in `Output`."""
+
+    memory: Memory
+    details: list[IdDetail]
+    labels: list[list[float]]
+
+
+async def read(engine: Engine, job: Job, *, must: bool = False) -> Reading:
+    """Run a job that only reads, with `must` however many wait."""
     details: list[IdDetail] = []
+    labels: list[list[float]] = []
     with engine.open(job, must=must) as stream:
         while True:
             output = await stream.next()
             details += output.details
+            labels += output.labels
             if output.memory is not None:
-                return output.memory, details
+                return Reading(output.memory, details, labels)

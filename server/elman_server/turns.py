@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from elman_server.session import SessionInfo
     from elman_server.sessions import Sessions
     from elman_server.state import Memory
-    from elman_server.vocabulary import Unknown, Vocabulary
+    from elman_server.vocabulary import Unknown
 
 MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
 CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
 _COMPLETE: Final = frozenset({FinishReason.MAX_CHARS, FinishReason.STOP_STRING})  # the ends that were asked for
+_TELLS_LABELS: Final = "tells labels instead of characters; call Score"
 DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
 
 
@@ -104,24 +105,28 @@ class Turns:
     async def append(self, request: AppendRequest) -> tuple[SessionInfo, tuple[CharacterDetail, ...]]:
         """Feed a text to a session; return the session after it and what was asked of each character."""
         async with self._begin(Target(session=request.session), request.etag) as begun:
-            turn, vocabulary = begun.turn, begun.model.vocabulary
+            turn = begun.turn
             ids = _text_ids("text", request.text, begun.model, request.unknown)
-            job = Job(turn.progress.start, turn.position, ids, detail=_checked(request.detail, ids, vocabulary))
-            memory, details = await read(begun.engine, job)
+            if request.detail and begun.model.labels:
+                raise InvalidFieldError("detail", f"is not to be had: {begun.model.resource} {_TELLS_LABELS}")
+            job = Job(turn.progress.start, turn.position, ids, detail=_checked(request.detail, ids, begun.model))
+            reading = await read(begun.engine, job)
             turn.progress.prompt = ids
-            turn.progress.remember(0, memory)
+            turn.progress.remember(0, reading.memory)
             _, info = await self._settle(begun)
             assert info is not None
-            return info, read_details(job, details, vocabulary)
+            return info, read_details(job, reading, begun.model)
 
     async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
-        """Return how likely each character of a text is after a memory, which stays as it is."""
+        """Return how likely each character of a text is after a memory, which stays as it is; or its labels."""
         model, memory, position, _ = await self._source(request.target)
         ids = _text_ids("text", request.text, model, request.unknown)
-        detail = _checked(Detail(log_probability=True, top_n=request.top_n), ids, model.vocabulary)
-        job = Job(memory, position, ids, detail=detail)
-        _, details = await read(self._engines[model.name], job)
-        return read_details(job, details, model.vocabulary)
+        labels = model.labels_of(request.read_out)
+        if model.labels and request.top_n:
+            raise InvalidFieldError("top_n", f"is not to be had: {model.resource} {_TELLS_LABELS}")
+        detail = _checked(Detail(not model.labels, request.top_n), ids, model, num_labels=len(labels))
+        job = Job(memory, position, ids, detail=detail, read_out=request.read_out if labels else None)
+        return read_details(job, await read(self._engines[model.name], job), model)
 
     async def cancel(self, session_id: str) -> SessionInfo:
         """End the turn that runs on a session, if any; return the session at rest."""
@@ -192,6 +197,8 @@ class Turns:
         """Check a request against its model; return the engine's job and the first event."""
         turn, model = begun.turn, begun.model
         position = turn.position
+        if model.labels:
+            raise InvalidFieldError("target", f"draws no text: {model.resource} {_TELLS_LABELS}")
         check_text("prompt", request.prompt, model.limits, empty=True)
         prompt = model.vocabulary.encode(request.prompt, "prompt", request.unknown)
         if not prompt and not position:
@@ -280,8 +287,8 @@ def _text_ids(name: str, text: str, model: ModelInfo, unknown: Unknown) -> list[
     return ids
 
 
-def _checked(detail: Detail, ids: list[int], vocabulary: Vocabulary) -> Detail:
-    check_top_n("top_n", detail.top_n, len(vocabulary))
-    if detail and len(ids) * (1 + detail.top_n) > MAX_DETAILS:
+def _checked(detail: Detail, ids: list[int], model: ModelInfo, *, num_labels: int = 0) -> Detail:
+    check_top_n("top_n", detail.top_n, len(model.vocabulary))
+    if (detail or num_labels) and len(ids) * (1 + detail.top_n + num_labels) > MAX_DETAILS:
         raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")
     return detail

@@ -100,6 +100,7 @@ class AsyncClient:
         ttl: timedelta | None = None,
         expire_time: datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        initial_state: str | None = None,
         timeout: float | None = None,
     ) -> AsyncSession:
         """Make a session at position 0 of a model.
@@ -111,6 +112,7 @@ class AsyncClient:
             ttl: Idle time after which it is forgotten.
             expire_time: Or the moment at which it is.
             labels: Your own, at most 16.
+            initial_state: One of the model's ``initial_states``; default: ``default``.
             timeout: Seconds for this call.
         """
         operation = sessions.create(
@@ -120,6 +122,7 @@ class AsyncClient:
             ttl=ttl,
             expire_time=expire_time,
             labels=labels,
+            initial_state=initial_state,
         )
         info = await self._transport.run(operation, timeout)
         return AsyncSession(self._transport, info.name, info)
@@ -172,9 +175,16 @@ class AsyncClient:
         *,
         model: str,
         top_n: int | None = None,
+        read_out: str | None = None,
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Score:
-        """Return how likely ``text`` is from a model's beginning."""
-        operation = turns.score(text, top_n, unknown_characters, model=model_name(model))
+        """Return how likely ``text`` is from a model's beginning.
+
+        ``read_out`` is one of the model's: its labels are then told after each character. A model
+        that has labels for output tells those.
+        """
+        operation = turns.score(
+            text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, model=model_name(model)
+        )
         return await self._transport.run(operation, timeout)

@@ -78,11 +78,17 @@ class AsyncSession(BaseSession):
         text: str,
         *,
         top_n: int | None = None,
+        read_out: str | None = None,
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Score:
-        """Return how likely ``text`` is after the session's memory, which stays as it is."""
-        operation = turns.score(text, top_n, unknown_characters, session=self.name)
+        """Return how likely ``text`` is after the session's memory, which stays as it is.
+
+        ``read_out`` is as in the client's ``score``.
+        """
+        operation = turns.score(
+            text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, session=self.name
+        )
         return await self._run(operation, timeout)
 
     async def cancel(self, *, timeout: float | None = None) -> SessionInfo:

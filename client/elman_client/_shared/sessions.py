@@ -19,6 +19,7 @@ def create(
     ttl: timedelta | None,
     expire_time: datetime | None,
     labels: Mapping[str, str] | None,
+    initial_state: str | None,
 ) -> Operation[types.SessionInfo]:
     """Make a session."""
     request = pb.CreateSessionRequest()
@@ -28,6 +29,7 @@ def create(
         session_id=session_id,
         seed=seed,
         labels=labels,
+        initial_state=initial_state,
         **expiration(ttl, expire_time),
     )
     return operation(

@@ -81,11 +81,17 @@ def append(
 
 
 def score(
-    text: str, top_n: int | None, unknown_characters: types.UnknownPolicy | None, **target: str
+    text: str,
+    *,
+    top_n: int | None,
+    read_out: str | None,
+    unknown_characters: types.UnknownPolicy | None,
+    **target: str,
 ) -> Operation[types.Score]:
     """Judge a text on ``session=`` or ``model=``."""
     request = pb.ScoreRequest()
-    fill(request, text=text, top_n=top_n, unknown_characters=_policy(unknown_characters), **target)
+    policy = _policy(unknown_characters)
+    fill(request, text=text, top_n=top_n, read_out=read_out, unknown_characters=policy, **target)
     return operation(
         "elman.v1.GenerationService/Score",
         request,

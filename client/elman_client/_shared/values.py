@@ -33,6 +33,9 @@ def model(message: model_pb2.Model) -> types.Model:
             max_stop_string_chars=message.limits.max_stop_string_chars,
         ),
         fingerprint=message.fingerprint,
+        labels=tuple(message.labels),
+        read_outs=tuple(types.ReadOut(r.name, tuple(r.labels), r.accuracy, r.num_held_out) for r in message.read_outs),
+        initial_states=tuple(message.initial_states),
     )
 
 
@@ -58,6 +61,7 @@ def session_info(message: session_pb2.Session) -> types.SessionInfo:
         state_digest=message.state_digest,
         seed=message.seed,
         labels=MappingProxyType(dict(message.labels)),
+        initial_state=message.initial_state,
     )
 
 
@@ -145,6 +149,7 @@ def _details(
             text=m.text,
             log_probability=m.log_probability if m.HasField("log_probability") else None,
             top=tuple(types.CharacterProbability(p.text, p.log_probability) for p in m.top),
+            labels=tuple(types.LabelProbability(p.label, p.log_probability) for p in m.labels),
         )
         for m in messages
     )

@@ -8,6 +8,7 @@ from elman_client._types.generation import (
     Event,
     Finished,
     FinishReason,
+    LabelProbability,
     OnAbort,
     ReplaceWith,
     Sampling,
@@ -16,7 +17,7 @@ from elman_client._types.generation import (
     UnknownPolicy,
     Usage,
 )
-from elman_client._types.model import Cell, Encoding, Evaluation, Limits, Model, UnknownCharacter
+from elman_client._types.model import Cell, Encoding, Evaluation, Limits, Model, ReadOut, UnknownCharacter
 from elman_client._types.options import GenerateOptions
 from elman_client._types.session import SessionInfo, SessionState, Transcript, TranscriptTurn
 
@@ -32,9 +33,11 @@ __all__ = [
     "FinishReason",
     "Finished",
     "GenerateOptions",
+    "LabelProbability",
     "Limits",
     "Model",
     "OnAbort",
+    "ReadOut",
     "ReplaceWith",
     "Sampling",
     "Score",

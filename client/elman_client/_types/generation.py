@@ -73,18 +73,29 @@ class CharacterProbability:
 
 
 @dataclass(frozen=True)
+class LabelProbability:
+    """A label of a read-out and its log-probability in nats."""
+
+    label: str
+    log_probability: float
+
+
+@dataclass(frozen=True)
 class CharacterDetail:
     """How likely a character was under softmax(logits), before any filter.
 
     Attributes:
         text: The character; for byte-level models one byte, shown as U+0000 to U+00FF.
-        log_probability: In nats; ``None`` if nothing came before it (position 0).
+        log_probability: In nats; ``None`` if nothing came before it (position 0), or if the model
+            tells labels.
         top: The likeliest characters, likeliest first, if asked for.
+        labels: The read-out after this character, in its own order; only ``score`` tells one.
     """
 
     text: str
     log_probability: float | None
     top: tuple[CharacterProbability, ...]
+    labels: tuple[LabelProbability, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ class SessionInfo:
             two sessions with equal digests continue alike.
         seed: Used by turns that bring none.
         labels: Your own, read-only.
+        initial_state: Where it started, one of its model's.
     """
 
     name: str
@@ -49,6 +50,7 @@ class SessionInfo:
     state_digest: str
     seed: int
     labels: Mapping[str, str] = field(hash=False)
+    initial_state: str = "default"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _HELP = """\
 /temp X   draw with temperature X; 0 takes the likeliest
 /seed N   draw from seed N; without N from the session's own
-/reset    go on in a new session, with an empty memory
+/reset    go on in a new session, with the memory that this one started with
 /info     show the session
 /help     show this
 Ctrl-C stops an answer, Ctrl-D leaves. An empty line lets the model go on."""
@@ -99,7 +99,8 @@ class Conversation:
         self._options["seed"] = int(argument) if argument else None
 
     def _reset(self, _argument: str) -> None:
-        self._session = self._client.create_session(self._session.info.model)
+        before = self._session.info
+        self._session = self._client.create_session(before.model, initial_state=before.initial_state)
         click.echo(f"new session {self.name}", err=True)
 
     def _show(self, _argument: str) -> None:

@@ -8,7 +8,7 @@ import click
 
 from elman_client.cli._failures import Commands
 from elman_client.cli._output import local_time, print_json, print_table
-from elman_client.cli._remote import Remote, remote_options
+from elman_client.cli._remote import Remote, choose_model, remote_options
 
 if TYPE_CHECKING:
     import elman_client
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Commands)
 def sessions() -> None:
-    """Look at sessions, or delete them.
+    """Make sessions, look at them, or delete them.
 
     \b
     Example:
@@ -49,6 +49,27 @@ def list_(remote: Remote, terms: str) -> None:
             ("NAME", "MODEL", "STATE", "POSITION", "EXPIRES"),
             [_row(session.info) for session in found],
         )
+
+
+@sessions.command()
+@click.option("--model", metavar="NAME", help="Its model.")
+@click.option("--id", "session_id", metavar="ID", help="The last part of its name; by default the server's choice.")
+@click.option("--seed", type=int, help="Of turns that bring none; by default the server's choice.")
+@click.option("--initial-state", metavar="NAME", help="What it starts from; `elman models` lists them.")
+@remote_options
+def create(
+    remote: Remote, *, model: str | None, session_id: str | None, seed: int | None, initial_state: str | None
+) -> None:
+    """Make a session and print its name.
+
+    \b
+    Example:
+      elman generate "But soft" --session $(elman sessions create --initial-state juliet)
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    with remote.connect() as client:
+        name = choose_model(client, model).name
+        info = client.create_session(name, session_id=session_id, seed=seed, initial_state=initial_state).info
+    print_json(info) if remote.as_json else click.echo(info.name)
 
 
 @sessions.command()
@@ -91,6 +112,7 @@ def print_info(info: elman_client.SessionInfo) -> None:
     for label, value in (
         ("name", info.name),
         ("model", info.model),
+        ("started", info.initial_state),
         ("state", info.state.lower()),
         ("position", info.position),
         ("turns", info.turn_count),

@@ -474,13 +474,18 @@ class CharacterDetail(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text is the character; for byte-level models one byte, shown as U+0000 to U+00FF."""
     log_probability: _builtins.float
-    """LogProbability is in nats; unset if nothing came before it (position 0)."""
+    """LogProbability is in nats; unset if nothing came before it (position 0), or if the model tells labels."""
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterProbability]:
         """Top are the likeliest characters, likeliest first."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelProbability]:
+        """Labels are the read-out after this character, in the read-out's order; empty unless Score told one."""
 
     def __init__(
         self,
@@ -488,10 +493,11 @@ class CharacterDetail(_message.Message):
         text: _builtins.str = ...,
         log_probability: _builtins.float | None = ...,
         top: _abc.Iterable[Global___CharacterProbability] | None = ...,
+        labels: _abc.Iterable[Global___LabelProbability] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "log_probability", b"log_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "log_probability", b"log_probability", "text", b"text", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "labels", b"labels", "log_probability", b"log_probability", "text", b"text", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__log_probability: _TypeAlias = _typing.Literal["log_probability"]  # noqa: Y015
     _WhichOneofArgType__log_probability: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability"]  # noqa: Y015
@@ -524,6 +530,32 @@ class CharacterProbability(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CharacterProbability: _TypeAlias = CharacterProbability  # noqa: Y015
+
+@_typing.final
+class LabelProbability(_message.Message):
+    """LabelProbability is a label of a read-out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Label is as in Model.labels or ReadOut.labels."""
+    log_probability: _builtins.float
+    """LogProbability is in nats; those of all labels are a distribution."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        log_probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "log_probability", b"log_probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelProbability: _TypeAlias = LabelProbability  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
@@ -724,6 +756,7 @@ class ScoreRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TOP_N_FIELD_NUMBER: _builtins.int
     UNKNOWN_CHARACTERS_FIELD_NUMBER: _builtins.int
+    READ_OUT_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Session is `sessions/{session}`; it is left as it is."""
     model: _builtins.str
@@ -731,7 +764,11 @@ class ScoreRequest(_message.Message):
     text: _builtins.str
     """Text is judged; must not be empty."""
     top_n: _builtins.int
-    """TopN adds the n likeliest characters at each position, 0 to the vocabulary's size."""
+    """TopN adds the n likeliest characters at each position, 0 to the vocabulary's size; 0 for a model that tells labels."""
+    read_out: _builtins.str
+    """ReadOut is the name of one of Model.read_outs, to tell its labels after each character; empty: Model.labels, if any.
+    Another name is INVALID_ARGUMENT that says which there are.
+    """
     @_builtins.property
     def unknown_characters(self) -> Global___UnknownCharacters:
         """UnknownCharacters says what to do with characters that the model has not."""
@@ -744,10 +781,11 @@ class ScoreRequest(_message.Message):
         text: _builtins.str = ...,
         top_n: _builtins.int = ...,
         unknown_characters: Global___UnknownCharacters | None = ...,
+        read_out: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "session", b"session", "target", b"target", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "session", b"session", "target", b"target", "text", b"text", "top_n", b"top_n", "unknown_characters", b"unknown_characters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "read_out", b"read_out", "session", b"session", "target", b"target", "text", b"text", "top_n", b"top_n", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["session", "model"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015

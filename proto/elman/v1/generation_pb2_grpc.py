@@ -93,7 +93,7 @@ class GenerationServiceServicer(object):
 
     def Score(self, request, context):
         """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-        beginning. It changes nothing.
+        beginning, and the labels of a read-out. It changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

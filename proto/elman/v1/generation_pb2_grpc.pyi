@@ -48,7 +48,7 @@ class GenerationServiceStub:
     """Append feeds a text to a session and samples nothing."""
     Score: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]
     """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-    beginning. It changes nothing.
+    beginning, and the labels of a read-out. It changes nothing.
     """
 
 @_typing.type_check_only
@@ -71,7 +71,7 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """Append feeds a text to a session and samples nothing."""
     Score: _aio.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]  # type: ignore[assignment]
     """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-    beginning. It changes nothing.
+    beginning, and the labels of a read-out. It changes nothing.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -115,7 +115,7 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.ScoreResponse, _abc.Awaitable[_generation_pb2.ScoreResponse]]:
         """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-        beginning. It changes nothing.
+        beginning, and the labels of a read-out. It changes nothing.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

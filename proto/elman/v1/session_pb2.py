@@ -27,7 +27,7 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65lman/v1/session.proto\x12\x08\x65lman.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x04\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.elman.v1.Session.State\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12(\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x10\n\x08position\x18\n \x01(\x03\x12\x12\n\nturn_count\x18\x0b \x01(\x03\x12\x14\n\x0cstate_digest\x18\x0c \x01(\t\x12\x0c\n\x04seed\x18\r \x01(\x04\x12-\n\x06labels\x18\x0e \x03(\x0b\x32\x1d.elman.v1.Session.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_GENERATING\x10\x02\x12\x11\n\rSTATE_EXPIRED\x10\x03\x42\x0c\n\nexpirationJ\x04\x08\x0f\x10\x10J\x04\x08\x10\x10\x11\"\xb1\x02\n\x14\x43reateSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x31\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12(\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12:\n\x06labels\x18\x06 \x03(\x0b\x32*.elman.v1.CreateSessionRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\nexpirationB\x07\n\x05_seedJ\x04\x08\x07\x10\x08\";\n\x15\x43reateSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x12GetSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"L\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"T\n\x14ListSessionsResponse\x12#\n\x08sessions\x18\x01 \x03(\x0b\x32\x11.elman.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x14UpdateSessionRequest\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\";\n\x15UpdateSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"2\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"M\n\x14GetTranscriptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x03\x12\x10\n\x03\x65nd\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x06\n\x04_end\"`\n\x15GetTranscriptResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\x12\x1d\n\x05turns\x18\x04 \x03(\x0b\x32\x0e.elman.v1.Turn\"P\n\x04Turn\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x12\n\nprompt_end\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\x12\x0c\n\x04seed\x18\x04 \x01(\x04J\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07\x32\xf0\x03\n\x0eSessionService\x12P\n\rCreateSession\x12\x1e.elman.v1.CreateSessionRequest\x1a\x1f.elman.v1.CreateSessionResponse\x12G\n\nGetSession\x12\x1b.elman.v1.GetSessionRequest\x1a\x1c.elman.v1.GetSessionResponse\x12M\n\x0cListSessions\x12\x1d.elman.v1.ListSessionsRequest\x1a\x1e.elman.v1.ListSessionsResponse\x12P\n\rUpdateSession\x12\x1e.elman.v1.UpdateSessionRequest\x1a\x1f.elman.v1.UpdateSessionResponse\x12P\n\rDeleteSession\x12\x1e.elman.v1.DeleteSessionRequest\x1a\x1f.elman.v1.DeleteSessionResponse\x12P\n\rGetTranscript\x12\x1e.elman.v1.GetTranscriptRequest\x1a\x1f.elman.v1.GetTranscriptResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65lman/v1/session.proto\x12\x08\x65lman.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdf\x04\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.elman.v1.Session.State\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12(\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x10\n\x08position\x18\n \x01(\x03\x12\x12\n\nturn_count\x18\x0b \x01(\x03\x12\x14\n\x0cstate_digest\x18\x0c \x01(\t\x12\x0c\n\x04seed\x18\r \x01(\x04\x12-\n\x06labels\x18\x0e \x03(\x0b\x32\x1d.elman.v1.Session.LabelsEntry\x12\x15\n\rinitial_state\x18\x10 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_GENERATING\x10\x02\x12\x11\n\rSTATE_EXPIRED\x10\x03\x42\x0c\n\nexpirationJ\x04\x08\x0f\x10\x10\"\xc2\x02\n\x14\x43reateSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x31\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12(\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12:\n\x06labels\x18\x06 \x03(\x0b\x32*.elman.v1.CreateSessionRequest.LabelsEntry\x12\x15\n\rinitial_state\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\nexpirationB\x07\n\x05_seed\";\n\x15\x43reateSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x12GetSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"L\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"T\n\x14ListSessionsResponse\x12#\n\x08sessions\x18\x01 \x03(\x0b\x32\x11.elman.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x14UpdateSessionRequest\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\";\n\x15UpdateSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"2\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"M\n\x14GetTranscriptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x03\x12\x10\n\x03\x65nd\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x06\n\x04_end\"`\n\x15GetTranscriptResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\x12\x1d\n\x05turns\x18\x04 \x03(\x0b\x32\x0e.elman.v1.Turn\"P\n\x04Turn\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x12\n\nprompt_end\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\x12\x0c\n\x04seed\x18\x04 \x01(\x04J\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07\x32\xf0\x03\n\x0eSessionService\x12P\n\rCreateSession\x12\x1e.elman.v1.CreateSessionRequest\x1a\x1f.elman.v1.CreateSessionResponse\x12G\n\nGetSession\x12\x1b.elman.v1.GetSessionRequest\x1a\x1c.elman.v1.GetSessionResponse\x12M\n\x0cListSessions\x12\x1d.elman.v1.ListSessionsRequest\x1a\x1e.elman.v1.ListSessionsResponse\x12P\n\rUpdateSession\x12\x1e.elman.v1.UpdateSessionRequest\x1a\x1f.elman.v1.UpdateSessionResponse\x12P\n\rDeleteSession\x12\x1e.elman.v1.DeleteSessionRequest\x1a\x1f.elman.v1.DeleteSessionResponse\x12P\n\rGetTranscript\x12\x1e.elman.v1.GetTranscriptRequest\x1a\x1f.elman.v1.GetTranscriptResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,39 +39,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESESSIONREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_SESSION']._serialized_start=136
-  _globals['_SESSION']._serialized_end=726
-  _globals['_SESSION_LABELSENTRY']._serialized_start=564
-  _globals['_SESSION_LABELSENTRY']._serialized_end=609
-  _globals['_SESSION_STATE']._serialized_start=611
-  _globals['_SESSION_STATE']._serialized_end=700
-  _globals['_CREATESESSIONREQUEST']._serialized_start=729
-  _globals['_CREATESESSIONREQUEST']._serialized_end=1034
-  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_start=564
-  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_end=609
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=1036
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=1095
-  _globals['_GETSESSIONREQUEST']._serialized_start=1097
-  _globals['_GETSESSIONREQUEST']._serialized_end=1130
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1132
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1188
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1190
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1266
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1268
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1352
-  _globals['_UPDATESESSIONREQUEST']._serialized_start=1354
-  _globals['_UPDATESESSIONREQUEST']._serialized_end=1461
-  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1463
-  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1522
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1524
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1574
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1576
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1599
-  _globals['_GETTRANSCRIPTREQUEST']._serialized_start=1601
-  _globals['_GETTRANSCRIPTREQUEST']._serialized_end=1678
-  _globals['_GETTRANSCRIPTRESPONSE']._serialized_start=1680
-  _globals['_GETTRANSCRIPTRESPONSE']._serialized_end=1776
-  _globals['_TURN']._serialized_start=1778
-  _globals['_TURN']._serialized_end=1858
-  _globals['_SESSIONSERVICE']._serialized_start=1861
-  _globals['_SESSIONSERVICE']._serialized_end=2357
+  _globals['_SESSION']._serialized_end=743
+  _globals['_SESSION_LABELSENTRY']._serialized_start=587
+  _globals['_SESSION_LABELSENTRY']._serialized_end=632
+  _globals['_SESSION_STATE']._serialized_start=634
+  _globals['_SESSION_STATE']._serialized_end=723
+  _globals['_CREATESESSIONREQUEST']._serialized_start=746
+  _globals['_CREATESESSIONREQUEST']._serialized_end=1068
+  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_start=587
+  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_end=632
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=1070
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=1129
+  _globals['_GETSESSIONREQUEST']._serialized_start=1131
+  _globals['_GETSESSIONREQUEST']._serialized_end=1164
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1166
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1222
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1224
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1300
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1302
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1386
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=1388
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1495
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1497
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1556
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1558
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1608
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1610
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1633
+  _globals['_GETTRANSCRIPTREQUEST']._serialized_start=1635
+  _globals['_GETTRANSCRIPTREQUEST']._serialized_end=1712
+  _globals['_GETTRANSCRIPTRESPONSE']._serialized_start=1714
+  _globals['_GETTRANSCRIPTRESPONSE']._serialized_end=1810
+  _globals['_TURN']._serialized_start=1812
+  _globals['_TURN']._serialized_end=1892
+  _globals['_SESSIONSERVICE']._serialized_start=1895
+  _globals['_SESSIONSERVICE']._serialized_end=2391
 # @@protoc_insertion_point(module_scope)

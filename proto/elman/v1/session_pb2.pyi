@@ -89,6 +89,7 @@ class Session(_message.Message):
     STATE_DIGEST_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    INITIAL_STATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name is the resource name, `sessions/{session}`."""
     model: _builtins.str
@@ -109,6 +110,8 @@ class Session(_message.Message):
     """
     seed: _builtins.int
     """Seed is used by turns that bring none."""
+    initial_state: _builtins.str
+    """InitialState is the name of the one that it started from, "default" unless another was chosen."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """CreateTime is when it was created."""
@@ -146,10 +149,11 @@ class Session(_message.Message):
         state_digest: _builtins.str = ...,
         seed: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        initial_state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expiration", b"expiration", "expire_time", b"expire_time", "ttl", b"ttl", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "labels", b"labels", "model", b"model", "model_digest", b"model_digest", "name", b"name", "position", b"position", "seed", b"seed", "state", b"state", "state_digest", b"state_digest", "ttl", b"ttl", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "initial_state", b"initial_state", "labels", b"labels", "model", b"model", "model_digest", b"model_digest", "name", b"name", "position", b"position", "seed", b"seed", "state", b"state", "state_digest", b"state_digest", "ttl", b"ttl", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiration: _TypeAlias = _typing.Literal["expire_time", "ttl"]  # noqa: Y015
     _WhichOneofArgType_expiration: _TypeAlias = _typing.Literal["expiration", b"expiration"]  # noqa: Y015
@@ -189,12 +193,15 @@ class CreateSessionRequest(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    INITIAL_STATE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model is `models/{model}` or `models/{model}/versions/{version}`. Required."""
     session_id: _builtins.str
     """SessionId is the last part of the name, `^[a-z0-9-]{4,63}$`; empty: the server chooses a UUID."""
     seed: _builtins.int
     """Seed is used by turns that bring none; unset: the server draws one."""
+    initial_state: _builtins.str
+    """InitialState is one of Model.initial_states; empty: "default". Another name is INVALID_ARGUMENT that says which there are."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """ExpireTime is a fixed moment; must lie in the future."""
@@ -216,10 +223,11 @@ class CreateSessionRequest(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        initial_state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "expiration", b"expiration", "expire_time", b"expire_time", "seed", b"seed", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "expiration", b"expiration", "expire_time", b"expire_time", "labels", b"labels", "model", b"model", "seed", b"seed", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "expiration", b"expiration", "expire_time", b"expire_time", "initial_state", b"initial_state", "labels", b"labels", "model", b"model", "seed", b"seed", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015

@@ -79,6 +79,7 @@ def to_score(request: messages.ScoreRequest) -> ScoreRequest:
         text=request.text,
         top_n=request.top_n,
         unknown=_to_unknown(request.unknown_characters),
+        read_out=request.read_out,
     )
 
 

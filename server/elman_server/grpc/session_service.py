@@ -24,6 +24,7 @@ from elman_server.grpc.filters import parse_filter
 from elman_server.grpc.names import model_version, session_id
 from elman_server.grpc.reading import to_changes, to_expiration
 from elman_server.grpc.writing import from_session, from_transcript
+from elman_server.state import DEFAULT
 
 if TYPE_CHECKING:
     import grpc
@@ -48,6 +49,7 @@ class SessionService(SessionServiceServicer):
             seed=request.seed if request.HasField("seed") else None,
             expiration=to_expiration(request),
             labels=dict(request.labels),
+            initial_state=request.initial_state or DEFAULT,
         )
         return CreateSessionResponse(session=from_session(info))
 

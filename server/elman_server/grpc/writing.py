@@ -12,6 +12,7 @@ from elman.v1 import model_pb2 as model_messages
 from elman.v1 import session_pb2 as session_messages
 from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
 from elman_server.session import SessionStatus
+from elman_server.state import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,6 +58,7 @@ def from_session(info: SessionInfo) -> session_messages.Session:
         state_digest=info.state_digest,
         seed=info.seed,
         labels=info.labels,
+        initial_state=info.initial_state,
     )
 
 
@@ -95,6 +97,9 @@ def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages
             top=[
                 generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in detail.top
             ],
+            labels=[
+                generation_messages.LabelProbability(label=label, log_probability=nats) for label, nats in detail.labels
+            ],
         )
         for detail in details
     ]
@@ -130,6 +135,17 @@ def from_model(info: ModelInfo) -> model_messages.Model:
             max_stop_string_chars=info.limits.max_stop_string_chars,
         ),
         fingerprint=info.fingerprint,
+        labels=info.labels,
+        read_outs=[
+            model_messages.ReadOut(
+                name=read_out.name,
+                labels=read_out.labels,
+                accuracy=read_out.accuracy,
+                num_held_out=read_out.num_held_out,
+            )
+            for read_out in info.read_outs
+        ],
+        initial_states=[DEFAULT, *info.initial_states],
     )
 
 
