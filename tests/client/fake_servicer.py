@@ -15,7 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, Ret
 from google.rpc.status_pb2 import Status
 
 from elman.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc
-from tests.client.fake_memory import LIMITS, LOG_PROBABILITY, VOCABULARY, Memory, detailed, drawn
+from tests.client.fake_memory import LIMITS, LOG_PROBABILITY, MOOD, VOCABULARY, Memory, detailed, drawn
 
 
 def packed_status(code: grpc.StatusCode, message: str, *details: Message) -> bytes:
@@ -46,6 +46,8 @@ class Servicer(
                 vocabulary=map(ord, VOCABULARY),
                 digest="d" * 64,
                 limits=LIMITS,
+                read_outs=[model_pb2.ReadOut(name="mood", labels=MOOD, accuracy=0.9, num_held_out=10)],
+                initial_states=["default", "juliet"],
             )
             for name in models
         }
@@ -130,6 +132,7 @@ class Servicer(
             etag="etag-0-0",
             seed=request.seed,
             labels=request.labels,
+            initial_state=request.initial_state or "default",
         )
         info.create_time.GetCurrentTime()
         info.update_time.CopyFrom(info.create_time)
@@ -203,6 +206,10 @@ class Servicer(
         if request.session:
             start = len((await self._memory(context, request.session)).text)
         details = detailed(request.text, start)
+        for detail in details if request.read_out else []:
+            detail.labels.extend(
+                generation_pb2.LabelProbability(label=label, log_probability=nats) for label, nats in MOOD.items()
+            )
         num_scored = sum(d.HasField("log_probability") for d in details)
         return generation_pb2.ScoreResponse(
             details=details, log_probability=LOG_PROBABILITY * num_scored, num_scored=num_scored

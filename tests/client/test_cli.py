@@ -63,7 +63,7 @@ def test_generate_prints_events_as_json(server):
     started, chunk, finished = map(json.loads, done.stdout.splitlines())
     assert (started["event"], started["sampling"]["seed"]) == ("started", 5)
     assert (chunk["event"], chunk["text"]) == ("chunk", "bc")
-    assert chunk["details"][0] == {"text": "b", "log_probability": -0.5, "top": []}
+    assert chunk["details"][0] == {"text": "b", "log_probability": -0.5, "top": [], "labels": []}
     assert (finished["event"], finished["finish_reason"]) == ("finished", "MAX_CHARS")
     assert finished["usage"] == {"prompt_chars": 1, "generated_chars": 2}
 
@@ -115,6 +115,7 @@ def test_generate_leaves_quietly_when_nobody_reads(server):
         (["sessions", "show", "x"], 4, "there is no sessions/x"),
         (["sessions", "delete", "x"], 4, "there is no sessions/x"),
         (["chat", "--session=x"], 4, "there is no sessions/x"),
+        (["chat", "--session=x", "--initial-state=y"], 2, "--initial-state and --session exclude each other"),
         (["generate", "€"], 1, "the model has no '€'"),
     ],
 )
@@ -151,8 +152,9 @@ def test_models_are_listed(server):
     table = run(server.target, "models").stdout.splitlines()
     rows = [json.loads(line) for line in run(server.target, "models", "--json").stdout.splitlines()]
 
-    assert table[0].split() == ["NAME", "VERSION", "CELL", "LAYERS", "HIDDEN", "SYMBOLS", "PARAMETERS"]
-    assert table[1].split() == ["shakespeare", "1", "lstm", "2", "8", str(len(VOCABULARY)), "0"]
+    header = "NAME VERSION CELL LAYERS HIDDEN SYMBOLS PARAMETERS LABELS READ-OUTS STARTS"
+    assert table[0].split() == header.split()
+    assert table[1].split() == f"shakespeare 1 lstm 2 8 {len(VOCABULARY)} 0 - mood default,juliet".split()
     assert [(row["name"], row["cell"]) for row in rows] == [
         ("models/shakespeare", "LSTM"),
         ("models/tiny", "LSTM"),
@@ -199,6 +201,49 @@ def test_score_prints_each_character_as_json(server):
     ]
     assert summary["num_scored"] == 2
     assert summary["nats_per_character"] == 0.5
+
+
+def test_labels_are_columns_in_a_pipe(server):
+    """Each character has its likeliest label and the probability of every label; white space is spelt out."""
+    done = run(server.target, "score", "-", "--read-out=mood", stdin="a\nb")
+
+    header, *rows = (line.split("\t") for line in done.stdout.splitlines())
+    assert header == ["character", "label", "bad", "good"]
+    assert rows == [["a", "good", "0.2500", "0.7500"], ["\\n", "good", "0.2500", "0.7500"], ["b", *rows[0][1:]]]
+    assert server.servicer.memories == {}
+
+
+def test_labels_are_objects_as_json(server):
+    """With --json each character has the log-probabilities of its labels."""
+    done = run(server.target, "score", "-", "--read-out=mood", "--json", stdin="ab")
+
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["text"] for row in rows] == ["a", "b"]
+    assert rows[0]["labels"] == {"bad": math.log(0.25), "good": math.log(0.75)}
+
+
+@pytest.mark.parametrize(("variables", "color"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_labels_are_colors_on_a_terminal(server, tmp_path, variables, color):
+    """A legend, the text in colours, bars below it and the end; or columns where colours are not wanted."""
+    file = tmp_path / "text"
+    file.write_text("ab")
+
+    with Terminal(server.target, "score", str(file), "--read-out=mood", **variables) as terminal:
+        assert terminal.wait() == 0
+        shown = terminal.output
+    assert ("\x1b[33ma\x1b[0m\x1b[33mb\x1b[0m" in shown) is color
+    assert ("in the end: bad 25.0%, good 75.0%" in shown) is color
+    assert ("\x1b[33m\u2587\x1b[0m" in shown) is color
+
+
+def test_a_session_starts_from_a_named_state(server):
+    """`sessions create` and `chat` choose it, and a reset chat starts there again."""
+    made = run(server.target, "sessions", "create", "--initial-state=juliet", "--id=mine", "--seed=3").stdout
+    run(server.target, "chat", "--initial-state=juliet", "--max-chars=1", stdin="a\n/reset\n")
+
+    assert made == "sessions/mine\n"
+    assert re.search(r"started +juliet\n", run(server.target, "sessions", "show", "mine").stdout)
+    assert [memory.info.initial_state for memory in server.servicer.memories.values()] == ["juliet"] * 3
 
 
 def test_score_of_nothing_is_refused(server, tmp_path):

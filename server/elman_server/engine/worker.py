@@ -123,8 +123,9 @@ class Worker:
             self._scheduler.end(stream)
             return
         if job.detail and not job.max_chars:
-            following = list(islice(stream.unread, 1, len(logits) + 1))
-            self._outputs.append(Output(stream.id, details=_details(logits, following, job.detail.top_n)))
+            following = list(islice(stream.unread, 1, len(logits) + 1))  # none after the last
+            details = _details(logits[: len(following)], following, job.detail.top_n)
+            self._outputs.append(Output(stream.id, details=details))
         if job.read_out is not None:
             told = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
             self._outputs.append(Output(stream.id, labels=told.tolist()))

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any, TypeAlias
 
 from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
-from elman_server.models import Evaluation, ModelInfo
+from elman_server.models import Evaluation, ModelInfo, ReadOut
 from elman_server.requests import AppendRequest, GenerateRequest, Limits, SamplingRequest, ScoreRequest
 from elman_server.session import Expiration, Filter, Page, SessionInfo, SessionStatus, Transcript, Turn
 from elman_server.state import Memory
@@ -28,6 +28,7 @@ SESSION = SessionInfo(
     state_digest="cd" * 32,
     seed=2**64 - 1,
     labels={"team": "blue"},
+    initial_state="juliet",
 )
 MODEL = ModelInfo(
     name="tiny",
@@ -42,6 +43,9 @@ MODEL = ModelInfo(
     initial=Memory(tensors=(bytes(8),)),
     evaluations=(Evaluation("ef" * 32, "streaming", 1.5, 0.01, 1000),),
     limits=Limits(max_prompt_chars=1000, max_chars=50),
+    initial_states={"juliet": Memory(tensors=(bytes(8),))},
+    labels=("yes", "no"),
+    read_outs=(ReadOut("mood", ("bad", "good"), 0.75, 8),),
 )
 STARTED = Started(
     sampling=SamplingRequest(
@@ -59,7 +63,7 @@ STARTED = Started(
     prompt_chars=2,
     model_digest="ab" * 32,
 )
-DETAIL = CharacterDetail("a", -0.5, (("a", -0.5), ("b", -1.5)))
+DETAIL = CharacterDetail("a", -0.5, (("a", -0.5), ("b", -1.5)), (("bad", -2.0), ("good", -0.25)))
 CHUNK = Chunk("a", 10, (DETAIL, CharacterDetail("b", None)))
 FINISHED = Finished(
     reason=FinishReason.STOP_STRING,
@@ -95,8 +99,9 @@ class FakeSessions:
         seed: int | None,
         expiration: Expiration,
         labels: Mapping[str, str],
+        initial_state: str,
     ) -> SessionInfo:
-        return self._answer(model, version, session_id, seed, expiration, labels)
+        return self._answer(model, version, session_id, seed, expiration, labels, initial_state)
 
     async def get(self, session_id: str) -> SessionInfo:
         return self._answer(session_id)

@@ -78,12 +78,13 @@ def test_append_and_score_are_read_whole():
     append = AppendRequest(
         session="sessions/abcd", text="x", etag="1", detail=Detail(top_n=1), unknown_characters=replace
     )
-    score = ScoreRequest(model="models/tiny", text="x", top_n=2, unknown_characters=UnknownCharacters(reject=True))
+    reject = UnknownCharacters(reject=True)
+    score = ScoreRequest(model="models/tiny", text="x", top_n=2, unknown_characters=reject, read_out="mood")
 
     assert to_append(append) == domain.AppendRequest(
         "abcd", "x", etag="1", detail=DomainDetail(top_n=1), unknown=Unknown(replace_with="?")
     )
-    assert to_score(score) == domain.ScoreRequest(domain.Target(model="tiny"), "x", top_n=2)
+    assert to_score(score) == domain.ScoreRequest(domain.Target(model="tiny"), "x", top_n=2, read_out="mood")
 
 
 @pytest.mark.parametrize(

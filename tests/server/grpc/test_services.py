@@ -17,7 +17,12 @@ async def test_session_calls_reach_the_domain(served):
     """Each session method converts, calls and converts back."""
     stub = served.session
     create = session_pb2.CreateSessionRequest(
-        model="models/tiny/versions/1", session_id="abcd", seed=0, ttl=Duration(seconds=5), labels={"a": "b"}
+        model="models/tiny/versions/1",
+        session_id="abcd",
+        seed=0,
+        ttl=Duration(seconds=5),
+        labels={"a": "b"},
+        initial_state="juliet",
     )
     update = session_pb2.UpdateSessionRequest(
         session=session_pb2.Session(name="sessions/abcd", etag="1f", labels={"a": "b"}),
@@ -38,8 +43,8 @@ async def test_session_calls_reach_the_domain(served):
     assert page == session_pb2.ListSessionsResponse(sessions=[from_session(SESSION)], next_page_token="more")
     assert transcript == from_transcript(TRANSCRIPT)
     assert served.sessions.calls == [
-        ("tiny", "1", "abcd", 0, Expiration(ttl=5.0), {"a": "b"}),
-        ("tiny", None, "", None, Expiration(), {}),
+        ("tiny", "1", "abcd", 0, Expiration(ttl=5.0), {"a": "b"}, "juliet"),
+        ("tiny", None, "", None, Expiration(), {}, "default"),
         ("abcd",),
         (3, "t", Filter(labels={"a": "b"})),
         ("abcd", "1f", {"a": "b"}, None),

@@ -18,6 +18,10 @@ DETAIL_MESSAGE = generation_pb2.CharacterDetail(
         generation_pb2.CharacterProbability(text="a", log_probability=-0.5),
         generation_pb2.CharacterProbability(text="b", log_probability=-1.5),
     ],
+    labels=[
+        generation_pb2.LabelProbability(label="bad", log_probability=-2.0),
+        generation_pb2.LabelProbability(label="good", log_probability=-0.25),
+    ],
 )
 
 
@@ -37,6 +41,7 @@ def test_sessions_are_written_whole():
         state_digest="cd" * 32,
         seed=2**64 - 1,
         labels={"team": "blue"},
+        initial_state="juliet",
     )
 
 
@@ -115,6 +120,9 @@ def test_models_are_written_whole():
         ],
         limits=model_pb2.Limits(max_prompt_chars=1000, max_chars=50, max_stop_strings=16, max_stop_string_chars=256),
         fingerprint="some-machine",
+        labels=["yes", "no"],
+        read_outs=[model_pb2.ReadOut(name="mood", labels=["bad", "good"], accuracy=0.75, num_held_out=8)],
+        initial_states=["default", "juliet"],
     )
 
 
