@@ -1,8 +1,9 @@
 """A network that was taught nothing but the next character, and what it knows of a phrase by then (R10).
 
-Phrases are put together from adjectives, intensifiers and reversals: "The movie was not terribly good, but then lovely!"
+Phrases are put together from adjectives, intensifiers and reversals: "The movie was not very good, but then lovely!"
 Each line of the corpus ends in a face, so that whoever wants to predict the line has to follow the phrase. The labels
-say of each character what the phrase has come to by then: neutral, negative or positive. From the root:
+say of each character what the phrase has come to by then: neutral, negative or positive. Within "terrible" and
+"terribly" they say nothing: only the last letter decides. From the root:
 
     python -m examples.sentiment runs/sentiment
     python -m elman_export train runs/sentiment/corpus.txt -o runs/sentiment/run --recipe examples/sentiment.toml
@@ -27,22 +28,28 @@ ADJECTIVES = {
 INTENSIFIERS = ("very", "really", "terribly", "awfully")
 REVERSALS = ("not", "never")
 TURNS = (", no,", ", but then")
+UNDECIDED = {*INTENSIFIERS, *(word for words in ADJECTIVES.values() for word in words)}
 FACES = {"positive": ":)", "negative": ":(", "neutral": ":|"}
 OPPOSITE = {"positive": "negative", "negative": "positive", "neutral": "neutral"}
 
 
-def phrase(dice: random.Random) -> tuple[str, list[str]]:
-    """Draw a phrase; return it with one label a character. A word counts once its last character is read."""
+Labels = list[str | None]
+
+
+def phrase(dice: random.Random) -> tuple[str, Labels]:
+    """Draw a phrase; return it with one label a character, or None within adjectives and intensifiers."""
     words = [(dice.choice(SUBJECTS), "neutral"), (dice.choice(VERBS), "neutral")]
     _clause(dice, words)
     if dice.random() < 0.4:
         words.append((dice.choice(TURNS), words[-1][1]))
         _clause(dice, words)
     words.append((dice.choice(".!"), words[-1][1]))
-    text, labels, before = "", list[str](), "neutral"
+    text, labels, before = "", Labels(), "neutral"
     for word, sentiment in words:
-        text += word if word[0] in ",.!" or not text else f" {word}"
-        labels += [before] * (len(text) - len(labels) - 1) + [sentiment]
+        gap = "" if word[0] in ",.!" or not text else " "
+        text += gap + word
+        within = None if word in UNDECIDED else before
+        labels += [before] * len(gap) + [within] * (len(word) - 1) + [sentiment]
         before = sentiment
     return text, labels
 
@@ -65,7 +72,7 @@ def write(folder: Path, num_lines: int = 4000, num_labelled: int = 300, seed: in
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "models").mkdir(exist_ok=True)
     phrases = [phrase(dice) for _ in range(num_lines)]
-    lines = (f"{text} {FACES[labels[-1]]}\n" for text, labels in phrases)
+    lines = (f"{text} {FACES[str(labels[-1])]}\n" for text, labels in phrases)
     (folder / "corpus.txt").write_text("".join(lines), encoding="utf-8")
     labelled = [phrase(dice) for _ in range(num_labelled)]
     entries = (json.dumps({"text": text, "labels": labels}) + "\n" for text, labels in labelled)
