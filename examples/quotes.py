@@ -68,7 +68,7 @@ def train(num_steps: int = 250, length: int = 40, num_texts: int = 64) -> Tagger
             logits.append(told)
         loss = functional.cross_entropy(torch.stack(logits).flatten(0, 1), right.flatten())
         optimiser.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
         optimiser.step()
     return module
 
