@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve up down test check fmt proto docs picture models constraints clean
+.PHONY: help demo serve up down test check fmt proto docs picture models card constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,13 +52,11 @@ docs: $(VENV)/dev.done ## write docs/settings.md
 picture: $(VENV)/dev.done ## write docs/terminal.svg from a real conversation
 	$(BIN)/python -m scripts.picture docs/terminal.svg
 
-models: $(VENV)/dev.done ## train the bundled models by their recipes: make models CORPUS=tinyshakespeare.txt
-	@test -f "$(CORPUS)" || { echo "say which text: make models CORPUS=tinyshakespeare.txt"; exit 2; }
-	mkdir -p $(MODELS)
-	for name in shakespeare elman-128; do \
-	  $(BIN)/python -m elman_export train "$(CORPUS)" --recipe $$name -o runs/$$name && \
-	  $(BIN)/python -m elman_export trace runs/$$name -o $(MODELS)/$$name.onnx || exit 1; \
-	done
+models: $(VENV)/dev.done ## train, trace, quantise and evaluate the bundled models: make models CORPUS=tinyshakespeare.txt
+	$(BIN)/python -m scripts.models "$(CORPUS)" $(NAMES)
+
+card: $(VENV)/dev.done ## write docs/models.md and its picture: make card CORPUS=tinyshakespeare.txt; leave the machine alone
+	$(BIN)/python -m elman_export card $(MODELS) -o docs/models.md --text "$(CORPUS)"
 
 constraints: ## write constraints.txt anew from the newest versions that fit
 	rm -rf build/newest && $(PYTHON) -m venv build/newest

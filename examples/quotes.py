@@ -51,6 +51,7 @@ def tags(text: str) -> list[str]:
 
 def train(num_steps: int = 250, length: int = 40, num_texts: int = 64) -> Tagger:
     """Learn from random characters with marks among them; some seconds."""
+    torch.set_num_threads(1)  # the matrices are small: a second thread would only wait for the first
     torch.manual_seed(0)
     dice = random.Random(0)
     module = Tagger()

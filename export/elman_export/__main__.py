@@ -1,4 +1,4 @@
-"""The command line: train, trace, verify, inspect, probe, prime.
+"""The command line: train, trace, verify, evaluate, inspect, card, probe, prime.
 
 What needs torch is imported where it is used, so that every --help but train's is there at once.
 """
@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from elman_export.artefact import read_artefact
+from elman_export.card_command import card
 from elman_export.errors import DifferenceError, ExportError
+from elman_export.evaluate_command import evaluate
 
 if TYPE_CHECKING:
     from elman_export.artefact import Artefact
@@ -232,6 +234,9 @@ def _show(report: "Report") -> None:
     for note in report.notes:
         click.echo(note)
 
+
+main.add_command(card)
+main.add_command(evaluate)
 
 if __name__ == "__main__":
     main(prog_name="python -m elman_export")

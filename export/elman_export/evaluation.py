@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch.nn import functional
+
+from elman_export.loss import Loss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,18 +20,8 @@ if TYPE_CHECKING:
 
 SEQUENCE = 256  # positions read at a time; it changes no figure, only the memory it takes
 QUICK_STREAMS = 16  # for figures on the way; the last one is taken with one stream
-WINDOW = 256  # characters; mean losses of such windows count as independent
 SCALES = (0.5, 1.5)  # where the logit scale is looked for; a text that is known by heart has no best one
 HALVINGS = 12
-
-
-@dataclass(frozen=True)
-class Loss:
-    """A mean loss and how sure it is, both in nats per character."""
-
-    nats: float
-    standard_error: float
-    num_characters: int
 
 
 def streaming_loss(model: CharModel, ids: Ids, num_streams: int = 1) -> Loss:
@@ -47,11 +37,7 @@ def streaming_loss(model: CharModel, ids: Ids, num_streams: int = 1) -> Loss:
         functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none").view(targets.shape)
         for logits, targets in _predict(model, ids, num_streams)
     ]
-    losses = torch.cat(parts).t().flatten().double()  # stream after stream
-    window = min(WINDOW, len(losses) // 2)
-    means = torch.stack([part.mean() for part in torch.split(losses, window)])
-    error = means.std().item() / math.sqrt(len(means))
-    return Loss(losses.mean().item(), error, len(losses))
+    return Loss.of(torch.cat(parts).t().flatten().double().cpu().numpy())  # stream after stream
 
 
 def fit_logit_scale(model: CharModel, ids: Ids) -> float:

@@ -8,8 +8,8 @@ import click
 from elman_export._storing import check_name, output_option, reading, replace_option
 from elman_export.artefact import read_artefact
 from elman_export.errors import CorpusError
+from elman_export.runtime import Runtime
 from elman_export.states import state_after
-from elman_export.verify import Runtime
 from elman_export.vocabulary import encode_text
 
 _path = click.Path(path_type=Path)

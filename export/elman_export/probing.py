@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from elman_export.artefact import Artefact
 from elman_export.errors import CorpusError
 from elman_export.read_outs import Probe, check_labels
+from elman_export.runtime import Runtime
 from elman_export.states import Ids, states_at
-from elman_export.verify import Runtime
 from elman_export.vocabulary import Vocabulary, encode_text
 
 MIN_TEXTS = 10

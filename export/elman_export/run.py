@@ -16,7 +16,7 @@ from elman_export.checkpoint import (
     save_training,
 )
 from elman_export.errors import CheckpointError
-from elman_export.evaluation import QUICK_STREAMS, Loss, streaming_loss
+from elman_export.evaluation import QUICK_STREAMS, streaming_loss
 from elman_export.training import Trainer
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elman_export.corpus import Corpus
+    from elman_export.loss import Loss
     from elman_export.model import CharModel
     from elman_export.recipe import Recipe
 

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from elman_export.metadata import InitialState
 from elman_export.reference import Array
-from elman_export.verify import Runtime
+from elman_export.runtime import Runtime
 
 MAX_ROWS = 64
 CHUNK_CHARACTERS = 64

@@ -16,9 +16,9 @@ from elman_export.metadata import Metadata
 from elman_export.probing import fit_probe, predict, read_labelled
 from elman_export.read_outs import Probe, check_labels, read_labels
 from elman_export.reference import reference_step
+from elman_export.runtime import Runtime
 from elman_export.states import state_after, states_at
 from elman_export.step import StepGraphs
-from elman_export.verify import Runtime
 from elman_export.vocabulary import encode_text
 from tests.models import CHARACTERS, nan_model, random_weights, tiny_model
 

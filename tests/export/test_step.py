@@ -5,8 +5,8 @@ import pytest
 from elman_export.artefact import Artefact
 from elman_export.metadata import Metadata
 from elman_export.reference import reference_step
+from elman_export.runtime import Runtime
 from elman_export.step import GATES, STATES, StepGraphs
-from elman_export.verify import Runtime
 from tests.models import CHARACTERS, random_weights
 
 SIZE = len(CHARACTERS)

@@ -18,7 +18,7 @@ from elman_export.checkpoint import CheckpointConfig
 from elman_export.known import checkpoint_steps, export_checkpoint
 from elman_export.model import CharModel, ModelConfig
 from elman_export.reference import Array, Step
-from elman_export.verify import Runtime
+from elman_export.runtime import Runtime
 from elman_server import sampling
 from tests.lesson.models import HELLO, HELLO_CHARACTERS, LOGITS, float32
 from tests.models import CHARACTERS

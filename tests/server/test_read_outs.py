@@ -13,8 +13,8 @@ import pytest_asyncio
 from elman_export.artefact import read_artefact
 from elman_export.read_outs import Probe
 from elman_export.reference import reference_step
+from elman_export.runtime import Runtime
 from elman_export.states import state_after
-from elman_export.verify import Runtime
 from elman_export.vocabulary import encode_text
 from elman_server.errors import InvalidFieldError, NotFiniteError
 from elman_server.generation import CharacterDetail, Detail
