@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from elman_server.errors import DrainingError, LeaseLostError, SessionBusyError
+from elman_server.errors import DrainingError, LeaseLostError, ServerError, SessionBusyError, StoreUnavailableError
 from elman_server.generation import FinishReason
 from elman_server.keeper import keep
 
@@ -61,15 +61,28 @@ class Writers:
         lease.task = asyncio.current_task()
         try:
             yield run
-        finally:
-            turn = run.turn
-            if turn is not None and isinstance(lease.end, LeaseLostError) and turn.settling is None:
-                turn.leave()
-            # The caller may be gone: what is left to do is done without it.
-            if turn is not None and turn.is_open:
-                self._spawn(self._give_up(run))
-            else:
-                self._release(lease)
+        except ServerError as error:
+            task = self._leave(run)
+            has_news = run.turn is not None and run.keep and run.turn.has_news
+            # Who hears that a turn failed, and left nothing, may send the next one at once.
+            if task is not None and not has_news and not isinstance(error, StoreUnavailableError):
+                await asyncio.shield(task)
+            raise
+        except BaseException:
+            self._leave(run)
+            raise
+        else:
+            self._leave(run)
+
+    def _leave(self, run: Run) -> asyncio.Task[None] | None:
+        """Let go of a session, or begin to: the caller may be gone, what is left to do is done without it."""
+        turn = run.turn
+        if turn is not None and isinstance(run.lease.end, LeaseLostError) and turn.settling is None:
+            turn.leave()
+        if turn is not None and turn.is_open:
+            return self._spawn(self._give_up(run))
+        self._release(run.lease)
+        return None
 
     async def _take(self, session_id: str | None, request_id: bytes) -> Lease:
         """Become the session's writer, also in place of one that runs the same request."""
@@ -110,10 +123,11 @@ class Writers:
         if run.turn.is_open:
             self._spawn(keep(run.turn, run.lease, self._durability))
 
-    def _spawn(self, work: Coroutine[object, object, None]) -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def cancel(self, session_id: str) -> SessionInfo:
         """End the turn that runs on a session, if any; return the session at rest."""
