@@ -19,8 +19,8 @@ help: ## list the targets
 demo: $(VENV)/server.done ## start a server, stream a text, stop it; needs Python 3.11 or newer and pip, no torch
 	@$(BIN)/python scripts/demo.py
 
-serve: $(VENV)/server.done ## serve the bundled models on 127.0.0.1:50051, until Ctrl-C
-	@exec $(BIN)/elman-server
+serve: $(VENV)/server.done ## serve the bundled models on 127.0.0.1:50051, until Ctrl-C; sessions.db keeps the sessions
+	@ELMAN_STORE=$${ELMAN_STORE:-sqlite:sessions.db} exec $(BIN)/elman-server
 
 up: ## build the image and start the server in a container; ELMAN_PORT chooses the port
 	$(COMPOSE) up -d --build
@@ -62,7 +62,7 @@ constraints: ## write constraints.txt anew from the newest versions that fit
 	rm -rf build/newest && $(PYTHON) -m venv build/newest
 	build/newest/bin/python -m pip install --quiet 'pip>=25.3'
 	build/newest/bin/python -m pip install --quiet $(TORCH)
-	build/newest/bin/python -m pip install --quiet '.[server,redis,export]' hatchling --group dev
+	build/newest/bin/python -m pip install --quiet '.[server,redis,encryption,export]' hatchling --group dev
 	sed -n '/^#/p' constraints.txt > build/constraints.txt
 	build/newest/bin/python -m pip freeze --all | grep -vE '^(elman|torch|triton|nvidia-.*|cuda-.*|pip)\b' >> build/constraints.txt
 	mv build/constraints.txt constraints.txt
@@ -84,5 +84,5 @@ $(VENV)/server.done: $(VENV)/pip.done pyproject.toml constraints.txt
 
 $(VENV)/dev.done: $(VENV)/server.done
 	$(INSTALL) $(EXACTLY) $(TORCH)
-	$(INSTALL) $(EXACTLY) --editable '.[server,redis,export]' --group dev
+	$(INSTALL) $(EXACTLY) --editable '.[server,redis,encryption,export]' --group dev
 	@touch $@

@@ -1,6 +1,6 @@
 """Tiny artefacts, made in milliseconds by the exporter's own code, for tests that need a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +95,18 @@ def other_model(path: Path, name: str = "other") -> Path:
 
     source = load_source("tests.modules:min_gru")
     trace_module(source, Metadata(name, tuple(CHARACTERS))).save(path)
+    return path
+
+
+def tagging_model(path: Path, labels: Sequence[str], name: str = "tags", *, prefill: bool = True) -> Path:
+    """Write a GRU of random weights with labels for output."""
+    weights = random_weights("gru", 2, seed=5)
+    wide = random_weights("gru", 2, seed=6)
+    for part in ("output.weight", "output.bias"):
+        weights[part] = wide[part][: len(labels)]
+    graphs = StepGraphs("gru", weights)
+    metadata = Metadata(name, tuple(CHARACTERS), cell="gru", num_layers=2, hidden_size=16, labels=tuple(labels))
+    write_artefact(path, graphs.step(), metadata, graphs.prefill() if prefill else None)
     return path
 
 

@@ -31,6 +31,8 @@ def test_the_compose_file_is_hardened_and_good_for_both_versions() -> None:
         '- "127.0.0.1:${ELMAN_PORT:-50051}:50051"',
         "- /tmp",
         "- ALL",
+        "- sessions:/var/lib/elman",
+        "ELMAN_STORE: ${ELMAN_STORE:-sqlite:/var/lib/elman/sessions.db}",
         "- no-new-privileges",
         "cap_drop:",
         "init: true",
@@ -94,7 +96,7 @@ def stack() -> Iterator[Stack]:
         _wait_until_healthy(container)
         yield Stack(compose, f"127.0.0.1:{port}", container)
     finally:
-        subprocess.run([*compose, "down"], cwd=ROOT, env=environ, check=True, capture_output=True)
+        subprocess.run([*compose, "down", "--volumes"], cwd=ROOT, env=environ, check=True, capture_output=True)
 
 
 def docker(*command: str) -> str:

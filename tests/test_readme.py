@@ -78,10 +78,16 @@ def test_the_client_program_works(target: str) -> None:
     assert f"ROMEO:{first_turn}\nJULIET:" in done.stdout[200:]
 
 
+def test_the_program_about_the_past_works(target: str) -> None:
+    """What its assertions say of forks, rewinds and snapshots holds."""
+    program = PROGRAMS[1].replace("localhost:50051", target)
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_the_module_is_one_that_the_exporter_takes() -> None:
     """The example module returns logits [1, 65] and a state [1, 128] from a character and a state."""
     scope: dict[str, object] = {}
-    exec(PROGRAMS[1], scope)  # the README's own lines
+    exec(PROGRAMS[2], scope)  # the README's own lines
     module, state = scope["build"]()  # type: ignore[operator]  # whatever the README defines
     logits, after = module(torch.zeros(1, dtype=torch.int64), *state)
     assert (tuple(logits.shape), tuple(after.shape)) == ((1, 65), (1, 128))

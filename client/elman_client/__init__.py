@@ -16,7 +16,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from elman_client._aio import AsyncClient, AsyncGeneration, AsyncSession
+    from elman_client._aio import AsyncChat, AsyncClient, AsyncGeneration, AsyncSession
     from elman_client._errors import (
         AlreadyExistsError,
         CallCancelledError,
@@ -38,10 +38,11 @@ if TYPE_CHECKING:
         SessionEvictedError,
         SessionExpiredError,
         SessionNotFoundError,
+        TurnNotFoundError,
         UnavailableError,
         UnimplementedError,
     )
-    from elman_client._sync import Client, Generation, Session
+    from elman_client._sync import Chat, Client, Generation, Session
     from elman_client._types import (
         Appended,
         Cell,
@@ -53,11 +54,15 @@ if TYPE_CHECKING:
         Event,
         Finished,
         FinishReason,
+        ForkedFrom,
         GenerateOptions,
+        LabelProbability,
         Limits,
         Model,
         OnAbort,
+        ReadOut,
         ReplaceWith,
+        ReplayedTurn,
         Sampling,
         Score,
         SessionInfo,
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlreadyExistsError",
     "Appended",
+    "AsyncChat",
     "AsyncClient",
     "AsyncGeneration",
     "AsyncSession",
@@ -81,6 +87,7 @@ __all__ = [
     "CharacterDetail",
     "CharacterNotInVocabularyError",
     "CharacterProbability",
+    "Chat",
     "Chunk",
     "Client",
     "DataLossError",
@@ -95,17 +102,21 @@ __all__ = [
     "FieldViolation",
     "FinishReason",
     "Finished",
+    "ForkedFrom",
     "GenerateOptions",
     "Generation",
     "InternalError",
     "InvalidArgumentError",
+    "LabelProbability",
     "Limits",
     "Model",
     "ModelNotFoundError",
     "NotFoundError",
     "OnAbort",
     "OutOfRangeError",
+    "ReadOut",
     "ReplaceWith",
+    "ReplayedTurn",
     "ResourceExhaustedError",
     "Sampling",
     "Score",
@@ -119,6 +130,7 @@ __all__ = [
     "Started",
     "Transcript",
     "TranscriptTurn",
+    "TurnNotFoundError",
     "UnavailableError",
     "UnimplementedError",
     "UnknownCharacter",

@@ -9,6 +9,7 @@
     │   ├── SessionNotFoundError            there never was such a session, or it was deleted
     │   ├── SessionExpiredError             it was idle for too long, or too old
     │   ├── SessionEvictedError             the server needed its room
+    │   ├── TurnNotFoundError               no turn of the session has that request id
     │   └── ModelNotFoundError              the server does not serve that model
     ├── AlreadyExistsError                  the chosen session id is taken
     ├── FailedPreconditionError
@@ -132,6 +133,10 @@ class SessionExpiredError(NotFoundError):
 
 class SessionEvictedError(NotFoundError):
     """The server needed the session's room. Create a new one."""
+
+
+class TurnNotFoundError(NotFoundError):
+    """No turn of the session has that request id: it kept nothing, or is one of long ago."""
 
 
 class ModelNotFoundError(NotFoundError):

@@ -1,4 +1,4 @@
-"""The command line: train, trace, verify, evaluate, inspect, card.
+"""The command line: train, trace, verify, evaluate, inspect, card, probe, prime.
 
 What needs torch is imported where it is used, so that every --help but train's is there at once.
 """
@@ -6,6 +6,7 @@ What needs torch is imported where it is used, so that every --help but train's 
 # ruff: noqa: D301, PLC0415 — click's paragraph mark is a real backspace
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +25,20 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
+# Commands in modules of their own, `NAME_command`, that are imported when they are asked for.
+_ELSEWHERE = ("prime", "probe", "train")
+
+
 class _Group(click.Group):
-    """Turns our errors into one line on stderr, and finds `train` only when it is asked for."""
+    """Turns our errors into one line on stderr, and finds some commands only when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "train"]
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "train":
-            from elman_export.train_command import train
-
-            return train
+        if cmd_name in _ELSEWHERE:
+            command: click.Command = getattr(import_module(f"elman_export.{cmd_name}_command"), cmd_name)
+            return command
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -74,6 +78,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     help="For --module: a UTF-8 file of nothing but the characters in id order, a .json file with "
     "an array of them, or the word bytes.",
 )
+@click.option(
+    "--labels",
+    metavar="FILE",
+    type=_path,
+    help="For --module: a JSON array of labels that the logits are of, instead of the vocabulary.",
+)
 @click.option("-o", "--output", required=True, type=_path, help="The ONNX file to write.")
 @click.option("--name", help="The model's name; by default the output's, without .onnx.")
 @click.option("--model-version", default="1", show_default=True, help="The model's version.")
@@ -82,6 +92,7 @@ def trace(
     checkpoint: Path | None,
     module: str | None,
     vocab: str | None,
+    labels: Path | None,
     output: Path,
     name: str | None,
     model_version: str,
@@ -92,6 +103,7 @@ def trace(
 
     FUNCTION takes nothing and returns (module, state). The module's forward(char, *state) returns
     (logits, *next_state): char is int64 [B], logits are [B, V], each state is float32 [B, ...].
+    With --labels the logits are [B, L]: a label for every character that is read.
     state is a tuple of tensors of one row that new sessions start from. The current folder is
     importable.
 
@@ -99,6 +111,7 @@ def trace(
     Example:
       python -m elman_export trace runs/mine -o mine.onnx
       python -m elman_export trace --module my_pkg.my_file:build --vocab chars.txt -o mine.onnx
+      python -m elman_export trace --module tags:build --vocab bytes --labels tags.json -o tags.onnx
     \b
       def build():  # in my_pkg/my_file.py
           module = MyCell()
@@ -106,12 +119,12 @@ def trace(
           return module, (torch.zeros(1, 256),)
     """
     name = name or output.stem
-    if checkpoint and not (module or vocab):
+    if checkpoint and not (module or vocab or labels):
         artefact, steps = _from_checkpoint(checkpoint, name, model_version)
     elif module and vocab and not checkpoint:
-        artefact, steps = _from_module(module, vocab, name, model_version)
+        artefact, steps = _from_module(module, vocab, labels, name, model_version)
     else:
-        raise click.UsageError("Give either a CHECKPOINT, or --module and --vocab.")
+        raise click.UsageError("Give either a CHECKPOINT, or --module and --vocab (and --labels).")
     report = _verify(artefact, steps)
     report.require()
     artefact.save(output)
@@ -171,13 +184,16 @@ def _from_checkpoint(checkpoint: Path, name: str, version: str) -> "tuple[Artefa
     return export_checkpoint(model, config, name, version), checkpoint_steps(model)
 
 
-def _from_module(module: str, vocab: str, name: str, version: str) -> "tuple[Artefact, dict[str, Step]]":
+def _from_module(
+    module: str, vocab: str, labels: Path | None, name: str, version: str
+) -> "tuple[Artefact, dict[str, Step]]":
     """The same for a user's module."""
     from elman_export.metadata import Metadata
+    from elman_export.read_outs import read_labels
     from elman_export.tracing import load_source, module_steps, trace_module
     from elman_export.vocabulary import read_vocabulary
 
-    metadata = Metadata(name, read_vocabulary(vocab), version)
+    metadata = Metadata(name, read_vocabulary(vocab), version, labels=read_labels(labels) if labels else ())
     source = load_source(module)
     return trace_module(source, metadata), module_steps(source)
 

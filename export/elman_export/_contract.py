@@ -46,7 +46,7 @@ def check_contract(model: onnx.ModelProto, metadata: Metadata, positions: Sequen
 
     Args:
         model: The main graph, or the prefill graph with its weights.
-        metadata: Where vocabulary and sizes are from.
+        metadata: Where vocabulary, labels and sizes are from.
         positions: The shape of `char`: `batch`, or `time` and `batch`.
 
     Returns:
@@ -68,7 +68,7 @@ def check_contract(model: onnx.ModelProto, metadata: Metadata, positions: Sequen
         "logits",
         outputs["logits"],
         onnx.TensorProto.FLOAT,
-        [*positions, metadata.vocabulary_size],
+        [*positions, metadata.output_size],
     )
     rows = []
     for state in states:
@@ -92,6 +92,11 @@ def _check_sizes(metadata: Metadata, rows: list[tuple[int, ...]]) -> None:
     for name, initial in metadata.initial_states.items():
         if [row.size for row in initial] != sizes:
             raise ArtefactError(f"The initial state {name!r:.80} does not fit the graph's states: export it again.")
+    for name, probe in metadata.probes.items():
+        if probe.weight.shape[1] != sum(sizes):
+            raise ArtefactError(
+                f"The probe {name} reads {probe.weight.shape[1]} numbers, the states hold {sum(sizes)}."
+            )
 
 
 def _check_names(what: str, actual: list[str], expected: list[str]) -> None:

@@ -26,7 +26,11 @@ def describe(artefact: Artefact) -> dict[str, Any]:
         "vocabulary": BYTES if metadata.vocabulary is None else "".join(metadata.vocabulary),
         "state_shapes": [list(shape) for shape in artefact.state_shapes],
         "state_bytes": sum(4 * math.prod(shape) for shape in artefact.state_shapes),
+        "labels": list(metadata.labels),
         "initial_states": sorted(metadata.initial_states),
+        "probes": {
+            name: {"labels": list(probe.labels), **probe.record} for name, probe in sorted(metadata.probes.items())
+        },
         "operators": dict(operators.most_common()),
         "has_prefill": artefact.prefill is not None,
         "file_bytes": len(artefact.data),

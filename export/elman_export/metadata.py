@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_export.errors import ArtefactError
+from elman_export.read_outs import NAME, Probe, check_labels
 from elman_export.vocabulary import BYTES, NUM_BYTES, Vocabulary, check_vocabulary
 
 FORMAT = "1"
 CELLS = ("elman", "gru", "lstm", "other")
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _VERSION = re.compile(r"[a-z0-9][a-z0-9.-]{0,62}")
 _INTEGER = re.compile(r"0|[1-9][0-9]{0,17}")
 _REQUIRED = frozenset(
@@ -38,6 +38,7 @@ _REQUIRED = frozenset(
         "exporter",
     )
 )
+_OPTIONAL = frozenset({"elman.prefill", "elman.labels", "elman.probes"})
 
 InitialState = tuple[NDArray[np.float32], ...]
 
@@ -68,6 +69,8 @@ class Metadata:
         recipe: How it was trained; empty if unknown.
         evaluation: One record per measurement.
         exporter: Versions of the packages that wrote the file.
+        labels: What the logits are of, instead of the vocabulary; empty: of the vocabulary.
+        probes: Name to linear read-out of the state.
     """
 
     name: str
@@ -81,11 +84,18 @@ class Metadata:
     recipe: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Sequence[Mapping[str, Any]] = ()
     exporter: Mapping[str, str] = field(default_factory=_versions)
+    labels: Sequence[str] = ()
+    probes: Mapping[str, Probe] = field(default_factory=dict)
 
     @property
     def vocabulary_size(self) -> int:
-        """Number of symbols: the width of the logits."""
+        """Number of symbols that are read."""
         return NUM_BYTES if self.vocabulary is None else len(self.vocabulary)
+
+    @property
+    def output_size(self) -> int:
+        """The width of the logits: the symbols, or the labels of a tagging model."""
+        return len(self.labels) or self.vocabulary_size
 
     def entries(self) -> dict[str, str]:
         """The `metadata_props` entries, all but the prefill graph and the digest."""
@@ -93,7 +103,7 @@ class Metadata:
             name: [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
             for name, rows in self.initial_states.items()
         }
-        return {
+        entries = {
             "elman.format": FORMAT,
             "elman.name": self.name,
             "elman.version": self.version,
@@ -107,6 +117,11 @@ class Metadata:
             "elman.evaluation": _dump(list(self.evaluation)),
             "elman.exporter": _dump(self.exporter),
         }
+        if self.labels:
+            entries["elman.labels"] = _dump(list(self.labels))
+        if self.probes:
+            entries["elman.probes"] = _dump({name: probe.to_json() for name, probe in self.probes.items()})
+        return entries
 
     @classmethod
     def from_entries(cls, entries: Mapping[str, str]) -> "Metadata":
@@ -117,7 +132,7 @@ class Metadata:
         """
         _check_keys(entries)
         return cls(
-            name=_matching(_NAME, entries, "elman.name"),
+            name=_matching(NAME, entries, "elman.name"),
             vocabulary=_vocabulary(entries),
             version=_matching(_VERSION, entries, "elman.version"),
             cell=_cell(entries),
@@ -128,6 +143,8 @@ class Metadata:
             recipe=_load(entries, "elman.recipe", dict),
             evaluation=tuple(_load(entries, "elman.evaluation", list)),
             exporter=_load(entries, "elman.exporter", dict),
+            labels=_labels(entries),
+            probes=_probes(entries),
         )
 
 
@@ -139,7 +156,7 @@ def _check_keys(entries: Mapping[str, str]) -> None:
         )
     if missing := sorted(_REQUIRED - entries.keys()):
         raise ArtefactError(f"{', '.join(missing)} is missing from the metadata: export it again.")
-    known = {*_REQUIRED, "elman.prefill", "elman.digest"}
+    known = {*_REQUIRED, *_OPTIONAL, "elman.digest"}
     if unknown := sorted(key for key in entries if key.startswith("elman.") and key not in known):
         raise ArtefactError(f"The metadata key {unknown[0]:.80} is unknown: use the release that wrote it.")
 
@@ -156,9 +173,23 @@ def _cell(entries: Mapping[str, str]) -> str:
     return cell
 
 
+def _labels(entries: Mapping[str, str]) -> tuple[str, ...]:
+    if "elman.labels" not in entries:
+        return ()
+    return check_labels("The elman.labels", _load(entries, "elman.labels", list))
+
+
+def _probes(entries: Mapping[str, str]) -> dict[str, Probe]:
+    if "elman.probes" not in entries:
+        return {}
+    return {name: Probe.from_json(name, value) for name, value in _load(entries, "elman.probes", dict).items()}
+
+
 def _initial_states(entries: Mapping[str, str]) -> dict[str, InitialState]:
     states = {}
     for name, rows in _load(entries, "elman.initial_states", dict).items():
+        if not NAME.fullmatch(name):
+            raise ArtefactError(f"The initial state's name {name!r:.80} must match ^{NAME.pattern}$.")
         try:
             states[name] = tuple(np.frombuffer(base64.b64decode(row, validate=True), "<f4") for row in rows)
         except (TypeError, ValueError, binascii.Error) as error:
@@ -190,4 +221,4 @@ def _dump(value: Any) -> str:
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except ValueError as error:
-        raise ArtefactError("The recipe or the evaluation holds a number that is not finite: leave it out.") from error
+        raise ArtefactError("The recipe or a record holds a number that is not finite: leave it out.") from error

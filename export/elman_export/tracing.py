@@ -5,7 +5,8 @@ tensors, each with one row ([1, ...]), that a new session starts from; `module` 
 
     forward(char, *state) -> (logits, *next_state)
 
-with char [B] int64, every state [B, ...], logits [B, V], and treats each row as if it were alone.
+with char [B] int64, every state [B, ...], logits [B, V], or [B, L] over labels, and treats each row as if it were
+alone.
 """
 
 import contextlib
@@ -88,7 +89,7 @@ def trace_module(source: Source, metadata: Metadata) -> Artefact:
 
     Args:
         source: The module; it is put into evaluation mode.
-        metadata: Name, version and vocabulary; the parameters are counted here, and a state that is
+        metadata: Name, version, vocabulary and labels; the parameters are counted here, and a state that is
             not zero is recorded as the initial state `default`.
 
     Raises:
@@ -96,11 +97,11 @@ def trace_module(source: Source, metadata: Metadata) -> Artefact:
     """
     step = _Step(source.module).eval()
     for num_rows in (1, _NUM_ROWS):
-        _try(source, num_rows, metadata.vocabulary_size)
+        _try(source, num_rows, metadata)
     states = [list(part.shape[1:]) for part in source.state]
     rows = tuple(part.detach().numpy().ravel() for part in source.state)
     return Artefact.build(
-        _clean(_export(step, source.state), states, metadata.vocabulary_size),
+        _clean(_export(step, source.state), states, metadata.output_size),
         replace(
             metadata,
             num_parameters=sum(parameter.numel() for parameter in source.module.parameters()),
@@ -153,7 +154,7 @@ def _example(state: Sequence[Tensor], num_rows: int = _NUM_ROWS) -> tuple[Tensor
     return torch.zeros(num_rows, dtype=torch.int64), *rows
 
 
-def _try(source: Source, num_rows: int, vocabulary_size: int) -> None:
+def _try(source: Source, num_rows: int, metadata: Metadata) -> None:
     """Run the module as it is and compare its outputs with the convention."""
     try:
         with torch.inference_mode():
@@ -169,13 +170,14 @@ def _try(source: Source, num_rows: int, vocabulary_size: int) -> None:
             f"next states as it is given, {1 + len(source.state)} values in all."
         )
     names = ["logits", *(f"next state {index}" for index in range(len(source.state)))]
-    shapes = [(vocabulary_size,), *(part.shape[1:] for part in source.state)]
+    shapes = [(metadata.output_size,), *(part.shape[1:] for part in source.state)]
     for name, output, shape in zip(names, outputs, shapes, strict=True):
         expected = f"float32 {[num_rows, *shape]}"
         if _describe(output) != expected:
             raise ModuleError(
                 f"The {name} are {_describe(output)} for {num_rows} rows, must be {expected}: "
-                f"the vocabulary has {vocabulary_size} symbols, and a state keeps its shape."
+                f"there are {metadata.output_size} {'labels' if metadata.labels else 'symbols in the vocabulary'}, "
+                "and a state keeps its shape."
             )
 
 
@@ -202,7 +204,7 @@ def _export(step: _Step, state: Sequence[Tensor]) -> onnx.ModelProto:
     return program.model_proto
 
 
-def _clean(traced: onnx.ModelProto, states: Sequence[Sequence[int]], vocabulary_size: int) -> onnx.ModelProto:
+def _clean(traced: onnx.ModelProto, states: Sequence[Sequence[int]], output_size: int) -> onnx.ModelProto:
     """The traced graph under the artefact's names and shapes, without file names of its author."""
     if not all(value.type.tensor_type.shape.dim[0].dim_param for value in traced.graph.input):
         raise ModuleError(
@@ -221,7 +223,7 @@ def _clean(traced: onnx.ModelProto, states: Sequence[Sequence[int]], vocabulary_
             *(value_info(f"state_{i}", ["batch", *row]) for i, row in enumerate(states)),
         ],
         [
-            value_info("logits", ["batch", vocabulary_size]),
+            value_info("logits", ["batch", output_size]),
             *(value_info(f"next_state_{i}", ["batch", *row]) for i, row in enumerate(states)),
         ],
         traced.graph.initializer,

@@ -4,7 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from elman_export.errors import ArtefactError
+import numpy as np
+from numpy.typing import NDArray
+
+from elman_export.errors import ArtefactError, CorpusError
 
 BYTES = "bytes"
 NUM_BYTES = 256
@@ -52,3 +55,23 @@ def read_vocabulary(source: str) -> Vocabulary:
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"The vocabulary {path} is not UTF-8 or not JSON: {error}.") from error
     return check_vocabulary(symbols)
+
+
+def encode_text(vocabulary: Vocabulary, text: str, what: str) -> NDArray[np.int64]:
+    """The ids of a text, [N]; of its UTF-8 bytes for a byte-level model.
+
+    Raises:
+        CorpusError: It is empty, or holds a character that the model has not; `what` names the text.
+    """
+    if not text:
+        raise CorpusError(f"{what} is empty: give at least one character.")
+    if vocabulary is None:
+        try:
+            return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+        except UnicodeEncodeError as error:
+            raise CorpusError(f"{what} holds half a character at {error.start}, which UTF-8 has not.") from error
+    ids = {character: index for index, character in enumerate(vocabulary)}
+    for index, character in enumerate(text):
+        if character not in ids:
+            raise CorpusError(f"{what} holds {character!a} at {index}, which the model has not: take it out.")
+    return np.array([ids[character] for character in text], np.int64)

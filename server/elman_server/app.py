@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import secrets
 from typing import TYPE_CHECKING
 
 import structlog
 
+from elman_server.commits import Durability
 from elman_server.engine import Configure, Engine
-from elman_server.errors import ArtefactError
+from elman_server.errors import ArtefactError, SettingsError
 from elman_server.grpc.server import GrpcServer
+from elman_server.history import History
+from elman_server.lifetimes import Lifetimes
 from elman_server.models import Models
 from elman_server.requests import Limits
-from elman_server.sessions import Lifetimes, Sessions
+from elman_server.sessions import Sessions
 from elman_server.signals import StopSignals
-from elman_server.stores import MemoryStore
+from elman_server.stores import open_store
 from elman_server.turns import Turns
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+MIN_KEY_BYTES = 32
 STOP_SECONDS = 1.0  # for calls that are not turns, once all turns are settled
 
 
@@ -53,11 +58,17 @@ class App:
         self._models = Models()
         self._engines: dict[str, Engine] = {}
         lifetimes = Lifetimes(idle=settings.session_ttl, absolute=settings.session_max_age)
-        store = MemoryStore(settings.max_sessions, settings.max_session_bytes)
-        sessions = Sessions(store, self._models, lifetimes)
-        store.in_use = sessions.is_running
-        self._turns = Turns(sessions, self._models, self._engines)
-        self.server = GrpcServer(settings, sessions, self._turns, self._models)
+        self._store = open_store(settings)
+        sessions = Sessions(self._store, self._models, lifetimes)
+        durability = Durability(
+            lease_seconds=settings.lease_seconds,
+            commit_chars=settings.commit_chars,
+            commit_seconds=settings.commit_seconds,
+            patience_seconds=settings.store_patience_seconds,
+        )
+        self._turns = Turns(sessions, self._models, self._engines, durability)
+        history = History(sessions, self._models, self._engines, _snapshot_key(settings))
+        self.server = GrpcServer(settings, sessions, self._turns, self._models, history)
 
     async def start(self) -> None:
         """Listen, load every model, then serve."""
@@ -79,9 +90,10 @@ class App:
         await self._turns.drain(self._settings.grace_seconds)
 
     async def stop(self) -> None:
-        """Close the port and end the engines."""
+        """Close the port, end the engines and close the store."""
         await self.server.stop(STOP_SECONDS)
         await asyncio.gather(*(engine.stop() for engine in self._engines.values()))
+        await self._store.close()
 
     async def _start_engine(self, path: Path) -> ModelInfo:
         settings = self._settings
@@ -99,3 +111,21 @@ class App:
         self._engines[model.name] = engine
         log.info("model_loaded", model=model.name, version=model.version, digest=model.digest[:12])
         return dataclasses.replace(model, limits=Limits(settings.max_prompt_chars, settings.max_chars))
+
+
+def _snapshot_key(settings: Settings) -> bytes:
+    """Return the key that signs snapshots; one of the moment if none is set."""
+    if settings.snapshot_key is None:
+        return secrets.token_bytes(MIN_KEY_BYTES)
+    try:
+        key = settings.snapshot_key.read_bytes()
+    except OSError as error:
+        raise SettingsError(
+            f"cannot read {settings.snapshot_key}: {error.strerror}; --snapshot-key needs it"
+        ) from error
+    if len(key) < MIN_KEY_BYTES:
+        raise SettingsError(
+            f"{settings.snapshot_key} holds {len(key)} bytes; a --snapshot-key needs at least {MIN_KEY_BYTES}, as from "
+            f"`head -c 32 /dev/urandom`"
+        )
+    return key

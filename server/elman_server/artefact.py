@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from elman_server import _wire
 from elman_server.errors import ArtefactError
+from elman_server.read_outs import NAME, Probe, parse_labels, parse_probes
 from elman_server.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ _REQUIRED: Final = frozenset({
     "format", "name", "version", "vocabulary", "cell", "num_layers", "hidden_size", "num_parameters",
     "initial_states", "recipe", "evaluation", "exporter", "digest",
 })  # fmt: skip
-_OPTIONAL: Final = frozenset({"prefill"})
+_OPTIONAL: Final = frozenset({"labels", "prefill", "probes"})
 _CELLS: Final = frozenset({"elman", "gru", "lstm", "other"})
 _DOMAINS: Final = frozenset({"", "ai.onnx", "com.microsoft"})
 _SPARSE: Final = "holds sparse weights, which are not supported; store them dense"
@@ -60,6 +61,8 @@ class Artefact:
         step: the main graph, ready for onnxruntime.
         prefill: the prefill graph, ready too; None if there is none.
         initial_states: name to one row of each state, flat little-endian float32; none: zeros.
+        labels: what the logits are of, instead of the vocabulary; empty: of the vocabulary.
+        probes: read-outs of the state.
         digest: SHA-256, 64 hex digits.
     """
 
@@ -74,7 +77,14 @@ class Artefact:
     num_parameters: int
     initial_states: Mapping[str, tuple[bytes, ...]] = field(repr=False)
     evaluation: tuple[Mapping[str, Any], ...]
+    labels: tuple[str, ...]
+    probes: tuple[Probe, ...]
     digest: str
+
+    @property
+    def output_size(self) -> int:
+        """The width of the logits."""
+        return len(self.labels) or len(self.vocabulary)
 
 
 def read_artefact(path: Path) -> Artefact:
@@ -113,7 +123,7 @@ def _parse(data: bytes) -> Artefact:
     return Artefact(
         step=data,
         prefill=_prefill(metadata["prefill"], graph) if "prefill" in metadata else None,
-        name=_matching(metadata, "name", r"[a-z0-9][a-z0-9-]{0,62}"),
+        name=_matching(metadata, "name", NAME.pattern),
         version=_matching(metadata, "version", r"[a-z0-9][a-z0-9.-]{0,62}"),
         vocabulary=_vocabulary(metadata["vocabulary"]),
         cell=metadata["cell"],
@@ -122,6 +132,8 @@ def _parse(data: bytes) -> Artefact:
         num_parameters=int(_matching(metadata, "num_parameters", r"\d{1,15}")),
         initial_states=_initial_states(metadata["initial_states"]),
         evaluation=_evaluation(metadata["evaluation"]),
+        labels=_labels(metadata["labels"]) if "labels" in metadata else (),
+        probes=parse_probes(metadata.get("probes", "{}")),
         digest=digest,
     )
 
@@ -256,6 +268,10 @@ def _vocabulary(text: str) -> Vocabulary:
     return Vocabulary(tuple(characters))
 
 
+def _labels(text: str) -> tuple[str, ...]:
+    return parse_labels("elman.labels", _json("labels", text, list))
+
+
 def _evaluation(text: str) -> tuple[Mapping[str, Any], ...]:
     records = _json("evaluation", text, list)
     for record in records:
@@ -269,6 +285,8 @@ def _evaluation(text: str) -> tuple[Mapping[str, Any], ...]:
 
 def _initial_states(text: str) -> dict[str, tuple[bytes, ...]]:
     states = _json("initial_states", text, dict)
+    if bad := [name for name in states if not NAME.fullmatch(name)]:
+        raise ArtefactError(f"has the initial state {_shown(bad[0])}; its name does not match ^{NAME.pattern}$")
     try:
         return {name: tuple(base64.b64decode(row, validate=True) for row in rows) for name, rows in states.items()}
     except (TypeError, ValueError) as error:

@@ -9,15 +9,18 @@ ServerError
 │   ├── ModelNotFoundError
 │   ├── SessionNotFoundError
 │   ├── SessionExpiredError
-│   └── SessionEvictedError
+│   ├── SessionEvictedError
+│   └── TurnNotFoundError       no turn of the session has that request id
 ├── SessionExistsError          the chosen id is taken
 ├── EtagMismatchError           the session is not what the caller saw
+├── LeaseLostError              somebody else goes on with the turn, or has ended it
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
 │   ├── QuotaError              as many of something are in use as may be
 │   └── UnavailableError
+│       ├── StartingError
 │       ├── OverloadedError
 │       ├── DrainingError
 │       ├── EngineRestartedError
@@ -117,6 +120,13 @@ class SessionEvictedError(NotThereError):
         super().__init__(resource, "was evicted to make room; create a new one")
 
 
+class TurnNotFoundError(NotThereError):
+    """No turn of the session has that request id: it kept nothing, or it is one of long ago."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(resource, "has no turn of that request id; send the turn itself again")
+
+
 class SessionExistsError(ServerError):
     """The chosen session id is taken.
 
@@ -139,6 +149,13 @@ class EtagMismatchError(ServerError):
     def __init__(self, resource: str, current: str) -> None:
         super().__init__(f"{resource} changed since; its etag is now {current}")
         self.current = current
+
+
+class LeaseLostError(ServerError):
+    """The turn is no longer this stream's: another call goes on with it, or another server has ended it."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"{resource} has another writer now, which goes on with this turn or ended it")
 
 
 class RetryableError(ServerError):
@@ -197,6 +214,13 @@ class UnavailableError(RetryableError):
 
 class OverloadedError(UnavailableError):
     """More requests wait than may."""
+
+
+class StartingError(UnavailableError):
+    """The server does not serve yet."""
+
+    def __init__(self) -> None:
+        super().__init__("the models are being loaded", 1.0)
 
 
 class DrainingError(UnavailableError):

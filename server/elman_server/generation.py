@@ -44,11 +44,13 @@ class CharacterDetail:
         text: the character; of a byte-level model U+0000 to U+00FF for the byte.
         log_probability: None at position 0, where nothing came before.
         top: the likeliest first.
+        labels: what was read out after it, in the read-out's order.
     """
 
     text: str
     log_probability: float | None
     top: tuple[tuple[str, float], ...] = ()
+    labels: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +66,17 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text as it is drawn; `position` is the session's after it."""
+    """Text as it is drawn.
+
+    Attributes:
+        position: the session's after it.
+        committed_position: up to where the turn is durable; 0 without a session.
+    """
 
     text: str
     position: int
     details: tuple[CharacterDetail, ...] = ()
+    committed_position: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +103,8 @@ class Job:
         sampling: how characters are drawn; not looked at by a job that only reads.
         recent: the end of the transcript before the prompt, as far as the repetition window reaches.
         stops: stop strings.
+        read_out: of a job that only reads: what to tell of each character of the prompt, "" the labels that the
+            model has for output, else the name of a probe; None: nothing.
         window: how many characters may be drawn ahead of the reader.
     """
 
@@ -107,6 +117,7 @@ class Job:
     stops: list[list[int]] = field(default_factory=list)
     include_stop: bool = False
     detail: Detail = Detail()
+    read_out: str | None = None
     window: int = 1024
 
 
@@ -130,6 +141,7 @@ class Output:
         finished: why the job is over, on its last output; a job that only reads ends with MAX_CHARS.
         stop: the index of the stop string that ended it.
         not_finite: the row left the real numbers; the job is over.
+        labels: of a job with a read-out: log-probabilities in nats of the labels, once more characters were read.
     """
 
     stream: int
@@ -139,6 +151,7 @@ class Output:
     finished: FinishReason | None = None
     stop: int = -1
     not_finite: bool = False
+    labels: list[list[float]] = field(default_factory=list)
 
 
 class StopMatcher:

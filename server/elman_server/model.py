@@ -17,7 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 from elman_server.errors import ArtefactError
-from elman_server.state import Memory
+from elman_server.state import DEFAULT, Memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from elman_server.artefact import Artefact
+    from elman_server.read_outs import Probe
 
     Ids = NDArray[np.int64]
     Logits = NDArray[np.float32]
@@ -54,38 +55,50 @@ class Model:
         chars: [capacity] int64, the next character of each row; the caller writes it.
         capacity: the largest batch.
         min_batch: 1, or 2 for graphs whose rows are only alike from two on (the ONNX RNN operator).
+        initial_states: what sessions may start from, by name; `default` is always there.
+        initial: the one named `default`.
+        probes: read-outs of its states, by name.
         fingerprint: names the arithmetic: equal fingerprints gave equal bits on the same test.
     """
 
     def __init__(self, artefact: Artefact, *, capacity: int, num_threads: int) -> None:
         self._artefact = artefact
         self._step = _session(artefact.step, num_threads)
-        self._shapes = _check_interface(self._step, len(artefact.vocabulary), ["batch"], ["char"])
+        self._shapes = _check_interface(self._step, artefact, ["batch"])
         self._prefill = None
         if artefact.prefill is not None:
             self._prefill = _session(artefact.prefill, num_threads)
-            if _check_interface(self._prefill, len(artefact.vocabulary), ["time", "batch"], ["char"]) != self._shapes:
+            if _check_interface(self._prefill, artefact, ["time", "batch"]) != self._shapes:
                 raise ArtefactError("the prefill graph has other states than the step; export it again")
         self.capacity = capacity
         self.min_batch = 1
         self._allocate(max(self.capacity, _CHECK_BATCHES[-1]))
-        self.initial = self._initial_memory()
+        self.initial_states = self._initial_states()
+        self.initial = self.initial_states[DEFAULT]
+        self.probes = self._probes()
         self.fingerprint = self._self_check()
 
     def _allocate(self, num_rows: int) -> None:
         self.chars: Ids = np.zeros(num_rows, np.int64)
-        self._logits: Logits = np.zeros((num_rows, len(self._artefact.vocabulary)), np.float32)
+        self._logits: Logits = np.zeros((num_rows, self._artefact.output_size), np.float32)
         self._states: list[States] = [[np.zeros((num_rows, *s), np.float32) for s in self._shapes] for _ in range(2)]
         self._parity = 0
         self._bindings: dict[tuple[int, int], Any] = {}
 
-    def _initial_memory(self) -> Memory:
-        rows = self._artefact.initial_states.get("default")
-        if rows is None:
-            rows = tuple(np.zeros(shape, np.float32).tobytes() for shape in self._shapes)
-        memory = Memory(rows)
-        self.check(memory)
-        return memory
+    def _initial_states(self) -> dict[str, Memory]:
+        zeros = tuple(np.zeros(shape, np.float32).tobytes() for shape in self._shapes)
+        named = {DEFAULT: zeros, **self._artefact.initial_states}
+        memories = {name: Memory(named[name]) for name in sorted(named)}
+        for memory in memories.values():
+            self.check(memory)
+        return memories
+
+    def _probes(self) -> dict[str, Probe]:
+        size = sum(int(np.prod(shape)) for shape in self._shapes)
+        for probe in self._artefact.probes:
+            if probe.weight.shape[1] != size:
+                raise ArtefactError(f"the probe {probe.name} reads another state than the graph's; fit it again")
+        return {probe.name: probe for probe in self._artefact.probes}
 
     def check(self, memory: Memory) -> None:
         """Refuse a state that is not this model's: wrong sizes or not finite; raises ArtefactError."""
@@ -147,17 +160,33 @@ class Model:
         Returns:
             logits [T, B, V] after each character, and the states after the last.
         """
+        if self._prefill is None:
+            logits, walked = self.walk(chars, states)
+            return logits, [state[-1] for state in walked]
         batch = chars.shape[1]
-        if batch < self.min_batch:
-            logits, states = self.read(np.repeat(chars, 2, axis=1), [np.repeat(state, 2, axis=0) for state in states])
-            return logits[:, :batch], [state[:batch] for state in states]
-        if self._prefill is not None:
-            return _run(self._prefill, chars, states)
-        rows = []
+        logits, states = _run(self._prefill, *self._padded(chars, states))
+        return logits[:, :batch], [state[:batch] for state in states]
+
+    def walk(self, chars: Ids, states: States) -> tuple[Logits, States]:
+        """Read as `read` does, with the same bits, and keep the states on the way.
+
+        Returns:
+            logits [T, B, V] and the states [T, B, ...] after each character.
+        """
+        batch = chars.shape[1]
+        chars, states = self._padded(chars, states)
+        steps = []
         for column in chars:
             logits, states = _run(self._step, column, states)
-            rows.append(logits)
-        return np.stack(rows), states
+            steps.append((logits[:batch], *(state[:batch] for state in states)))
+        logits, *walked = (np.stack(parts) for parts in zip(*steps, strict=True))
+        return logits, walked
+
+    def _padded(self, chars: Ids, states: States) -> tuple[Ids, States]:
+        """Return them with each row twice, where a row may not be alone."""
+        if chars.shape[1] >= self.min_batch:
+            return chars, states
+        return np.repeat(chars, 2, axis=1), [np.repeat(state, 2, axis=0) for state in states]
 
     def rows(self, memories: Sequence[Memory]) -> States:
         """Stack memories into state arrays, [B, ...] each."""
@@ -223,9 +252,7 @@ def _session(graph: bytes, num_threads: int) -> ort.InferenceSession:
         raise ArtefactError(f"onnxruntime cannot load it: {' '.join(str(error).split())[:200]}") from error
 
 
-def _check_interface(
-    session: ort.InferenceSession, vocabulary_size: int, leading: list[str], names: list[str]
-) -> list[tuple[int, ...]]:
+def _check_interface(session: ort.InferenceSession, artefact: Artefact, leading: list[str]) -> list[tuple[int, ...]]:
     """Refuse other inputs and outputs than the contract's; return the states' shapes without the batch."""
     inputs, outputs = session.get_inputs(), session.get_outputs()
     num_states = len(inputs) - 1
@@ -237,10 +264,9 @@ def _check_interface(
         raise ArtefactError("its inputs or outputs have other types than int64 and float32; export it again")
     if len(inputs[0].shape) != len(leading) or len(outputs[0].shape) != len(leading) + 1:
         raise ArtefactError(f"char is not [{', '.join(leading)}]; export it again")
-    if outputs[0].shape[-1] != vocabulary_size:
-        raise ArtefactError(
-            f"it has {outputs[0].shape[-1]} logits but {vocabulary_size} characters in its vocabulary; export it again"
-        )
+    if outputs[0].shape[-1] != artefact.output_size:
+        what = "labels" if artefact.labels else "characters in its vocabulary"
+        raise ArtefactError(f"it has {outputs[0].shape[-1]} logits but {artefact.output_size} {what}; export it again")
     shapes = [tuple(state.shape[1:]) for state in inputs[1:]]
     if any(not isinstance(size, int) or size < 1 for shape in shapes for size in shape):
         raise ArtefactError("a state has no fixed size after the batch; export it again")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from elman_server.errors import ModelNotFoundError, UnavailableError
+from elman_server.errors import InvalidFieldError, ModelNotFoundError, StartingError
 from elman_server.requests import Limits
-from elman_server.state import Memory
+from elman_server.state import DEFAULT, Memory
 from elman_server.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from elman_server.artefact import Artefact
 
@@ -28,6 +28,16 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadOut:
+    """A probe as callers see it: what it tells, and how well it did on so many characters that were held out."""
+
+    name: str
+    labels: tuple[str, ...]
+    accuracy: float
+    num_held_out: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelInfo:
     """What is known of a served model.
 
@@ -37,6 +47,9 @@ class ModelInfo:
         digest: SHA-256 of the artefact, 64 hex digits.
         fingerprint: names the arithmetic that the text depends on, beside the digest and the seed.
         initial: what a new session starts from.
+        initial_states: what else it may start from, by name, in name order.
+        labels: of a tagging model, which has them for output; empty: it tells what comes next.
+        read_outs: of its states.
     """
 
     name: str
@@ -51,15 +64,39 @@ class ModelInfo:
     initial: Memory
     evaluations: tuple[Evaluation, ...]
     limits: Limits = Limits()
+    initial_states: dict[str, Memory] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    read_outs: tuple[ReadOut, ...] = ()
 
     @property
     def resource(self) -> str:
         """The name that a session is pinned to."""
         return f"models/{self.name}/versions/{self.version}"
 
+    def start(self, name: str) -> Memory:
+        """Return the initial state of that name; raises InvalidFieldError."""
+        if name == DEFAULT:
+            return self.initial
+        if name not in self.initial_states:
+            raise InvalidFieldError(
+                "initial_state", f"is {name[:80]!a}; {self.resource} has {', '.join([DEFAULT, *self.initial_states])}"
+            )
+        return self.initial_states[name]
 
-def describe(artefact: Artefact, initial: Memory, fingerprint: str) -> ModelInfo:
+    def labels_of(self, read_out: str) -> tuple[str, ...]:
+        """Return the labels of a read-out; "": of the model's own output. Raises InvalidFieldError."""
+        if not read_out:
+            return self.labels
+        for known in self.read_outs:
+            if known.name == read_out:
+                return known.labels
+        names = ", ".join(known.name for known in self.read_outs) or "none"
+        raise InvalidFieldError("read_out", f"is {read_out[:80]!a}; {self.resource} has {names}")
+
+
+def describe(artefact: Artefact, initial_states: Mapping[str, Memory], fingerprint: str) -> ModelInfo:
     """Return what the catalogue says of a loaded artefact."""
+    named = dict(initial_states)
     return ModelInfo(
         name=artefact.name,
         version=artefact.version,
@@ -70,8 +107,11 @@ def describe(artefact: Artefact, initial: Memory, fingerprint: str) -> ModelInfo
         vocabulary=artefact.vocabulary,
         digest=artefact.digest,
         fingerprint=fingerprint,
-        initial=initial,
+        initial=named.pop(DEFAULT),
         evaluations=tuple(Evaluation(**record) for record in artefact.evaluation),
+        initial_states=named,
+        labels=artefact.labels,
+        read_outs=tuple(ReadOut(p.name, p.labels, p.accuracy, p.num_held_out) for p in artefact.probes),
     )
 
 
@@ -102,5 +142,5 @@ class Models:
 
     def _loaded(self) -> dict[str, ModelInfo]:
         if self._models is None:
-            raise UnavailableError("the models are being loaded", 1.0)
+            raise StartingError
         return self._models

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
+
+import msgspec
 
 from elman_server.errors import InvalidFieldError
 from elman_server.generation import Detail
@@ -31,8 +34,7 @@ class Limits:
     max_stop_string_chars: int = 256
 
 
-@dataclass(frozen=True, slots=True)
-class SamplingRequest:
+class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     """Sampling as the caller wrote it; None is unset. Ranges as in `elman.v1.Sampling`."""
 
     logit_bias: tuple[tuple[str, float], ...] = ()
@@ -70,18 +72,21 @@ class SamplingRequest:
             min_p=_or(self.min_p, default.min_p),
         )
 
-    def effective(self, resolved: Sampling) -> SamplingRequest:
+    def effective(self) -> SamplingRequest:
         """Return what the caller is told: every number that has an effect, set."""
-        return replace(
+        default = Sampling(seed=0)
+        return msgspec.structs.replace(
             self,
-            repetition_penalty=resolved.repetition_penalty,
-            repetition_window=resolved.repetition_window,
-            temperature=resolved.temperature,
-            top_k=resolved.top_k or None,
-            top_p=resolved.top_p,
-            min_p=resolved.min_p,
-            seed=resolved.seed,
+            repetition_penalty=_or(self.repetition_penalty, default.repetition_penalty),
+            repetition_window=_or(self.repetition_window, default.repetition_window),
+            temperature=_or(self.temperature, default.temperature),
+            top_p=_or(self.top_p, default.top_p),
+            min_p=_or(self.min_p, default.min_p),
         )
+
+    def seeded(self, seed: int) -> SamplingRequest:
+        """Return the same with a seed."""
+        return msgspec.structs.replace(self, seed=seed)
 
     def _bias(self, vocabulary: Vocabulary) -> tuple[tuple[int, float], ...]:
         bias: dict[int, float] = {}
@@ -143,7 +148,12 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One turn that draws characters. `time_left`: seconds until the call's deadline, None if it has none."""
+    """One turn that draws characters.
+
+    Attributes:
+        time_left: seconds until the call's deadline, None if it has none.
+        request_id: 16 bytes by which the same request is known when it comes again; empty: none.
+    """
 
     target: Target
     prompt: str = ""
@@ -154,6 +164,25 @@ class GenerateRequest:
     detail: Detail = field(default_factory=Detail)
     unknown: Unknown = REJECT
     chunk_chars: int = 0
+    time_left: float | None = None
+    request_id: bytes = b""
+
+    def digest(self) -> bytes:
+        """Return 16 bytes that differ for requests that ask for different turns."""
+        return _digest(replace(self, target=Target(), chunk_chars=0, time_left=None))
+
+
+@dataclass(frozen=True, slots=True)
+class ResumeRequest:
+    """To go on with a turn.
+
+    Attributes:
+        position: the session's after the last character that the caller has; None: it has none of them.
+    """
+
+    session: str
+    request_id: bytes
+    position: int | None = None
     time_left: float | None = None
 
 
@@ -166,16 +195,22 @@ class AppendRequest:
     etag: str = ""
     detail: Detail = field(default_factory=Detail)
     unknown: Unknown = REJECT
+    request_id: bytes = b""
+
+    def digest(self) -> bytes:
+        """Return 16 bytes that differ for requests that ask for different turns."""
+        return _digest(replace(self, session=""))
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """A text to judge; nothing is changed."""
+    """A text to judge; nothing is changed. `read_out`: a probe's name; "": the model's own output."""
 
     target: Target
     text: str
     top_n: int = 0
     unknown: Unknown = REJECT
+    read_out: str = ""
 
 
 def check_text(name: str, text: str, limits: Limits, *, empty: bool) -> None:
@@ -191,6 +226,10 @@ def check_text(name: str, text: str, limits: Limits, *, empty: bool) -> None:
 def check_top_n(name: str, value: int, largest: int) -> None:
     """Refuse a number of likeliest characters out of range."""
     _number(name, value, 0, largest)
+
+
+def _digest(request: GenerateRequest | AppendRequest) -> bytes:
+    return hashlib.sha256(msgspec.msgpack.encode(request)).digest()[:16]
 
 
 def _or(value: _Number | None, default: _Number) -> _Number:

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from elman_server.errors import InvalidFieldError
+from elman_server.state import DEFAULT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from elman_server import records
+
+MAX_LABELS: Final = 16
+_ID: Final = re.compile(r"[a-z0-9-]{4,63}")
+_LABEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_CHARS: Final = 63
 
 
 class SessionStatus(enum.Enum):
@@ -30,7 +39,11 @@ class Expiration:
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """What callers see of a session; times are unix seconds, `model` is the pinned version's full name."""
+    """What callers see of a session; times are unix seconds, `model` is the pinned version's full name.
+
+    Attributes:
+        forked_from: the session that it was made from, and the position there.
+    """
 
     name: str
     model: str
@@ -45,16 +58,43 @@ class SessionInfo:
     state_digest: str
     seed: int
     labels: Mapping[str, str]
+    forked_from: tuple[str, int] | None = None
+    initial_state: str = DEFAULT
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One committed turn: positions `start` to `prompt_end` were fed, from there to `end` drawn."""
+    """One committed turn: positions `start` to `prompt_end` were fed, from there to `end` drawn.
+
+    Attributes:
+        index: of its first segment.
+        outcome: how it ended; None: it was cut by a fork or a rewind.
+    """
 
     start: int
     prompt_end: int
     end: int
-    seed: int
+    parameters: records.Parameters
+    index: int = 0
+    outcome: records.Outcome | None = None
+
+    @property
+    def seed(self) -> int:
+        """What the draws came from; 0 where nothing was drawn."""
+        sampling = self.parameters.sampling
+        return sampling.seed or 0 if sampling and self.end > self.prompt_end else 0
+
+
+def turns_of(segments: Iterable[records.Segment], index: int = 0) -> list[Turn]:
+    """Return the turns that segments hold; the first one begins a turn and is the session's number `index`."""
+    turns: list[Turn] = []
+    for number, segment in enumerate(segments, index):
+        if segment.parameters is not None:
+            end, parameters = segment.end, segment.parameters
+            turns.append(Turn(segment.start, segment.prompt_end, end, parameters, number, segment.outcome))
+        else:
+            turns[-1] = replace(turns[-1], end=segment.end, outcome=segment.outcome)
+    return turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,3 +126,20 @@ class Filter:
         """Whether a session is kept."""
         of_model = self.model in {None, head.model}
         return of_model and all(head.labels.get(key) == value for key, value in self.labels.items())
+
+
+def check_id(name: str, session_id: str) -> None:
+    """Refuse a chosen session id that is not short and plain."""
+    if not _ID.fullmatch(session_id):
+        raise InvalidFieldError(name, f"is {session_id[:80]!a}; it has to match ^{_ID.pattern}$")
+
+
+def check_labels(name: str, labels: Mapping[str, str]) -> None:
+    """Refuse too many labels, or too long ones."""
+    if len(labels) > MAX_LABELS:
+        raise InvalidFieldError(name, f"has {len(labels)} entries; at most {MAX_LABELS} are allowed")
+    for key, value in labels.items():
+        if not _LABEL.fullmatch(key):
+            raise InvalidFieldError(name, f"has the key {key[:80]!a}; keys have to match ^{_LABEL.pattern}$")
+        if len(value) > _LABEL_CHARS:
+            raise InvalidFieldError(name, f"has a value of {len(value)} characters; at most {_LABEL_CHARS}")

@@ -22,6 +22,9 @@ FOREIGN: Final = frozenset({"ELMAN_TARGET"})  # the client's
 _YEAR: Final = 365 * 24 * 3600.0
 _ADDRESS: Final = re.compile(r"unix:(?P<path>.+)|(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
 _MAX_PORT: Final = 65535
+_STORE: Final = re.compile(r"memory:|sqlite:.+|rediss?(\+cluster)?://[^/?]+.*")
+_KEYS: Final = re.compile(r"file:.+|env:.+")
+_PASSWORD: Final = re.compile(r"(?<=://)[^/]*(?=@)")
 _WORDS: Final = {"true": True, "on": True, "1": True, "false": False, "off": False, "0": False}
 
 
@@ -62,17 +65,34 @@ class Settings:
 
     listen: Annotated[str, Rule("Address: `host:port` (port 0 takes a free one) or `unix:/path`.")] = "127.0.0.1:50051"
     models: Annotated[Path, Rule("Directory of the `*.onnx` files to serve.", default="the bundled models")] = BUNDLED
-    store: Annotated[str, Rule("Where sessions are kept; `memory:` forgets them at the end.", choices=("memory:",))] = (
-        "memory:"
-    )
+    store: Annotated[
+        str,
+        Rule(
+            "Where sessions are kept: `memory:` (until the end of the process), `sqlite:PATH` (a file), "
+            "`redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` (Redis or Valkey; `rediss://` with TLS, where "
+            "`?ca=FILE` names who signed; `redis+cluster://` and `rediss+cluster://` a cluster)."
+        ),
+    ] = "memory:"
+    store_timeout_seconds: Annotated[float, Rule("Longest wait for one answer of Redis.", "s", 0.01, 60)] = 2.0
+    store_keys: Annotated[
+        str | None,
+        Rule(
+            "Encrypts what is stored: `file:PATH` or `env:VARIABLE` holds keys, each 32 bytes in base64 "
+            "(`openssl rand -base64 32`); the first encrypts, all decrypt."
+        ),
+    ] = None
     session_ttl: Annotated[
         float, Rule("Idle time after which a session is forgotten, where it brings none.", "s", 1, _YEAR)
     ] = 3600.0
     session_max_age: Annotated[
         float, Rule("Age at which a session is forgotten however much it is used.", "s", 1, _YEAR)
     ] = 86400.0
-    max_sessions: Annotated[int, Rule("Sessions kept at once.", "", 1, 10**8)] = 100_000
-    max_session_bytes: Annotated[int, Rule("Memory of all sessions together.", "bytes", 1024, 2**42)] = 2**30
+    max_sessions: Annotated[
+        int, Rule("Sessions kept at once, in `memory:` and `sqlite:`; Redis has its `maxmemory`.", "", 1, 10**8)
+    ] = 100_000
+    max_session_bytes: Annotated[int, Rule("Memory of all sessions together, in `memory:`.", "bytes", 1024, 2**42)] = (
+        2**30
+    )
     max_streams: Annotated[int, Rule("Generate streams open at once.", "", 1, 10**6)] = 20_000
     max_batch: Annotated[int, Rule("Rows of one model stepped together.", "", 1, 1024)] = 256
     max_waiting: Annotated[int, Rule("Streams of one model waiting for a row.", "", 0, 10**6)] = 20_000
@@ -82,6 +102,20 @@ class Settings:
     flush_interval_ms: Annotated[
         float, Rule("Longest that a drawn character waits to be joined with others.", "ms", 0, 1000)
     ] = 10.0
+    lease_seconds: Annotated[
+        float, Rule("Time after which a server that is not heard of has lost its turns to others.", "s", 0.1, 600)
+    ] = 5.0
+    commit_chars: Annotated[int, Rule("A running turn becomes durable after so many characters.", "", 1, 10**9)] = 4096
+    commit_seconds: Annotated[
+        float, Rule("A running turn becomes durable after this time; at most half of `lease_seconds`.", "s", 0.01, 300)
+    ] = 2.0
+    store_patience_seconds: Annotated[
+        float, Rule("How long turns go on while the store cannot be reached; then they are UNAVAILABLE.", "s", 0, 3600)
+    ] = 10.0
+    snapshot_key: Annotated[
+        Path | None,
+        Rule("File whose bytes sign exported sessions; without it they can be imported until the server stops."),
+    ] = None
     engine_threads: Annotated[int, Rule("Threads of one step; 0 chooses by the model's size.", "", 0, 256)] = 0
     grace_seconds: Annotated[float, Rule("Time for running streams to end at a stop.", "s", 0, 3600)] = 30.0
     drain_delay_seconds: Annotated[
@@ -106,6 +140,16 @@ class Settings:
             if not inside:
                 raise _refusal(name, value, rule.allowed)
         _check_address(self.listen)
+        if not _STORE.fullmatch(self.store):
+            raise _refusal(
+                "store", self.store, "memory:, sqlite:PATH, redis://, rediss:// or redis+cluster://HOST:PORT"
+            )
+        if self.store_keys is not None and not _KEYS.fullmatch(self.store_keys):
+            raise _refusal("store_keys", "something else", "file:PATH or env:VARIABLE, but never the keys themselves")
+        if self.commit_seconds > self.lease_seconds / 2:
+            raise _refusal(
+                "commit_seconds", self.commit_seconds, f"up to half of lease_seconds, {self.lease_seconds / 2:g}"
+            )
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise _refusal(missing, "not set", "a PEM file, because TLS needs a certificate and its key")
@@ -147,8 +191,8 @@ def flag(name: str) -> str:
 
 
 def to_toml(settings: Settings) -> str:
-    """Return every effective value, as TOML; what is not set stands in a comment."""
-    values = {name: getattr(settings, name) for name in RULES}
+    """Return every effective value but passwords, as TOML; what is not set stands in a comment."""
+    values = {name: getattr(settings, name) for name in RULES} | {"store": _masked(settings.store)}
     lines = [f"# {name} is not set" if value is None else f"{name} = {_toml(value)}" for name, value in values.items()]
     return "\n".join(lines) + "\n"
 
@@ -182,6 +226,11 @@ def _toml(value: object) -> str:
     return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
 
 
+def _masked(text: str) -> str:
+    """Return a URL without its user and password."""
+    return _PASSWORD.sub("***", text)
+
+
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     known = {variable(name) for name in RULES}
     for name in sorted(environ):
@@ -204,7 +253,7 @@ def _parse(name: str, kind: object, text: str) -> object:
         raise _refusal(name, text, allowed) from None
     if not text:
         raise _refusal(name, text, RULES[name].allowed or "a value; unset it to take the default")
-    return text if kind is str else Path(text)
+    return Path(text) if kind in {Path, Path | None} else text
 
 
 def _check_address(listen: str) -> None:
@@ -215,5 +264,5 @@ def _check_address(listen: str) -> None:
 
 def _refusal(name: str, value: object, allowed: str) -> SettingsError:
     unit = f" {RULES[name].unit}" if RULES[name].unit else ""
-    shown = value if value == "not set" else ascii(str(value)[:100])
+    shown = value if value == "not set" else ascii(_masked(str(value))[:100])
     return SettingsError(f"{flag(name)} ({variable(name)}) is {shown}; allowed is {allowed}{unit}")

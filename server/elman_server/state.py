@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 NO_CHARACTER: Final = -1
+DEFAULT: Final = "default"  # the initial state that every model has
 
 
 @dataclass(frozen=True, slots=True)

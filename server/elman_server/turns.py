@@ -2,56 +2,40 @@
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
 import secrets
-from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import aclosing
+from typing import TYPE_CHECKING
 
-from elman_server.answers import chunks, read_details
-from elman_server.errors import DrainingError, InvalidFieldError
-from elman_server.generation import (
-    CharacterDetail,
-    Chunk,
-    Detail,
-    Finished,
-    FinishReason,
-    Job,
-    Output,
-    Started,
-)
-from elman_server.requests import MAX_TOP_N, Target, check_text, check_top_n
-from elman_server.sessions import SEED_BITS
-from elman_server.turn import Turn, read
+from elman_server.answers import chunks, read_details, replayed
+from elman_server.commits import Durability
+from elman_server.errors import InvalidFieldError, TurnNotFoundError
+from elman_server.generation import CharacterDetail, Chunk, Detail, Finished, FinishReason, Job, Started
+from elman_server.history import memory_at
+from elman_server.past import COMPLETE, find
+from elman_server.plans import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
+from elman_server.reading import outputs, read
+from elman_server.records import Parameters
+from elman_server.requests import MAX_WINDOW, Target
+from elman_server.scoring import score
+from elman_server.sessions import SEED_BITS, check_position
+from elman_server.turn import Turn
 from elman_server.vocabulary import MAX_UNFINISHED
+from elman_server.writers import Run, Writers, watched
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-    from elman_server.engine import Engine, JobStream
+    from elman_server.engine import Engine
     from elman_server.lease import Lease
     from elman_server.models import ModelInfo, Models
-    from elman_server.requests import AppendRequest, GenerateRequest, ScoreRequest
+    from elman_server.past import Past
+    from elman_server.records import Head
+    from elman_server.requests import AppendRequest, GenerateRequest, ResumeRequest, ScoreRequest
     from elman_server.session import SessionInfo
     from elman_server.sessions import Sessions
-    from elman_server.state import Memory
-    from elman_server.vocabulary import Unknown, Vocabulary
+    from elman_server.vocabulary import Vocabulary
 
-MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
-CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
-_COMPLETE: Final = frozenset({FinishReason.MAX_CHARS, FinishReason.STOP_STRING})  # the ends that were asked for
-DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
-
-
-@dataclasses.dataclass(slots=True)
-class _Open:
-    """A turn that has begun: what it runs on."""
-
-    turn: Turn
-    model: ModelInfo
-    engine: Engine
-    lease: Lease
-    keep: bool = False  # whether to commit what was handed over, should the turn be cut off
+    Event = Started | Chunk | Finished
 
 
 class Turns:
@@ -61,234 +45,274 @@ class Turns:
         engines: by model name.
     """
 
-    def __init__(self, sessions: Sessions, models: Models, engines: Mapping[str, Engine]) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        models: Models,
+        engines: Mapping[str, Engine],
+        durability: Durability = Durability(),
+    ) -> None:
         self._sessions = sessions
         self._models = models
         self._engines = engines
-        self._leases: set[Lease] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._is_draining = False
+        self._durability = durability
+        self._writers = Writers(sessions, durability)
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Started | Chunk | Finished, None]:
-        """Run one turn that draws characters.
+    async def generate(
+        self, request: GenerateRequest, begun: Callable[[Lease], None] | None = None
+    ) -> AsyncGenerator[Event, None]:
+        """Run one turn that draws characters; of a request that came before, tell its turn and go on with it.
+
+        Args:
+            request: what to do.
+            begun: is given the lease, by which the turn can be ended.
 
         What was yielded counts as handed over. A turn that does not reach its end commits its prompt and what was
         handed over; if that is nothing, or the request asks for rollback, it is as if it had never been asked.
         """
-        async with self._begin(request.target, request.etag) as begun:
-            job, started = await self._plan(request, begun)
-            progress, vocabulary = begun.turn.progress, begun.model.vocabulary
-            decoder = vocabulary.decoder(await self._unfinished(request.target, job, vocabulary))
-            with begun.engine.open(job) as stream, _watched(stream, begun.lease, request.time_left):
-                yield started
-                begun.keep = not request.rollback
-                async for output in _until_finished(stream):
-                    for chunk in chunks(output, begun.turn, decoder, vocabulary, request.chunk_chars):
-                        yield chunk
-                    if output.ids:
-                        stream.allow(len(output.ids))
-            num_handed = len(progress.handed)
-            if output.finished not in _COMPLETE and not (begun.keep and num_handed):
-                begun.turn.undo()
-            memory, info = await self._settle(begun)
-            yield Finished(
-                reason=output.finished or FinishReason.CANCELLED,
-                prompt_chars=len(progress.prompt),
-                generated_chars=num_handed,
-                position=begun.turn.position,
-                state_digest=memory.digest(),
-                etag=info.etag if info else "",
-                stop_string=request.stopping.stop_strings[output.stop] if output.stop >= 0 else "",
-            )
+        session_id = request.target.session
+        if session_id is None and request.request_id:
+            raise InvalidFieldError("request_id", "is known again on a session alone; leave it out, or name one")
+        async with self._writers.lease(session_id, request.request_id) as run:
+            if begun is not None:
+                begun(run.lease)
+            past = await find(self._sessions, session_id, request.request_id) if session_id else None
+            if past is not None:
+                past.check(request.digest())
+                events = self._again(run, past, None, request.time_left)
+            else:
+                events = self._run(run, await self._plan(run, request), request.time_left)
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+
+    async def resume(self, request: ResumeRequest) -> AsyncGenerator[Event, None]:
+        """Tell a turn again from a position on, and go on to the end that it would have had.
+
+        A stream that still runs it ends with LeaseLostError.
+
+        Raises:
+            TurnNotFoundError: it kept nothing, or is one of long ago.
+            PositionOutOfRangeError: the turn never came to that position.
+        """
+        async with self._writers.lease(request.session, request.request_id) as run:
+            past = await find(self._sessions, request.session, request.request_id)
+            if past is None:
+                raise TurnNotFoundError(f"sessions/{request.session}")
+            if past.parameters.sampling is None:
+                raise InvalidFieldError("request_id", "is one of an Append; send that again instead")
+            events = self._again(run, past, request.position, request.time_left)
+            async with aclosing(events):
+                async for event in events:
+                    yield event
 
     async def append(self, request: AppendRequest) -> tuple[SessionInfo, tuple[CharacterDetail, ...]]:
-        """Feed a text to a session; return the session after it and what was asked of each character."""
-        async with self._begin(Target(session=request.session), request.etag) as begun:
-            turn, vocabulary = begun.turn, begun.model.vocabulary
-            ids = _text_ids("text", request.text, begun.model, request.unknown)
-            job = Job(turn.progress.start, turn.position, ids, detail=_checked(request.detail, ids, vocabulary))
-            memory, details = await read(begun.engine, job)
-            turn.progress.prompt = ids
-            turn.progress.remember(0, memory)
-            _, info = await self._settle(begun)
+        """Feed a text to a session; return the session after it and what was asked of each character.
+
+        A request that came before is not fed again.
+        """
+        async with self._writers.lease(request.session, request.request_id) as run:
+            past = await find(self._sessions, request.session, request.request_id)
+            if past is not None:
+                past.check(request.digest())
+            if past and past.is_complete:
+                model = self._sessions.model_of(past.head)
+                ids = text_ids("text", request.text, model, request.unknown)
+                details = await self._details(past, request.session, past.start, ids, request.detail)
+                return self._sessions.info(request.session, past.head), details
+            head = past.head if past else await self._at_rest(request.session, request.etag)
+            model = self._sessions.model_of(head)
+            ids = text_ids("text", request.text, model, request.unknown)
+            detail = checked(request.detail, ids, model)
+            if detail and model.labels:
+                raise InvalidFieldError("detail", f"is not to be had: {model.resource} {TELLS_LABELS}")
+            run.turn = turn = self._turn(model, request.session, head)
+            turn.plan(ids)
+            parameters = Parameters(model.fingerprint, request.request_id, request.digest())
+            await self._writers.open(run, parameters, "" if past else request.etag)
+            job = Job(head.memory, head.position, ids, detail=detail)
+            reading = await read(self._engines[model.name], job)
+            turn.progress.remember(0, reading.memory)
+            _, info = await self._writers.settle(run, FinishReason.MAX_CHARS)
             assert info is not None
-            return info, read_details(job, details, vocabulary)
+            return info, read_details(job, reading, model)
 
     async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
-        """Return how likely each character of a text is after a memory, which stays as it is."""
-        model, memory, position, _ = await self._source(request.target)
-        ids = _text_ids("text", request.text, model, request.unknown)
-        detail = _checked(Detail(log_probability=True, top_n=request.top_n), ids, model.vocabulary)
-        job = Job(memory, position, ids, detail=detail)
-        _, details = await read(self._engines[model.name], job)
-        return read_details(job, details, model.vocabulary)
+        """Return how likely each character of a text is after a memory, which stays as it is; or its labels."""
+        head = (await self._sessions.load(request.target.session))[0] if request.target.session else None
+        model = self._model(request.target, head)
+        memory, position = (head.memory, head.position) if head else (model.initial, 0)
+        return await score(self._engines[model.name], model, memory, position, request)
 
     async def cancel(self, session_id: str) -> SessionInfo:
         """End the turn that runs on a session, if any; return the session at rest."""
-        if lease := self._sessions.running(session_id):
-            await _end(lease, FinishReason.CANCELLED)
-        return await self._sessions.get(session_id)
+        return await self._writers.cancel(session_id)
 
     async def drain(self, grace: float) -> None:
         """Refuse new turns; let those that run finish for `grace` seconds, then end and commit them."""
-        self._is_draining = True
-        leases = list(self._leases)
-        await _wait_for(leases, grace)
-        await asyncio.gather(*(_end(lease, FinishReason.SERVER_DRAINING) for lease in leases))
+        await self._writers.drain(grace)
 
     # One turn
 
-    @asynccontextmanager
-    async def _begin(self, target: Target, etag: str) -> AsyncIterator[_Open]:
-        """Become the session's writer; in the end commit what is left to commit, and let go."""
-        if self._is_draining:
-            raise DrainingError
-        lease = self._sessions.lease(target.session)
-        self._leases.add(lease)
-        lease.task = asyncio.current_task()
-        begun = None
-        try:
-            model, memory, position, seed = await self._source(target, etag)
-            engine = self._engines[model.name]
-            turn = Turn(engine, self._sessions, target.session, memory=memory, position=position, seed=seed)
-            begun = _Open(turn, model, engine, lease)
-            yield begun
-        finally:
-            # The caller may be gone: what is left to do is done without it.
-            if begun is not None and begun.turn.is_unsettled(keep=begun.keep):
-                task = asyncio.create_task(self._give_up(begun))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
-                self._release(lease)
+    async def _plan(self, run: Run, request: GenerateRequest) -> Plan:
+        """Check a request against its model; say what the engine shall do."""
+        session_id = request.target.session
+        head = await self._at_rest(session_id, request.etag) if session_id else None
+        model = self._model(request.target, head)
+        run.turn = turn = self._turn(model, session_id, head)
+        seed = head.seed if head else secrets.randbits(SEED_BITS)
+        parameters = parameters_of(request, model, turn, seed)
+        job = await self._job(run, model, parameters, head.num_segments if head else 0)
+        event = started(turn.start, turn.prompt_end, model, parameters)
+        return Plan(model, job, parameters, (event,), request.etag)
 
-    async def _settle(self, begun: _Open) -> tuple[Memory, SessionInfo | None]:
-        """Commit, whether or not the caller waits for it."""
-        begun.turn.settling = asyncio.create_task(begun.turn.settle())
-        settled = await asyncio.shield(begun.turn.settling)
-        self._release(begun.lease)  # before the caller hears of it and sends the next turn
-        return settled
+    async def _job(self, run: Run, model: ModelInfo, parameters: Parameters, num_segments: int) -> Job:
+        """Return what the engine has to do of a turn; the session has so many segments before that."""
+        turn, sampling = run.turn, parameters.sampling
+        recent: Sequence[int] = ()
+        assert turn is not None
+        assert sampling is not None
+        if run.lease.session_id is not None and sampling.effective().repetition_penalty != 1:
+            recent = await self._sessions.tail(run.lease.session_id, num_segments, MAX_WINDOW)
+        return job_of(parameters, turn, model, recent)
 
-    async def _give_up(self, begun: _Open) -> None:
-        try:
-            await begun.turn.give_up()
-        finally:
-            self._release(begun.lease)
+    async def _run(self, run: Run, plan: Plan, time_left: float | None) -> AsyncGenerator[Event, None]:
+        """Run a turn in the engine to its end."""
+        turn, parameters, vocabulary = run.turn, plan.parameters, plan.model.vocabulary
+        assert turn is not None
+        decoder = vocabulary.decoder(
+            await self._unfinished(run.lease.session_id, turn.start, turn.prompt_end, vocabulary)
+        )
+        decoder.decode(plan.drawn)
+        with self._engines[plan.model.name].open(plan.job) as stream, watched(stream, run.lease, time_left):
+            await self._writers.open(run, parameters, plan.etag, goes_on=plan.goes_on)
+            for event in plan.started:
+                yield event
+            run.keep = not parameters.rollback
+            async for output in outputs(stream):
+                for chunk in chunks(
+                    output, turn, decoder, vocabulary, chunk_chars=parameters.chunk_chars, known=plan.known
+                ):
+                    yield chunk
+                if output.ids:
+                    stream.allow(len(output.ids))
+        if output.finished in COMPLETE:
+            check_position("position", plan.known, turn.prompt_end, turn.position) if plan.known else None
+        stop = parameters.stop_strings[output.stop] if output.stop >= 0 else ""
+        yield await self._finished(run, output.finished or FinishReason.CANCELLED, stop)
 
-    def _release(self, lease: Lease) -> None:
-        self._leases.discard(lease)
-        self._sessions.release(lease)
-
-    async def _source(self, target: Target, etag: str = "") -> tuple[ModelInfo, Memory, int, int]:
-        """Return the model, the memory, the position and the seed that a request starts from."""
-        if target.session is None:
-            assert target.model is not None
-            model = self._models.get(target.model)
-            return model, model.initial, 0, secrets.randbits(SEED_BITS)
-        head, _ = await self._sessions.load(target.session, etag)
-        return self._sessions.model_of(head), head.memory, head.position, head.seed
-
-    async def _plan(self, request: GenerateRequest, begun: _Open) -> tuple[Job, Started]:
-        """Check a request against its model; return the engine's job and the first event."""
-        turn, model = begun.turn, begun.model
+    async def _finished(self, run: Run, reason: FinishReason, stop_string: str = "") -> Finished:
+        """Commit a turn, or let it be as if it had never been; return the last event."""
+        turn = run.turn
+        assert turn is not None
+        num_drawn = turn.num_drawn
+        if reason not in COMPLETE and not (run.keep and turn.has_news):
+            turn.undo()
         position = turn.position
-        check_text("prompt", request.prompt, model.limits, empty=True)
-        prompt = model.vocabulary.encode(request.prompt, "prompt", request.unknown)
-        if not prompt and not position:
-            raise InvalidFieldError("prompt", "is empty and nothing was read before; send at least one character")
-        check_top_n("detail.top_n", request.detail.top_n, MAX_TOP_N)
-        sampling = request.sampling.resolve(model.vocabulary, turn.seed)
-        max_chars, stops = request.stopping.resolve(model.vocabulary, model.limits)
-        window = 0 if sampling.repetition_penalty == 1 else sampling.repetition_window
-        turn.progress.prompt, turn.seed = prompt, sampling.seed
-        job = Job(
-            memory=turn.progress.start,
+        state_digest, info = await self._writers.settle(run, reason, stop_string)
+        return Finished(
+            reason=reason,
+            prompt_chars=turn.prompt_end - turn.start if position > turn.start else 0,
+            generated_chars=num_drawn,
             position=position,
-            prompt=prompt,
-            max_chars=max_chars,
-            sampling=sampling,
-            recent=await self._last(request.target, window),
-            stops=stops,
-            include_stop=request.stopping.include_stop,
-            detail=request.detail,
-        )
-        return job, Started(
-            sampling=request.sampling.effective(sampling),
-            max_chars=max_chars,
-            start_position=position,
-            prompt_chars=len(prompt),
-            model_digest=model.digest,
+            state_digest=state_digest,
+            etag=info.etag if info else "",
+            stop_string=stop_string,
         )
 
-    async def _unfinished(self, target: Target, job: Job, vocabulary: Vocabulary) -> list[int]:
-        """Return what the first drawn byte of a byte-level model may finish a character of."""
-        if job.prompt or not vocabulary.may_be_unfinished(job.memory.pending):
-            return []
-        return await self._last(target, MAX_UNFINISHED)
+    # A turn that was
 
-    async def _last(self, target: Target, count: int) -> list[int]:
-        """Return the end of the transcript."""
-        if target.session is None or not count:
-            return []
-        last: list[int] = []
-        segments = await self._sessions.segments(target.session)
-        for segment in reversed(segments):
-            last = segment.ids[-count:] + last
-            if len(last) >= count:
-                break
-        return last[-count:]
-
-
-@contextmanager
-def _watched(stream: JobStream, lease: Lease, time_left: float | None) -> Iterator[None]:
-    """Let Cancel, drain, deletion and the deadline end a job."""
-    lease.watch(stream.interrupt)
-    if time_left is None:
-        yield
-        return
-    delay = max(0.0, time_left - min(DEADLINE_MARGIN_SECONDS, time_left / 2))
-    timer = asyncio.get_running_loop().call_later(delay, stream.interrupt, FinishReason.DEADLINE)
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-async def _end(lease: Lease, reason: FinishReason) -> None:
-    """End a turn and wait until it is settled; a reader that takes nothing does not hold it up for long."""
-    lease.interrupt(reason)
-    await _wait_for([lease], CANCEL_SECONDS)
-    if not lease.done.is_set() and lease.task is not None:
-        lease.task.cancel()
-    await lease.done.wait()
-
-
-async def _wait_for(leases: Iterable[Lease], seconds: float) -> None:
-    waits = [asyncio.ensure_future(lease.done.wait()) for lease in leases]
-    if waits:
-        _, late = await asyncio.wait(waits, timeout=seconds)
-        for wait in late:
-            wait.cancel()
-
-
-async def _until_finished(stream: JobStream) -> AsyncIterator[Output]:
-    while True:
-        output = await stream.next()
-        yield output
-        if output.finished is not None:
+    async def _again(
+        self, run: Run, past: Past, position: int | None, time_left: float | None
+    ) -> AsyncGenerator[Event, None]:
+        """Tell what is durable of a turn from a position on, and go on with it if it has not come to its end."""
+        session_id = run.lease.session_id
+        assert session_id is not None
+        model, parameters = self._sessions.model_of(past.head), past.parameters
+        goes_on = past.is_last and not past.is_complete
+        known = past.prompt_end if position is None else position
+        check_position(
+            "position", known, past.prompt_end, past.prompt_end + parameters.max_chars if goes_on else past.end
+        )
+        details = await self._details(past, session_id, known, past.drawn[known - past.prompt_end :], parameters.detail)
+        yield started(past.start, past.prompt_end, model, parameters)
+        before = await self._unfinished(session_id, past.start, past.prompt_end, model.vocabulary)
+        decoder = model.vocabulary.decoder(before)
+        decoder.decode(past.drawn[: known - past.prompt_end])
+        again = past.drawn[known - past.prompt_end :]
+        for chunk in replayed(again, known, details, decoder, chunk_chars=parameters.chunk_chars):
+            yield chunk
+        if not goes_on:
+            yield past.finished()
             return
+        rest = await self._rest(run, past, model, known)
+        if isinstance(rest, Finished):
+            yield rest
+            return
+        async with aclosing(self._run(run, rest, time_left)) as events:
+            async for event in events:
+                yield event
 
+    async def _rest(self, run: Run, past: Past, model: ModelInfo, known: int) -> Plan | Finished:
+        """Take the place of a turn that was left; say what is left of it to do, or its end if that is nothing."""
+        session_id, parameters, opened = run.lease.session_id, past.parameters, past.opened
+        assert session_id is not None
+        run.turn = turn = self._turn(model, session_id, past.head)
+        if opened is not None:
+            turn.go_on(opened)
+        else:
+            turn.start, turn.prompt_end = past.start, past.prompt_end
+        job = await self._job(run, model, parameters, (opened or past.head).num_segments)
+        if end := past.end_reached(job.stops):
+            await self._writers.open(run, parameters, goes_on=opened is None)
+            reason, stop = end
+            return await self._finished(run, reason, parameters.stop_strings[stop] if stop >= 0 else "")
+        return Plan(model, job, parameters, (), known=known, drawn=tuple(past.drawn), goes_on=opened is None)
 
-def _text_ids(name: str, text: str, model: ModelInfo, unknown: Unknown) -> list[int]:
-    check_text(name, text, model.limits, empty=False)
-    ids = model.vocabulary.encode(text, name, unknown)
-    if not ids:
-        raise InvalidFieldError(name, "holds no character of the vocabulary; send at least one")
-    return ids
+    async def _details(
+        self, past: Past, session_id: str, position: int, ids: list[int], detail: Detail
+    ) -> tuple[CharacterDetail, ...]:
+        """Return how likely ids were that stand at a position: read again, they tell the same."""
+        if not detail or not ids:
+            return ()
+        model = self._sessions.model_of(past.head)
+        engine = self._engines[model.name]
+        num_segments = past.opened.num_segments if past.opened else past.head.num_segments
+        segments = await self._sessions.segments(session_id, 0, num_segments)
+        initial = model.start(past.head.initial_state)
+        job = Job(await memory_at(engine, initial, segments, position), position, ids, detail=detail)
+        return read_details(job, await read(engine, job), model)
 
+    # What it stands on
 
-def _checked(detail: Detail, ids: list[int], vocabulary: Vocabulary) -> Detail:
-    check_top_n("top_n", detail.top_n, len(vocabulary))
-    if detail and len(ids) * (1 + detail.top_n) > MAX_DETAILS:
-        raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")
-    return detail
+    async def _unfinished(
+        self, session_id: str | None, start: int, prompt_end: int, vocabulary: Vocabulary
+    ) -> Sequence[int]:
+        """Return the last bytes before a turn, if a character that they leave unfinished may go on with its draws."""
+        if session_id is None or vocabulary.characters is not None or prompt_end > start:
+            return ()
+        _, segments = await self._sessions.read(session_id)
+        ids = [index for segment in segments for index in segment.ids[: max(0, start - segment.start)]]
+        return ids[-MAX_UNFINISHED:]
+
+    async def _at_rest(self, session_id: str, etag: str) -> Head:
+        """Return a session's head once nobody else writes to it, if `etag` is its or empty."""
+        await self._sessions.load(session_id, etag)
+        return await self._sessions.at_rest(session_id)
+
+    def _turn(self, model: ModelInfo, session_id: str | None, head: Head | None) -> Turn:
+        memory = head.memory if head else model.initial
+        return Turn(
+            self._engines[model.name],
+            self._sessions,
+            session_id,
+            head=head,
+            memory=memory,
+            durability=self._durability,
+        )
+
+    def _model(self, target: Target, head: Head | None) -> ModelInfo:
+        if head is not None:
+            return self._sessions.model_of(head)
+        assert target.model is not None
+        return self._models.get(target.model)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 NUM_BYTES: Final = 256
-FIRST_NOT_ASCII: Final = 0x80
 MAX_UNFINISHED: Final = 3  # bytes of a UTF-8 character but its last
 MAX_REPORTED: Final = 10  # error details travel in trailers: keep them small
 
@@ -82,10 +81,6 @@ class Vocabulary:
     def symbol(self, index: int) -> str:
         """Return the character of one id; byte-level: U+0000 to U+00FF for the byte."""
         return chr(index) if self.characters is None else self.characters[index]
-
-    def may_be_unfinished(self, last: int) -> bool:
-        """Whether a text that ends with an id may end within a character."""
-        return self.characters is None and last >= FIRST_NOT_ASCII
 
     def decoder(self, before: Sequence[int] = ()) -> Decoder:
         """Return a decoder for a stream of ids that arrives in pieces; `before` came before it and is not decoded."""

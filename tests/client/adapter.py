@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Iterator
 from typing import Any, Self
 
-from elman_client import Client, Generation, Session
+from elman_client import Chat, Client, Generation, Session
 
 _END = object()
-_NOT_AWAITED = {"session", "generate", "list_sessions", "events"}  # in the asyncio client
+_NOT_AWAITED = {"session", "generate", "resume", "chat", "replay", "list_sessions", "events"}  # in the asyncio client
 
 
 class Blocking:
@@ -46,4 +46,6 @@ class Blocking:
 
 
 def _adapted(value: Any) -> Any:
-    return Blocking(value) if isinstance(value, Client | Session | Generation | Iterator) else value
+    if isinstance(value, tuple) and value and isinstance(value[0], Session):
+        return tuple(map(Blocking, value))
+    return Blocking(value) if isinstance(value, Chat | Client | Session | Generation | Iterator) else value

@@ -25,8 +25,8 @@ def connect(request) -> Callable[..., Any]:
 
 @pytest.fixture
 async def client(connect, server) -> AsyncIterator[Any]:
-    """A client of the fake server."""
-    async with connect(server.target) as connected:
+    """A client of the fake server that gives up at once."""
+    async with connect(server.target, retry_seconds=0) as connected:
         yield connected
 
 

@@ -1,6 +1,7 @@
 """The fake server's model, which says the alphabet, and its sessions."""
 
 import asyncio
+import math
 from dataclasses import dataclass, field
 
 from elman.v1 import generation_pb2, model_pb2, session_pb2
@@ -8,6 +9,7 @@ from elman.v1 import generation_pb2, model_pb2, session_pb2
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 VOCABULARY = "\n !:?" + ALPHABET + ALPHABET.upper()
 LIMITS = model_pb2.Limits(max_prompt_chars=1000, max_chars=1000, max_stop_strings=4, max_stop_string_chars=16)
+MOOD = {"bad": math.log(0.25), "good": math.log(0.75)}  # what its read-out tells of every character
 LOG_PROBABILITY = -0.5  # of every character but the first
 
 
@@ -34,12 +36,28 @@ class Memory:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     rest: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def commit(self, fed: str, written: str, seed: int = 0) -> None:
+    asked: dict[str, generation_pb2.GenerateRequest] = field(default_factory=dict)
+
+    def commit(
+        self, fed: str, written: str, seed: int = 0, request: generation_pb2.GenerateRequest | None = None
+    ) -> None:
         """Add a turn."""
         start, prompt_end = len(self.text), len(self.text) + len(fed)
         self.text += fed + written
-        end = len(self.text)
-        self.turns.append(session_pb2.Turn(start=start, prompt_end=prompt_end, end=end, seed=seed))
-        self.info.position, self.info.turn_count = end, len(self.turns)
-        self.info.etag = f"etag-{end}-{len(self.turns)}"
+        turn = session_pb2.Turn(start=start, prompt_end=prompt_end, end=len(self.text), seed=seed)
+        if request is not None and request.request_id:
+            turn.request_id = request.request_id
+            self.asked[request.request_id] = request
+        self.turns.append(turn)
+        self._changed()
+
+    def cut(self, position: int) -> None:
+        """Forget what comes after a position."""
+        self.text = self.text[:position]
+        self.turns = [turn for turn in self.turns if turn.end <= position]
+        self._changed()
+
+    def _changed(self) -> None:
+        self.info.position, self.info.turn_count = len(self.text), len(self.turns)
+        self.info.etag = f"etag-{len(self.text)}-{len(self.turns)}"
         self.info.update_time.GetCurrentTime()

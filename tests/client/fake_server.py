@@ -46,3 +46,7 @@ class FakeServer:
         self._ready.set()
         await self._stop.wait()
         await server.stop(grace=None)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

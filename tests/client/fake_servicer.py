@@ -15,7 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, Ret
 from google.rpc.status_pb2 import Status
 
 from elman.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc
-from tests.client.fake_memory import LIMITS, LOG_PROBABILITY, VOCABULARY, Memory, detailed, drawn
+from tests.client.fake_memory import LIMITS, LOG_PROBABILITY, MOOD, VOCABULARY, Memory, detailed, drawn
 
 
 def packed_status(code: grpc.StatusCode, message: str, *details: Message) -> bytes:
@@ -46,6 +46,8 @@ class Servicer(
                 vocabulary=map(ord, VOCABULARY),
                 digest="d" * 64,
                 limits=LIMITS,
+                read_outs=[model_pb2.ReadOut(name="mood", labels=MOOD, accuracy=0.9, num_held_out=10)],
+                initial_states=["default", "juliet"],
             )
             for name in models
         }
@@ -54,6 +56,10 @@ class Servicer(
         self.failure: tuple[grpc.StatusCode, str, bytes] | None = None
         self.seconds_per_chunk = 0.0
         self.seconds_to_settle = 0.0
+        self.cuts: list[grpc.StatusCode | None] = []  # how the next streams break after a chunk; None: drained
+        self.forgets = False  # the next turn that breaks is kept by nobody
+        self.grows = False  # and its session goes on
+        self.difference_at: int | None = None  # what a replay finds
 
     async def _begin(self, context: Any) -> None:
         self.headers.append(dict(context.invocation_metadata()))
@@ -130,6 +136,7 @@ class Servicer(
             etag="etag-0-0",
             seed=request.seed,
             labels=request.labels,
+            initial_state=request.initial_state or "default",
         )
         info.create_time.GetCurrentTime()
         info.update_time.CopyFrom(info.create_time)
@@ -182,6 +189,71 @@ class Servicer(
             turns=[t for t in memory.turns if t.start < end and t.end > request.start],
         )
 
+    async def ForkSession(self, request, context):
+        await self._begin(context)
+        memory = await self._memory(context, request.name)
+        position = request.position if request.HasField("position") else len(memory.text)
+        await self._check_position(context, position, len(memory.text))
+        forks = [self._add(memory, position) for _ in range(request.count or 1)]
+        for fork in forks:
+            fork.forked_from.name, fork.forked_from.position = request.name, position
+        return session_pb2.ForkSessionResponse(sessions=forks)
+
+    async def RewindSession(self, request, context):
+        await self._begin(context)
+        memory = await self._memory(context, request.name)
+        await self._check_position(context, request.position, len(memory.text))
+        memory.cut(request.position)
+        return session_pb2.RewindSessionResponse(session=memory.info)
+
+    async def ExportSession(self, request, context):
+        await self._begin(context)
+        memory = await self._memory(context, request.name)
+        return session_pb2.ExportSessionResponse(snapshot=b"ELMAN" + memory.text.encode())
+
+    async def ImportSession(self, request, context):
+        await self._begin(context)
+        if not request.snapshot.startswith(b"ELMAN"):
+            violation = BadRequest.FieldViolation(field="snapshot", description="is no snapshot of a session")
+            code = grpc.StatusCode.INVALID_ARGUMENT
+            details = BadRequest(field_violations=[violation])
+            await self._refuse(context, code, "INVALID_FIELD", "snapshot: is no snapshot of a session", details)
+        text = request.snapshot.removeprefix(b"ELMAN").decode()
+        info = session_pb2.Session(model="models/shakespeare/versions/1", model_digest="d" * 64)
+        memory = Memory(info, text)
+        return session_pb2.ImportSessionResponse(session=self._add(memory, len(text), request.session_id))
+
+    async def ReplaySession(self, request, context):
+        await self._begin(context)
+        memory = await self._memory(context, request.name)
+        for turn in memory.turns:
+            yield session_pb2.ReplaySessionResponse(
+                turn=turn,
+                difference_at=self.difference_at,
+                is_state_equal=self.difference_at is None,
+                is_fingerprint_equal=True,
+                end_position=len(memory.text),
+            )
+
+    def _add(self, memory: Memory, position: int, session_id: str = "") -> session_pb2.Session:
+        """Keep a copy of a session up to a position."""
+        info = session_pb2.Session()
+        info.CopyFrom(memory.info)
+        info.name = f"sessions/{session_id or f'made-{len(self.memories)}'}"
+        copy = Memory(info, memory.text, list(memory.turns))
+        copy.cut(position)
+        copy.rest.set()
+        self.memories[info.name] = copy
+        return info
+
+    async def _check_position(self, context: Any, position: int, end: int) -> None:
+        if not 0 <= position <= end:
+            info = ErrorInfo(reason="POSITION_OUT_OF_RANGE", domain="elman", metadata={"start": "0", "end": str(end)})
+            status = packed_status(grpc.StatusCode.OUT_OF_RANGE, "position is out of range", info)
+            await context.abort(
+                grpc.StatusCode.OUT_OF_RANGE, "position is out of range", (("grpc-status-details-bin", status),)
+            )
+
     async def Cancel(self, request, context):
         await self._begin(context)
         memory = await self._memory(context, request.session)
@@ -203,6 +275,10 @@ class Servicer(
         if request.session:
             start = len((await self._memory(context, request.session)).text)
         details = detailed(request.text, start)
+        for detail in details if request.read_out else []:
+            detail.labels.extend(
+                generation_pb2.LabelProbability(label=label, log_probability=nats) for label, nats in MOOD.items()
+            )
         num_scored = sum(d.HasField("log_probability") for d in details)
         return generation_pb2.ScoreResponse(
             details=details, log_probability=LOG_PROBABILITY * num_scored, num_scored=num_scored
@@ -226,16 +302,42 @@ class Servicer(
         memory.rest.clear()
         memory.stop.clear()
         try:
-            async for response in self._turn(request, memory):
-                yield response
+            async for event in self._turn(request, memory, context):
+                yield generation_pb2.GenerateResponse(**event)
         finally:
             await asyncio.shield(self._settle(memory))
+
+    async def Resume(self, request, context) -> AsyncIterator[generation_pb2.ResumeResponse]:
+        await self._begin(context)
+        memory = await self._memory(context, request.session)
+        await memory.rest.wait()
+        asked = memory.asked.get(request.request_id)
+        turn = next((turn for turn in memory.turns if turn.request_id == request.request_id), None)
+        if asked is None or turn is None:
+            await self._refuse(context, grpc.StatusCode.NOT_FOUND, "TURN_NOT_FOUND", "there is no such turn")
+        assert turn is not None
+        memory.cut(turn.start)
+        known = request.position if request.HasField("position") else 0
+        async for event in self._turn(asked, memory, context):
+            chunk = event.get("chunk")
+            if chunk is None or chunk.position > known:
+                if chunk is not None and chunk.position - len(chunk.text) < known:
+                    chunk.text = chunk.text[known - chunk.position :]
+                yield generation_pb2.ResumeResponse(**event)
+
+    async def Chat(self, requests, context) -> AsyncIterator[generation_pb2.ChatResponse]:
+        await self._begin(context)
+        async for request in requests:
+            if request.WhichOneof("action") == "turn":
+                memory = await self._memory(context, request.turn.session)
+                async for event in self._turn(request.turn, memory, context):
+                    yield generation_pb2.ChatResponse(**event)
 
     async def _settle(self, memory: Memory) -> None:
         await asyncio.sleep(self.seconds_to_settle)
         memory.rest.set()
 
-    async def _turn(self, request, memory: Memory):
+    async def _turn(self, request, memory: Memory, context: Any) -> AsyncIterator[dict[str, Any]]:
         start = len(memory.text)
         max_chars = request.stopping.max_chars or LIMITS.max_chars
         started = generation_pb2.Started(
@@ -250,11 +352,17 @@ class Servicer(
         written, stop_string = "", ""
         reason = generation_pb2.FINISH_REASON_MAX_CHARS
         try:
-            yield generation_pb2.GenerateResponse(started=started)
+            yield {"started": started}
             while len(written) < max_chars and not stop_string:
                 if memory.stop.is_set():
                     reason = generation_pb2.FINISH_REASON_CANCELLED
                     break
+                if self.cuts and written:
+                    cut = self.cuts.pop(0)
+                    if cut is None:
+                        reason = generation_pb2.FINISH_REASON_SERVER_DRAINING
+                        break
+                    await context.abort(cut, "the connection was lost")
                 await asyncio.sleep(self.seconds_per_chunk)
                 size = min(request.chunk_chars or 4, max_chars - len(written))
                 at = start + len(request.prompt) + len(written)
@@ -268,15 +376,20 @@ class Servicer(
                 if request.HasField("detail"):
                     chunk.details.extend(detailed(text, at))
                 written += text
-                yield generation_pb2.GenerateResponse(chunk=chunk)
+                yield {"chunk": chunk}
         finally:
-            memory.commit(request.prompt, written, started.sampling.seed)
-        finished = generation_pb2.Finished(
-            finish_reason=reason,
-            usage=generation_pb2.Usage(prompt_chars=len(request.prompt), generated_chars=len(written)),
-            position=len(memory.text),
-            etag=memory.info.etag if request.session else "",
-            state_digest="5" * 64,
-            stop_string=stop_string,
-        )
-        yield generation_pb2.GenerateResponse(finished=finished)
+            if self.forgets and request.session:
+                self.forgets = False
+                memory.commit("a" if self.grows else "", "")
+            else:
+                memory.commit(request.prompt, written, started.sampling.seed, request)
+        yield {
+            "finished": generation_pb2.Finished(
+                finish_reason=reason,
+                usage=generation_pb2.Usage(prompt_chars=len(request.prompt), generated_chars=len(written)),
+                position=len(memory.text),
+                etag=memory.info.etag if request.session else "",
+                state_digest="5" * 64,
+                stop_string=stop_string,
+            )
+        }

@@ -51,6 +51,36 @@ def test_chat_takes_commands(server):
     ]
 
 
+def test_chat_knows_the_past(server, tmp_path):
+    """/undo takes a turn back, /fork leaves the session behind, /save and /load carry it, /replay judges it."""
+    file = tmp_path / "talk.elman"
+    lines = ["/undo", "ab", "cd", "/undo", "/info", "/fork", "/info", f"/save {file}", "/reset", f"/load {file}"]
+    lines += ["/info", "/replay", "/save", "/load", "/load /nowhere/talk.elman"]
+
+    done = run(server.target, "chat", "--json", "--max-chars=2", stdin="\n".join(lines) + "\n")
+
+    shown = [json.loads(line) for line in done.stdout.splitlines()]
+    infos = [value for value in shown if "event" not in value]
+    assert [(info["name"], info["position"]) for info in infos] == [
+        ("sessions/made-0", 5),
+        ("sessions/made-1", 5),
+        ("sessions/made-3", 5),
+    ]
+    assert infos[1]["forked_from"] == {"name": "sessions/made-0", "position": 5}
+    assert done.stderr.splitlines() == [
+        "elman: there is nothing to undo",
+        "back at 5",
+        "new session made-1; made-0 stays as it is",
+        f"10 bytes in {file}",
+        "new session made-2",
+        "new session made-3, at 5",
+        "there is nothing to replay",
+        "elman: /save takes a file: as in /save talk.elman",
+        "elman: /load takes a file: as in /load talk.elman",
+        "elman: /load: No such file or directory: /nowhere/talk.elman",
+    ]
+
+
 def test_chat_on_a_pipe_fails_with_a_code(server):
     """Where nobody can correct the line, an error ends the chat."""
     done = run(server.target, "chat", stdin="€\nab\n")

@@ -63,7 +63,7 @@ def test_generate_prints_events_as_json(server):
     started, chunk, finished = map(json.loads, done.stdout.splitlines())
     assert (started["event"], started["sampling"]["seed"]) == ("started", 5)
     assert (chunk["event"], chunk["text"]) == ("chunk", "bc")
-    assert chunk["details"][0] == {"text": "b", "log_probability": -0.5, "top": []}
+    assert chunk["details"][0] == {"text": "b", "log_probability": -0.5, "top": [], "labels": []}
     assert (finished["event"], finished["finish_reason"]) == ("finished", "MAX_CHARS")
     assert finished["usage"] == {"prompt_chars": 1, "generated_chars": 2}
 
@@ -115,6 +115,7 @@ def test_generate_leaves_quietly_when_nobody_reads(server):
         (["sessions", "show", "x"], 4, "there is no sessions/x"),
         (["sessions", "delete", "x"], 4, "there is no sessions/x"),
         (["chat", "--session=x"], 4, "there is no sessions/x"),
+        (["chat", "--session=x", "--initial-state=y"], 2, "--initial-state and --session exclude each other"),
         (["generate", "€"], 1, "the model has no '€'"),
     ],
 )
@@ -151,8 +152,9 @@ def test_models_are_listed(server):
     table = run(server.target, "models").stdout.splitlines()
     rows = [json.loads(line) for line in run(server.target, "models", "--json").stdout.splitlines()]
 
-    assert table[0].split() == ["NAME", "VERSION", "CELL", "LAYERS", "HIDDEN", "SYMBOLS", "PARAMETERS"]
-    assert table[1].split() == ["shakespeare", "1", "lstm", "2", "8", str(len(VOCABULARY)), "0"]
+    header = "NAME VERSION CELL LAYERS HIDDEN SYMBOLS PARAMETERS LABELS READ-OUTS STARTS"
+    assert table[0].split() == header.split()
+    assert table[1].split() == f"shakespeare 1 lstm 2 8 {len(VOCABULARY)} 0 - mood default,juliet".split()
     assert [(row["name"], row["cell"]) for row in rows] == [
         ("models/shakespeare", "LSTM"),
         ("models/tiny", "LSTM"),
@@ -201,6 +203,49 @@ def test_score_prints_each_character_as_json(server):
     assert summary["nats_per_character"] == 0.5
 
 
+def test_labels_are_columns_in_a_pipe(server):
+    """Each character has its likeliest label and the probability of every label; white space is spelt out."""
+    done = run(server.target, "score", "-", "--read-out=mood", stdin="a\nb")
+
+    header, *rows = (line.split("\t") for line in done.stdout.splitlines())
+    assert header == ["character", "label", "bad", "good"]
+    assert rows == [["a", "good", "0.2500", "0.7500"], ["\\n", "good", "0.2500", "0.7500"], ["b", *rows[0][1:]]]
+    assert server.servicer.memories == {}
+
+
+def test_labels_are_objects_as_json(server):
+    """With --json each character has the log-probabilities of its labels."""
+    done = run(server.target, "score", "-", "--read-out=mood", "--json", stdin="ab")
+
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row["text"] for row in rows] == ["a", "b"]
+    assert rows[0]["labels"] == {"bad": math.log(0.25), "good": math.log(0.75)}
+
+
+@pytest.mark.parametrize(("variables", "color"), [({}, True), ({"NO_COLOR": "1"}, False)])
+def test_labels_are_colors_on_a_terminal(server, tmp_path, variables, color):
+    """A legend, the text in colours, bars below it and the end; or columns where colours are not wanted."""
+    file = tmp_path / "text"
+    file.write_text("ab")
+
+    with Terminal(server.target, "score", str(file), "--read-out=mood", **variables) as terminal:
+        assert terminal.wait() == 0
+        shown = terminal.output
+    assert ("\x1b[33ma\x1b[0m\x1b[33mb\x1b[0m" in shown) is color
+    assert ("in the end: bad 25.0%, good 75.0%" in shown) is color
+    assert ("\x1b[33m\u2587\x1b[0m" in shown) is color
+
+
+def test_a_session_starts_from_a_named_state(server):
+    """`sessions create` and `chat` choose it, and a reset chat starts there again."""
+    made = run(server.target, "sessions", "create", "--initial-state=juliet", "--id=mine", "--seed=3").stdout
+    run(server.target, "chat", "--initial-state=juliet", "--max-chars=1", stdin="a\n/reset\n")
+
+    assert made == "sessions/mine\n"
+    assert re.search(r"started +juliet\n", run(server.target, "sessions", "show", "mine").stdout)
+    assert [memory.info.initial_state for memory in server.servicer.memories.values()] == ["juliet"] * 3
+
+
 def test_score_of_nothing_is_refused(server, tmp_path):
     """Neither an empty file nor one that is no text can be scored."""
     file = tmp_path / "bytes"
@@ -216,3 +261,63 @@ def test_color_is_for_terminals_that_want_it(variables, color):
     with Terminal("127.0.0.1:1", "models", **variables) as terminal:
         assert terminal.wait() == 3
         assert ("\x1b[31melman:\x1b[0m" in terminal.output) is color
+
+
+def test_sessions_are_forked_and_rewound(server):
+    """The names of the forks are printed one a line; a rewind says where the session is; --json shows them."""
+    with Client(server.target) as client:
+        session = client.create_session("tiny", session_id="mine")
+        session.append("abcdef")
+        forked = run(server.target, "sessions", "fork", "mine", "--at", "3", "--count", "2")
+        rewound = run(server.target, "sessions", "rewind", "mine", "4")
+        shown = run(server.target, "sessions", "show", "made-1")
+        as_json = run(server.target, "sessions", "rewind", "mine", "2", "--json")
+
+        assert forked.stdout.split() == ["sessions/made-1", "sessions/made-2"]
+        assert rewound.stdout == "sessions/mine is at 4\n"
+        assert "forked from sessions/mine at 3" in shown.stdout
+        assert json.loads(as_json.stdout)["position"] == 2
+        assert client.session("made-1").transcript().text == "abc"
+    refused = run(server.target, "sessions", "rewind", "mine", "7")
+    assert refused.returncode == 1
+
+
+def test_sessions_are_exported_and_imported(server, tmp_path):
+    """Through a file or a pipe; a file that is none is refused, and a failed export leaves no file."""
+    file = tmp_path / "mine.elman"
+    with Client(server.target) as client:
+        client.create_session("tiny", session_id="mine").append("abc")
+        exported = run(server.target, "sessions", "export", "mine", str(file))
+        imported = run(server.target, "sessions", "import", str(file), "--as", "arrived")
+        piped = run(server.target, "sessions", "export", "mine", "-")
+        again = run(server.target, "sessions", "import", "-", stdin=piped.stdout)
+
+        assert exported.stdout == f"sessions/mine is in {file}, 8 bytes\n"
+        assert imported.stdout == "sessions/arrived\n"
+        assert piped.stdout == "ELMANabc"
+        assert client.session(again.stdout.strip()).transcript().text == "abc"
+    missing = run(server.target, "sessions", "export", "nobody", str(tmp_path / "nobody.elman"))
+    assert (missing.returncode, list(tmp_path.iterdir())) == (4, [file])
+    file.write_bytes(b"nonsense")
+    refused = run(server.target, "sessions", "import", str(file))
+    assert (refused.returncode, refused.stderr) == (1, "elman: snapshot: is no snapshot of a session\n")
+
+
+def test_replay_says_whether_it_is_equal(server):
+    """Bit-equal with exit code 0, or where it differs with 1; with --json turn by turn."""
+    with Client(server.target) as client:
+        session = client.create_session("tiny", session_id="mine")
+        empty = run(server.target, "replay", "mine")
+        session.append("abc")
+        session.append("de")
+    equal = run(server.target, "replay", "mine")
+    server.servicer.difference_at = 4
+    differs = run(server.target, "replay", "mine")
+    as_json = run(server.target, "replay", "mine", "--json")
+
+    assert (empty.returncode, empty.stdout) == (0, "there is nothing to replay\n")
+    assert (equal.returncode, equal.stdout) == (0, "bit-equal: 5 characters, 2 turns\n")
+    assert (differs.returncode, differs.stdout) == (1, "differs at position 4, in the turn from 3 to 5\n")
+    assert as_json.returncode == 1
+    turns = [json.loads(line) for line in as_json.stdout.splitlines()]
+    assert [(turn["is_equal"], turn["turn"]["end"]) for turn in turns] == [(False, 3), (False, 5)]

@@ -30,6 +30,7 @@ TABLE = [
     ("SESSION_NOT_FOUND", "NOT_FOUND", elman_client.SessionNotFoundError),
     ("SESSION_EXPIRED", "NOT_FOUND", elman_client.SessionExpiredError),
     ("SESSION_EVICTED", "NOT_FOUND", elman_client.SessionEvictedError),
+    ("TURN_NOT_FOUND", "NOT_FOUND", elman_client.TurnNotFoundError),
     ("MODEL_NOT_FOUND", "NOT_FOUND", elman_client.ModelNotFoundError),
     ("SESSION_EXISTS", "ALREADY_EXISTS", elman_client.AlreadyExistsError),
     ("ETAG_MISMATCH", "ABORTED", elman_client.EtagMismatchError),

@@ -12,6 +12,7 @@ TWINS = [
     (elman_client.Client, elman_client.AsyncClient),
     (elman_client.Session, elman_client.AsyncSession),
     (elman_client.Generation, elman_client.AsyncGeneration),
+    (elman_client.Chat, elman_client.AsyncChat),
 ]
 ASYNC_NAMES = {
     "close": "aclose",

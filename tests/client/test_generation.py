@@ -22,7 +22,10 @@ from elman_client import (
     Started,
     Usage,
 )
+from elman_client._shared.connection import Connection
+from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
+from elman_client._shared.turns import Asked
 from elman_client._sync.transport import Stream
 from tests.client.fake_server import FakeServer
 
@@ -283,7 +286,12 @@ def test_an_interrupted_opening_is_an_abandoned_turn():
     def interrupted() -> Stream[Event]:
         raise KeyboardInterrupt
 
+    connection = Connection(
+        "x", tls=False, root_certificates=None, credentials=None, metadata=None, timeout=None, retry_seconds=1
+    )
+    attempts = Attempts(connection, None, is_safe=True)
+    turn = Turn(Asked("a", {}, session="sessions/abcd"), attempts, lambda: left.append(True))
     with pytest.raises(KeyboardInterrupt):
-        next(Generation(Turn(lambda: left.append(True)), interrupted))
+        next(Generation(turn, interrupted))
 
     assert left == [True]

@@ -8,6 +8,7 @@ import grpc
 import pytest
 
 from elman.v1 import generation_pb2 as messages
+from elman.v1 import sampling_pb2
 from elman.v1 import session_pb2 as sessions
 from elman_client import Client
 from tests.e2e.wire import (
@@ -60,14 +61,14 @@ def invalid(*fields: str) -> Refusal:
 )
 def test_a_parameter_out_of_range_is_refused_by_name(wire: Wire, name: str, value: float):
     """A sampling parameter that is out of its range is INVALID_ARGUMENT with the field's path."""
-    request = one_shot(sampling=messages.Sampling(**{name: value}))  # type: ignore[arg-type]
+    request = one_shot(sampling=sampling_pb2.Sampling(**{name: value}))  # type: ignore[arg-type]
 
     assert refused(wire.generate, request) == invalid(f"sampling.{name}")
 
 
 def test_the_smallest_temperature_takes_the_likeliest(wire: Wire):
     """Temperature 1e-300 is in range and draws what temperature 0 takes."""
-    texts = [text_of(wire.generate(one_shot(sampling=messages.Sampling(temperature=t)))) for t in (0, 1e-300)]
+    texts = [text_of(wire.generate(one_shot(sampling=sampling_pb2.Sampling(temperature=t)))) for t in (0, 1e-300)]
 
     assert texts[0] == texts[1]
     assert len(texts[0]) == 20
@@ -75,7 +76,7 @@ def test_the_smallest_temperature_takes_the_likeliest(wire: Wire):
 
 def test_the_largest_temperature_draws_anything(wire: Wire):
     """Temperature 1e300 is in range and makes all characters equal."""
-    sampling = messages.Sampling(temperature=1e300, seed=1)
+    sampling = sampling_pb2.Sampling(temperature=1e300, seed=1)
     request = one_shot(sampling=sampling, stopping=messages.Stopping(max_chars=2000))
 
     assert len(set(text_of(wire.generate(request)))) == 65
@@ -147,7 +148,7 @@ def test_a_stop_string_out_of_range_is_refused(wire: Wire, stop: str):
 
 def test_a_stop_string_may_overlap_itself(wire: Wire):
     """A stop string that begins as it ends is found at once and never shown in part."""
-    sampling = messages.Sampling(allowed_characters="ab", temperature=1e300, seed=3)
+    sampling = sampling_pb2.Sampling(allowed_characters="ab", temperature=1e300, seed=3)
 
     def run(*, include_stop: bool) -> list[messages.GenerateResponse]:
         stopping = messages.Stopping(max_chars=5000, stop_strings=["abaab"], include_stop=include_stop)
@@ -253,8 +254,8 @@ def test_garbage_on_the_port_ends_its_connection_alone(server_process: ServerPro
 
 def test_a_row_of_nan_ends_its_stream_alone(wire: Wire):
     """A model that leaves the real numbers is INTERNAL for its own caller; neighbours in the batch go on."""
-    only = messages.Sampling(allowed_characters="!")
-    others = messages.Sampling(banned_characters="!", seed=1)
+    only = sampling_pb2.Sampling(allowed_characters="!")
+    others = sampling_pb2.Sampling(banned_characters="!", seed=1)
     stopping = messages.Stopping(max_chars=2000)
     neighbour = wire.generation.Generate(one_shot("a", "nan", sampling=others, stopping=stopping), timeout=PATIENCE)
 

@@ -12,6 +12,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from elman.v1 import generation_pb2 as messages
+from elman.v1 import sampling_pb2
 from elman.v1 import session_pb2 as sessions
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman_client import Client
@@ -252,4 +253,4 @@ async def test_10_000_streams_opened_and_abandoned_leave_nothing(tmp_path: Path)
 
 
 _LONG: Final = one_shot(stopping=messages.Stopping(max_chars=100_000))
-_SHORT: Final = one_shot(sampling=messages.Sampling(seed=9))
+_SHORT: Final = one_shot(sampling=sampling_pb2.Sampling(seed=9))

@@ -45,7 +45,7 @@ def test_a_stop_ends_turns_after_the_grace(models):
     """A turn that goes on after the grace ends with SERVER_DRAINING and keeps what it has handed over."""
     with (
         ServerProcess(models, "--grace-seconds", "0.2", "--max-chars", str(_ENDLESS)) as process,
-        Client(process.address, timeout=PATIENCE) as client,
+        Client(process.address, timeout=PATIENCE, retry_seconds=0) as client,
     ):
         session = client.create_session("gru")
         turn = session.generate(PROMPT)
@@ -88,7 +88,7 @@ def test_a_killed_engine_costs_only_its_running_streams(models):
     with (
         ServerProcess(models, "--max-chars", str(_ENDLESS)) as process,
         wire_to(process.address) as wire,
-        Client(process.address, timeout=PATIENCE) as client,
+        Client(process.address, timeout=PATIENCE, retry_seconds=0) as client,
     ):
         whole, resting, running = (client.create_session("gru", seed=3) for _ in range(3))
         expected = "".join(whole.generate(PROMPT, max_chars=200))

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
 from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 
 from elman.v1 import generation_pb2 as messages
+from elman.v1 import sampling_pb2
 from elman_client import CharacterNotInVocabularyError, Client, UnavailableError
 from tests.e2e.wire import PATIENCE, Refusal, one_shot, reference, refused, wire_to
 from tests.server_process import ServerProcess, refused_start
@@ -102,7 +103,7 @@ def test_the_log_holds_no_text(odd_server):
         with pytest.raises(CharacterNotInVocabularyError) as caught:
             session.append(f"{_SECRET}\N{SNAKE}")
         refused(wire.generate, one_shot(_SECRET, "nan", stopping=messages.Stopping(stop_strings=[_SECRET, ""])))
-        only = messages.Sampling(allowed_characters="!")
+        only = sampling_pb2.Sampling(allowed_characters="!")
         assert refused(wire.generate, one_shot("!!!", "nan", sampling=only)).reason == "NOT_FINITE"
         session.delete()
         odd_server.log.wait_for("DeleteSession")

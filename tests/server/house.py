@@ -1,7 +1,7 @@
 """A server without its transport: real engines, real turns, in this process's loop."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -9,10 +9,12 @@ from typing import Self
 
 from elman_server.engine import Configure, Engine
 from elman_server.generation import CharacterDetail, Chunk, Finished, Started
+from elman_server.history import History
+from elman_server.lifetimes import Lifetimes
 from elman_server.models import Models
 from elman_server.requests import GenerateRequest, SamplingRequest, StoppingRequest, Target
 from elman_server.session import Expiration, SessionInfo
-from elman_server.sessions import Lifetimes, Sessions
+from elman_server.sessions import Sessions
 from elman_server.stores import MemoryStore
 from elman_server.turns import Turns
 
@@ -55,8 +57,8 @@ class House:
         self.models = Models()
         self.store = store or MemoryStore(10_000, 2**30)
         self.sessions = Sessions(self.store, self.models, Lifetimes(3600, 86400))
-        self.store.in_use = self.sessions.is_running
         self.turns = Turns(self.sessions, self.models, self.engines)
+        self.history = History(self.sessions, self.models, self.engines, b"k" * 32)
 
     async def __aenter__(self) -> Self:
         infos = []
@@ -98,22 +100,27 @@ class House:
         """Run a turn to its end, or close it after so many chunks."""
         stopping = kwargs.pop("stopping", StoppingRequest(max_chars=max_chars))
         request = GenerateRequest(target, prompt, sampling, stopping, **kwargs)  # type: ignore[arg-type]
-        text = Text()
-        async with contextlib.aclosing(self.turns.generate(request)) as events:
-            async for event in events:
-                if isinstance(event, Started):
-                    text.started = event
-                elif isinstance(event, Finished):
-                    text.finished = event
-                else:
-                    text.chunks.append(event)
-                    if len(text.chunks) == stop_after:
-                        break
-        return text
+        return await collected(self.turns.generate(request), stop_after)
 
     async def at_rest(self, name: str) -> SessionInfo:
         """Return a session once no turn runs on it."""
         return await self.turns.cancel(name)
+
+
+async def collected(turn: AsyncGenerator[Started | Chunk | Finished, None], stop_after: int | None = None) -> Text:
+    """Read a turn to its end, or close it after so many chunks."""
+    text = Text()
+    async with contextlib.aclosing(turn) as events:
+        async for event in events:
+            if isinstance(event, Started):
+                text.started = event
+            elif isinstance(event, Finished):
+                text.finished = event
+            else:
+                text.chunks.append(event)
+                if len(text.chunks) == stop_after:
+                    break
+    return text
 
 
 @contextlib.asynccontextmanager

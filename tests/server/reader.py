@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 
 from elman_server.generation import Chunk, Finished, Started
-from elman_server.requests import GenerateRequest
+from elman_server.requests import GenerateRequest, ResumeRequest
 from elman_server.turns import Turns
 from tests.server.house import Text
 
@@ -12,14 +12,14 @@ from tests.server.house import Text
 class Reader:
     """Reads a turn in a task: up to its first chunk, and to its end once `gate` is set."""
 
-    def __init__(self, turns: Turns, request: GenerateRequest) -> None:
+    def __init__(self, turns: Turns, request: GenerateRequest | ResumeRequest) -> None:
         self.text = Text()
         self.gate = asyncio.Event()
         self._began = asyncio.Event()
         self.task = asyncio.create_task(self._run(turns, request))
 
     @classmethod
-    async def of(cls, turns: Turns, request: GenerateRequest) -> "Reader":
+    async def of(cls, turns: Turns, request: GenerateRequest | ResumeRequest) -> "Reader":
         """Return a reader that has its first chunk, or failed before."""
         reader = cls(turns, request)
         await reader._began.wait()
@@ -30,9 +30,10 @@ class Reader:
         self.gate.set()
         return await self.task
 
-    async def _run(self, turns: Turns, request: GenerateRequest) -> Text:
+    async def _run(self, turns: Turns, request: GenerateRequest | ResumeRequest) -> Text:
+        events = turns.resume(request) if isinstance(request, ResumeRequest) else turns.generate(request)
         try:
-            async with contextlib.aclosing(turns.generate(request)) as events:
+            async with contextlib.aclosing(events):
                 async for event in events:
                     match event:
                         case Started():

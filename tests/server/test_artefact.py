@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from hypothesis import given, settings
@@ -185,6 +186,53 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
 )
 def test_metadata_that_cannot_be_honoured_is_named(sealed, entries, sentence):
     """Every entry is checked, and the sentence says which is wrong."""
+    assert sentence in refusal(sealed(**entries))
+
+
+def probes(**change: object) -> str:
+    """Return the metadata of one probe with something changed."""
+    rows = base64.b64encode(np.zeros((2, 4), "<f4").tobytes()).decode()
+    bias = base64.b64encode(np.zeros(2, "<f4").tobytes()).decode()
+    probe = {"labels": ["no", "yes"], "weight": rows, "bias": bias, "record": {}}
+    return json.dumps({"mood": probe | change})
+
+
+NAN = base64.b64encode(np.full(2, np.nan, "<f4").tobytes()).decode()
+
+
+def test_a_probe_is_read(sealed):
+    """Its labels, sizes and record are those that were stored."""
+    (probe,) = read_artefact(sealed(probes=probes(record={"accuracy": 0.5, "num_held_out": 4}))).probes
+    assert (probe.name, probe.labels, probe.weight.shape) == ("mood", ("no", "yes"), (2, 4))
+    assert (probe.accuracy, probe.num_held_out) == (0.5, 4)
+
+
+@pytest.mark.parametrize(
+    ("entries", "sentence"),
+    [
+        ({"labels": "[]"}, "elman.labels has no list of at least 2 labels"),
+        ({"labels": '"ab"'}, "elman.labels is not a JSON list"),
+        ({"labels": '["a", "a"]'}, "elman.labels has a label twice"),
+        ({"labels": '["a", ""]'}, "no printable string of 1 to 63"),
+        ({"labels": '["a", "\\ud800"]'}, "no printable string"),
+        ({"probes": "["}, "elman.probes is not JSON"),
+        ({"probes": "[]"}, "elman.probes is not a JSON dict"),
+        ({"probes": '{"A b": {}}'}, "'A b' has a name that does not match"),
+        ({"probes": '{"mood": 1}'}, "the probe 'mood' is not of bias, labels, record, weight"),
+        ({"probes": probes(more=1)}, "is not of bias, labels, record, weight"),
+        ({"probes": probes(labels=["no", "no"])}, "the probe 'mood' has a label twice"),
+        ({"probes": probes(weight="?")}, "not base64 of float32"),
+        ({"probes": probes(weight=None)}, "not base64 of float32"),
+        ({"probes": probes(weight="")}, "other sizes than its labels"),
+        ({"probes": probes(bias="AAAAAA==")}, "other sizes than its labels"),
+        ({"probes": probes(bias=NAN)}, "not finite"),
+        ({"probes": probes(record={"accuracy": 2})}, "accuracy or num_held_out out of range"),
+        ({"probes": probes(record={"accuracy": "x"})}, "accuracy or num_held_out out of range"),
+        ({"initial_states": '{"A b": []}'}, "has the initial state 'A b'"),
+    ],
+)
+def test_broken_read_outs_are_refused(sealed, entries, sentence):
+    """Labels, probes and names of initial states are checked before anything runs."""
     assert sentence in refusal(sealed(**entries))
 
 

@@ -43,7 +43,14 @@ def test_the_effective_settings_are_printed():
     ("arguments", "variables", "sentence"),
     [
         (["--max-batch", "0"], {}, "elman-server: --max-batch (ELMAN_MAX_BATCH) is '0'; allowed is 1 to 1024\n"),
-        ([], {"ELMAN_STORE": "x:"}, "elman-server: --store (ELMAN_STORE) is 'x:'; allowed is memory:\n"),
+        (
+            [],
+            {"ELMAN_STORE": "mysql://me:secret@there"},
+            (
+                "elman-server: --store (ELMAN_STORE) is 'mysql://***@there'; allowed is memory:, sqlite:PATH, "
+                "redis://, rediss:// or redis+cluster://HOST:PORT\n"
+            ),
+        ),
     ],
 )
 def test_a_bad_setting_is_one_line(arguments: list[str], variables: dict[str, str], sentence: str):

@@ -62,7 +62,7 @@ def test_numbers_within_the_range_are_taken_as_they_are(name, values):
     for value in values:
         resolved = SamplingRequest(**{name: value}).resolve(VOCABULARY, 1)
         assert getattr(resolved, name) == value
-        assert getattr(SamplingRequest(**{name: value}).effective(resolved), name) == value
+        assert getattr(SamplingRequest(**{name: value}).effective(), name) == value
 
 
 def test_a_refusal_says_what_is_allowed():
@@ -77,8 +77,8 @@ def test_what_is_not_set_has_its_default():
     """An empty request draws from the plain distribution (T = 1) with the session's seed, and says so."""
     resolved = SamplingRequest().resolve(VOCABULARY, 42)
     assert resolved == Sampling(seed=42)
-    assert SamplingRequest().effective(resolved) == SamplingRequest(
-        repetition_penalty=1.0, repetition_window=64, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0, seed=42
+    assert SamplingRequest().effective() == SamplingRequest(
+        repetition_penalty=1.0, repetition_window=64, temperature=1.0, top_k=None, top_p=1.0, min_p=0.0
     )
 
 

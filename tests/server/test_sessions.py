@@ -5,6 +5,7 @@ import uuid
 
 import pytest
 
+from elman_server.commits import Change, Durability
 from elman_server.errors import (
     CorruptRecordError,
     EtagMismatchError,
@@ -18,16 +19,21 @@ from elman_server.errors import (
     SessionNotFoundError,
 )
 from elman_server.generation import FinishReason
+from elman_server.lifetimes import Lifetimes
 from elman_server.models import ModelInfo, Models
-from elman_server.records import Head, Segment
-from elman_server.session import Expiration, Filter, SessionInfo, SessionStatus, Turn
-from elman_server.sessions import Lifetimes, Sessions
+from elman_server.records import Head, Parameters, Segment
+from elman_server.requests import SamplingRequest
+from elman_server.session import Expiration, Filter, SessionInfo, SessionStatus
+from elman_server.session import Turn as PastTurn
+from elman_server.sessions import Sessions
 from elman_server.state import Memory
 from elman_server.stores import MemoryStore
+from elman_server.turn import Turn
 from elman_server.vocabulary import Vocabulary
 from tests.clock import START, Clock
 
 IDLE, ABSOLUTE = 100.0, 1000.0
+ASKED = Parameters("", sampling=SamplingRequest(seed=5))
 
 
 def model(name: str = "letters", digest: str = "a" * 64) -> ModelInfo:
@@ -55,7 +61,6 @@ class Rest:
         self.models = Models([model(), model("other")])
         self.store = MemoryStore(100, 2**20, self.clock)
         self.sessions = Sessions(self.store, self.models, Lifetimes(IDLE, ABSOLUTE), self.clock)
-        self.store.in_use = self.sessions.is_running
 
     async def create(
         self, session_id: str = "", *, name: str = "letters", seed: int | None = None, **kwargs: float | dict[str, str]
@@ -74,18 +79,31 @@ class Rest:
 
     async def commit(self, name: str, prompt: list[int], drawn: list[int]) -> SessionInfo:
         """Add a turn as turns do."""
-        lease = self.sessions.lease(name)
-        head, _ = await self.sessions.load(name)
-        segment = Segment.of(head.position, prompt, drawn, 5)
 
-        def change(head: Head) -> Head:
+        def change(head: Head) -> Change:
+            segment = Segment.of(head.position, prompt, drawn, parameters=ASKED)
             values = {field: getattr(head, field) for field in head.__struct_fields__}
-            return self.sessions.renewed(Head(**values | {"position": segment.end, "turn_count": head.turn_count + 1}))
+            values |= {"position": segment.end, "turn_count": head.turn_count + 1}
+            values |= {"num_segments": head.num_segments + 1, "etag": head.etag + 1}
+            return Change(self.sessions.renewed(Head(**values)), (segment,))
 
-        try:
-            return await self.sessions.change(name, change, segment=segment)
-        finally:
-            self.sessions.release(lease)
+        return self.sessions.info(name, await self.sessions.change(name, change))
+
+    async def begin(self, name: str, prompt: list[int]) -> Turn:
+        """Open a turn that reads a prompt, and has read it."""
+        self.sessions.leases.take(name)
+        head, _ = await self.sessions.load(name)
+        turn = Turn(None, self.sessions, name, head=head, memory=head.memory, durability=Durability())  # type: ignore[arg-type]
+        turn.plan(prompt)
+        await turn.open(ASKED)
+        turn.progress.remember(0, Memory((b"\0\0\0\1",), prompt[-1]))
+        return turn
+
+    def release(self, name: str) -> None:
+        """Let go of a session's lease."""
+        lease = self.sessions.leases.running(name)
+        assert lease is not None
+        self.sessions.leases.release(lease)
 
 
 @pytest.fixture
@@ -218,22 +236,21 @@ async def test_a_turn_does_not_wake_an_expired_session(rest):
     """Becoming the writer comes before looking whether the session is there, and keeps nothing alive by itself."""
     await rest.create("abcd")
     rest.clock.now += IDLE
-    lease = rest.sessions.lease("abcd")
+    lease = rest.sessions.leases.take("abcd")
     with pytest.raises(SessionExpiredError):
         await rest.sessions.load("abcd")
-    rest.sessions.release(lease)
+    rest.sessions.leases.release(lease)
 
 
 async def test_a_running_turn_keeps_its_session(rest):
     """Past its time a session with a turn is still there; the turn's commit gives it new time."""
     await rest.create("abcd")
-    lease = rest.sessions.lease("abcd")
-    await rest.sessions.load("abcd")
+    turn = await rest.begin("abcd", [1])
     rest.clock.now += IDLE + 1
     info = await rest.sessions.get("abcd")
     assert info.status is SessionStatus.GENERATING
-    renewed = await rest.sessions.change("abcd", rest.sessions.renewed, segment=Segment.of(0, [1], [], 0))
-    rest.sessions.release(lease)
+    _, renewed = await turn.settle(FinishReason.MAX_CHARS)
+    rest.release("abcd")
     assert (renewed.status, renewed.expire_time) == (SessionStatus.ACTIVE, START + 2 * IDLE + 1)
     assert (await rest.sessions.get("abcd")).status is SessionStatus.ACTIVE
 
@@ -282,21 +299,20 @@ async def test_a_deleted_session_is_unknown(rest):
 async def test_a_turn_does_not_commit_to_another_session_of_the_same_name(rest):
     """Deleted and made again during a turn, the new session has nothing of the old one's turn."""
     await rest.create("abcd")
-    lease = rest.sessions.lease("abcd")
-    await rest.sessions.load("abcd")
+    turn = await rest.begin("abcd", [1, 2])
     await rest.sessions.delete("abcd", etag="")
     rest.clock.now += 1
     again = await rest.create("abcd")
     with pytest.raises(SessionNotFoundError):
-        await rest.sessions.change("abcd", rest.sessions.renewed, segment=Segment.of(0, [1, 2], [], 0))
-    rest.sessions.release(lease)
+        await turn.settle(FinishReason.MAX_CHARS)
+    rest.release("abcd")
     assert (await rest.sessions.get("abcd")).etag == again.etag
 
 
 async def test_delete_tells_the_running_turn(rest):
     """The turn ends with the error that its session is gone."""
     await rest.create("abcd")
-    lease = rest.sessions.lease("abcd")
+    lease = rest.sessions.leases.take("abcd")
     told: list[object] = []
     lease.watch(told.append)
     await rest.sessions.delete("abcd", etag="")
@@ -308,7 +324,7 @@ async def test_delete_tells_the_running_turn(rest):
 
 async def test_an_end_that_comes_too_early_is_not_lost(rest):
     """Whoever ends a turn that has nothing to end yet ends it as soon as it has."""
-    lease = rest.sessions.lease("abcd")
+    lease = rest.sessions.leases.take("abcd")
     lease.interrupt(FinishReason.CANCELLED)
     told: list[object] = []
     lease.watch(told.append)
@@ -317,23 +333,23 @@ async def test_an_end_that_comes_too_early_is_not_lost(rest):
 
 async def test_a_session_has_one_writer(rest):
     """A second one is told to come again; after release it may, and release may be repeated."""
-    first = rest.sessions.lease("abcd")
+    first = rest.sessions.leases.take("abcd")
     with pytest.raises(SessionBusyError) as refused:
-        rest.sessions.lease("abcd")
+        rest.sessions.leases.take("abcd")
     assert refused.value.retry_after > 0
-    rest.sessions.lease("efgh")
-    rest.sessions.release(first)
-    second = rest.sessions.lease("abcd")
-    rest.sessions.release(first)  # its own only
-    assert rest.sessions.running("abcd") is second
+    rest.sessions.leases.take("efgh")
+    rest.sessions.leases.release(first)
+    second = rest.sessions.leases.take("abcd")
+    rest.sessions.leases.release(first)  # its own only
+    assert rest.sessions.leases.running("abcd") is second
     assert first.done.is_set()
     assert not second.done.is_set()
 
 
 async def test_turns_without_a_session_do_not_meet(rest):
     """One-shot turns have nothing to write to."""
-    rest.sessions.lease(None)
-    rest.sessions.lease(None)
+    rest.sessions.leases.take(None)
+    rest.sessions.leases.take(None)
 
 
 async def test_a_commit_keeps_what_changed_beside_it(rest):
@@ -342,11 +358,11 @@ async def test_a_commit_keeps_what_changed_beside_it(rest):
     commit = rest.store.commit
     tries = []
 
-    async def late(*args):
+    async def late(*args, **options):
         tries.append(args)
         if len(tries) == 1:
             await rest.sessions.update("abcd", etag="", labels={"a": "2"}, expiration=None)
-        return await commit(*args)
+        return await commit(*args, **options)
 
     rest.store.commit = late
     info = await rest.commit("abcd", [1, 2], [3])
@@ -358,7 +374,7 @@ async def test_a_commit_that_always_loses_gives_up(rest):
     """Endless competition ends with an error that says to come again, not in a loop."""
     await rest.create("abcd")
 
-    async def never(*_):
+    async def never(*_, **__):
         raise EtagMismatchError("sessions/abcd", "1")
 
     rest.store.commit = never
@@ -424,11 +440,9 @@ async def test_a_list_says_who_is_busy_and_who_is_over(rest):
     """The state of each session is that of the moment."""
     for name in ("busy", "idle", "over"):
         await rest.create(name, ttl=1.0 if name == "over" else 50.0)
-    lease = rest.sessions.lease("busy")
-    await rest.sessions.load("busy")
+    await rest.begin("busy", [1])
     rest.clock.now += 10
     page = await rest.sessions.list(page_size=0, page_token="", filter=Filter())
-    rest.sessions.release(lease)
     assert {info.name: info.status for info in page.sessions} == {
         "busy": SessionStatus.GENERATING,
         "idle": SessionStatus.ACTIVE,
@@ -445,7 +459,7 @@ async def test_a_transcript_is_cut_by_positions(rest):
     await rest.commit("abcd", [0, 1], [2, 3])
     await rest.commit("abcd", [4], [])
     await rest.commit("abcd", [], [5, 6, 7])
-    turns = (Turn(0, 2, 4, 5), Turn(4, 5, 5, 5), Turn(5, 5, 8, 5))
+    turns = (PastTurn(0, 2, 4, ASKED, 0), PastTurn(4, 5, 5, ASKED, 1), PastTurn(5, 5, 8, ASKED, 2))
     whole = await rest.sessions.transcript("abcd", 0, None)
     assert (whole.text, whole.start, whole.end, whole.turns) == ("abcdefgh", 0, 8, turns)
     for start in range(9):

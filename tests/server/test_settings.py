@@ -51,7 +51,11 @@ def test_every_type_is_read():
         ("listen", "localhost:-1"),
         ("listen", "unix:"),
         ("models", ""),
-        ("store", "redis://somewhere"),
+        ("store", "memory"),
+        ("store", "sqlite:"),
+        ("store", "redis://"),
+        ("store", "redis+cluster:somewhere"),
+        ("store_timeout_seconds", "0"),
         ("session_ttl", "nan"),
         ("session_ttl", "inf"),
         ("session_ttl", "0"),
@@ -117,3 +121,10 @@ def test_every_setting_is_documented():
 def test_the_document_is_current():
     """docs/settings.md is what `make docs` writes."""
     assert DOCUMENT.read_text(encoding="utf-8") == to_markdown()
+
+
+def test_passwords_are_not_shown():
+    """What is printed of a store's URL holds neither user nor password."""
+    shown = tomllib.loads(to_toml(Settings(store="rediss://me:p@ss:word@somewhere:1/0?ca=x")))
+
+    assert shown["store"] == "rediss://***@somewhere:1/0?ca=x"

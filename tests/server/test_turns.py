@@ -333,7 +333,7 @@ async def test_an_unknown_target_is_refused(house):
         await house.generate(Target(session="unknown"), PROMPT, 5)
     with pytest.raises(ModelNotFoundError):
         await house.generate(Target(model="unknown"), PROMPT, 5)
-    assert not house.sessions.is_running("unknown")
+    assert not house.sessions.leases.is_running("unknown")
 
 
 async def test_a_turn_without_a_session_leaves_none(house):

@@ -98,11 +98,6 @@ def test_a_decoder_gives_valid_text_in_any_pieces(data, cuts, is_one_stream):
     assert "".join(pieces) == codecs.getincrementaldecoder("utf-8")("replace").decode(data)
 
 
-def test_where_a_character_may_be_unfinished():
-    """After a byte of a longer character, and never for a model of characters."""
-    assert [BYTES.may_be_unfinished(last) for last in (-1, 0x7F, 0x80, 0xFF)] == [False, False, True, True]
-    assert not SHAKESPEARE.may_be_unfinished(64)
-
 
 def test_ids_of_single_characters():
     """A character's id is found by name; of a byte-level model U+0000 to U+00FF stand for the bytes."""

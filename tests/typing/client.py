@@ -6,9 +6,11 @@ from typing import assert_type
 
 from elman_client import (
     Appended,
+    AsyncChat,
     AsyncClient,
     AsyncGeneration,
     AsyncSession,
+    Chat,
     Client,
     ElmanError,
     Encoding,
@@ -18,6 +20,7 @@ from elman_client import (
     Generation,
     Model,
     OutOfRangeError,
+    ReplayedTurn,
     Score,
     Session,
     SessionInfo,
@@ -45,6 +48,14 @@ def blocking(client: Client) -> None:
     assert_type(session.cancel(), SessionInfo)
     assert_type(session.transcript(), Transcript)
     assert_type(session.update(labels={"a": "b"}), SessionInfo)
+    assert_type(session.fork(3, count=2), tuple[Session, ...])
+    assert_type(session.rewind(3), SessionInfo)
+    assert_type(session.export(), bytes)
+    assert_type(client.import_session(b""), Session)
+    assert_type(session.replay(), Iterator[ReplayedTurn])
+    assert_type(session.resume("id", 3), Generation)
+    assert_type(session.chat(), Chat)
+    assert_type(session.chat().events(), Iterator[Event])
     generation = session.generate("x", temperature=0.8, max_chars=200, stop_strings=["\n"])
     assert_type(generation, Generation)
     assert_type(next(generation), str)
@@ -73,6 +84,13 @@ async def asynchronous(client: AsyncClient) -> None:
     assert_type(await session.append("x"), Appended)
     assert_type(await session.cancel(), SessionInfo)
     assert_type(await session.transcript(), Transcript)
+    assert_type(await session.fork(3, count=2), tuple[AsyncSession, ...])
+    assert_type(await session.rewind(3), SessionInfo)
+    assert_type(await session.export(), bytes)
+    assert_type(await client.import_session(b""), AsyncSession)
+    assert_type(session.replay(), AsyncIterator[ReplayedTurn])
+    assert_type(session.resume("id", 3), AsyncGeneration)
+    assert_type(session.chat(), AsyncChat)
     generation = session.generate("x", temperature=0.8, max_chars=200, stop_strings=["\n"])
     assert_type(generation, AsyncGeneration)
     assert_type(await anext(generation), str)

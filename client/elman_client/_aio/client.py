@@ -17,6 +17,7 @@ from elman_client._errors import UnavailableError
 from elman_client._shared import models, sessions, turns
 from elman_client._shared.connection import Connection
 from elman_client._shared.names import model_name, session_name
+from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
 from elman_client._types import Encoding, Event, GenerateOptions, Model, Score, UnknownPolicy
 
@@ -34,6 +35,8 @@ class AsyncClient:
         credentials: gRPC channel credentials, for what ``tls`` cannot say.
         metadata: Headers of every call; the names are in lower case.
         timeout: Seconds for every call that brings none; default: no deadline.
+        retry_seconds: How long a server that has answered before is waited for when it is lost:
+            generations go on where they were, and calls that do no harm are made again; 0: never.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class AsyncClient:
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        retry_seconds: float = 30.0,
     ) -> None:
         self._transport = AsyncTransport(
             Connection(
@@ -54,6 +58,7 @@ class AsyncClient:
                 credentials=credentials,
                 metadata=metadata,
                 timeout=timeout,
+                retry_seconds=retry_seconds,
             )
         )
 
@@ -100,6 +105,7 @@ class AsyncClient:
         ttl: timedelta | None = None,
         expire_time: datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        initial_state: str | None = None,
         timeout: float | None = None,
     ) -> AsyncSession:
         """Make a session at position 0 of a model.
@@ -111,6 +117,7 @@ class AsyncClient:
             ttl: Idle time after which it is forgotten.
             expire_time: Or the moment at which it is.
             labels: Your own, at most 16.
+            initial_state: One of the model's ``initial_states``; default: ``default``.
             timeout: Seconds for this call.
         """
         operation = sessions.create(
@@ -120,6 +127,7 @@ class AsyncClient:
             ttl=ttl,
             expire_time=expire_time,
             labels=labels,
+            initial_state=initial_state,
         )
         info = await self._transport.run(operation, timeout)
         return AsyncSession(self._transport, info.name, info)
@@ -157,14 +165,23 @@ class AsyncClient:
             if not token:
                 return
 
+    async def import_session(
+        self, snapshot: bytes, *, session_id: str | None = None, timeout: float | None = None
+    ) -> AsyncSession:
+        """Make a session of what ``Session.export`` returned; ``session_id`` as in ``create_session``."""
+        info = await self._transport.run(sessions.import_(snapshot, session_id), timeout)
+        return AsyncSession(self._transport, info.name, info)
+
     def generate(self, prompt: str, *, model: str, **options: Unpack[GenerateOptions]) -> AsyncGeneration:
         """Draw text from a model's beginning and keep nothing; see :class:`GenerateOptions`."""
-        operation = turns.generate(prompt, options, model=model_name(model))
+        asked = turns.Asked(prompt, options, model=model_name(model))
+        attempts = Attempts(self._transport.connection, options.get("timeout"), is_safe=True)
+        turn = Turn(asked, attempts, on_abandon=lambda: None)
 
         async def open_stream() -> AsyncStream[Event]:
-            return self._transport.open(operation, options.get("timeout"))
+            return self._transport.open(turn.operation(), turn.time_left)
 
-        return AsyncGeneration(Turn(on_abandon=lambda: None), open_stream)
+        return AsyncGeneration(turn, open_stream)
 
     async def score(
         self,
@@ -172,9 +189,16 @@ class AsyncClient:
         *,
         model: str,
         top_n: int | None = None,
+        read_out: str | None = None,
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Score:
-        """Return how likely ``text`` is from a model's beginning."""
-        operation = turns.score(text, top_n, unknown_characters, model=model_name(model))
+        """Return how likely ``text`` is from a model's beginning.
+
+        ``read_out`` is one of the model's: its labels are then told after each character. A model
+        that has labels for output tells those.
+        """
+        operation = turns.score(
+            text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, model=model_name(model)
+        )
         return await self._transport.run(operation, timeout)

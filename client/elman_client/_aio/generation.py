@@ -1,5 +1,6 @@
 """One turn's text as it is drawn."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,9 @@ class AsyncGeneration(BaseGeneration):
     Nothing is sent before the first piece is asked for. Leaving early (``aclose``, the end of an
     ``async with``, or forgetting the object) cancels the call and frees the session. A ``break``
     alone only pauses: iterate again to go on.
+
+    If the server or the way to it is lost, the turn is gone on with as soon as there is one again,
+    for at most the client's ``retry_seconds``: what is read is one uninterrupted text.
     """
 
     def __init__(self, turn: Turn, open_stream: Callable[[], Awaitable[AsyncStream[Event]]]) -> None:
@@ -62,19 +66,30 @@ class AsyncGeneration(BaseGeneration):
             self._stream.cancel()
 
     async def _read(self) -> Event | None:
-        if self._turn.is_over:
-            return None
-        try:
-            if self._stream is None:
-                self._turn.state = TurnState.RUNNING  # first: opening may be interrupted
-                self._stream = await self._open_stream()
-            event = self._turn.take(await self._stream.read())
-            if isinstance(event, Finished):
-                await self._stream.read()  # the status that follows it
-        except BaseException as error:
-            if self._turn.is_over and isinstance(error, ElmanError):
-                return None  # another task closed it: the iteration just ends
-            self._turn.fail(error)
-            self._close()
-            raise
-        return event
+        while not self._turn.is_over:
+            try:
+                if self._stream is None:
+                    self._turn.state = TurnState.RUNNING  # first: opening may be interrupted
+                    self._stream = await self._open_stream()
+                event = self._turn.take(await self._stream.read())
+                if isinstance(event, Finished):
+                    await self._stream.read()  # the status that follows it
+            except BaseException as error:
+                if self._turn.is_over and isinstance(error, ElmanError):
+                    return None  # another task closed it: the iteration just ends
+                delay = self._turn.delay(error)
+                if delay is None:
+                    self._turn.fail(error)
+                    self._close()
+                    raise
+                self._leave_stream()
+                await asyncio.sleep(delay)
+                continue
+            if event is not None:
+                return event
+        return None
+
+    def _leave_stream(self) -> None:
+        if self._stream is not None:
+            self._stream.cancel()
+            self._stream = None

@@ -2,20 +2,23 @@
 
 # ruff: noqa: ASYNC109 - timeout is gRPC's deadline, which the server sees too
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Unpack
 
+from elman_client._aio.chat import AsyncChat
 from elman_client._aio.generation import AsyncGeneration
 from elman_client._aio.transport import AsyncStream, AsyncTransport
 from elman_client._shared import sessions, turns
 from elman_client._shared.base import BaseSession
 from elman_client._shared.operation import Operation, Value
+from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
 from elman_client._types import (
     Appended,
     Event,
     GenerateOptions,
+    ReplayedTurn,
     Score,
     SessionInfo,
     Transcript,
@@ -42,29 +45,38 @@ class AsyncSession(BaseSession):
 
     def generate(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> AsyncGeneration:
         """Read ``prompt`` and draw the text that follows; see :class:`GenerateOptions`."""
-        operation = turns.generate(prompt, options, session=self.name)
+        return self._generation(turns.Asked(prompt, options, session=self.name), options.get("timeout"))
 
-        async def open_stream() -> AsyncStream[Event]:
-            await self._settle(options.get("timeout"))
-            return self._transport.open(operation, options.get("timeout"))
+    def resume(self, request_id: str, position: int | None = None, *, timeout: float | None = None) -> AsyncGeneration:
+        """Go on with a turn that was begun with that ``request_id``, after ``position``.
 
-        return AsyncGeneration(Turn(self._leave_turn), open_stream)
+        The text is what the turn's own stream gave, or would have given, after that position: the
+        ``position`` of the last chunk that you have; ``None``: you have none. The turn is taken
+        over: a stream that still has it ends.
+        """
+        return self._generation(turns.Resumed(self.name, request_id, position), timeout)
+
+    def chat(self, *, timeout: float | None = None) -> AsyncChat:
+        """Take turns on one stream, where a new one or a stop interrupts the running one."""
+        return AsyncChat(self._transport.talk(turns.talk(self.name), timeout), self.name)
 
     async def append(
         self,
         text: str,
         *,
         etag: str | None = None,
+        request_id: str | None = None,
         log_probability: bool | None = None,
         top_n: int | None = None,
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Appended:
-        """Read ``text`` and draw nothing."""
+        """Read ``text`` and draw nothing; what comes again with its ``request_id`` is not read twice."""
         operation = turns.append(
             self.name,
             text,
             etag=etag,
+            request_id=request_id,
             log_probability=log_probability,
             top_n=top_n,
             unknown_characters=unknown_characters,
@@ -78,11 +90,17 @@ class AsyncSession(BaseSession):
         text: str,
         *,
         top_n: int | None = None,
+        read_out: str | None = None,
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Score:
-        """Return how likely ``text`` is after the session's memory, which stays as it is."""
-        operation = turns.score(text, top_n, unknown_characters, session=self.name)
+        """Return how likely ``text`` is after the session's memory, which stays as it is.
+
+        ``read_out`` is as in the client's ``score``.
+        """
+        operation = turns.score(
+            text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, session=self.name
+        )
         return await self._run(operation, timeout)
 
     async def cancel(self, *, timeout: float | None = None) -> SessionInfo:
@@ -113,6 +131,32 @@ class AsyncSession(BaseSession):
         """Forget the session. A turn that is running on it ends with NotFoundError."""
         await self._transport.run(sessions.delete(self.name, etag), timeout)
 
+    async def fork(
+        self, position: int | None = None, *, count: int = 1, timeout: float | None = None
+    ) -> tuple["AsyncSession", ...]:
+        """Return new sessions that are what this one was at ``position``; ``None``: as it is now."""
+        infos = await self._run(sessions.fork(self.name, position, count), timeout)
+        return tuple(AsyncSession(self._transport, info.name, info) for info in infos)
+
+    async def rewind(self, position: int, *, etag: str | None = None, timeout: float | None = None) -> SessionInfo:
+        """Let the session be what it was at ``position``, and forget what came after."""
+        self._info = await self._run(sessions.rewind(self.name, position, etag), timeout)
+        return self._info
+
+    async def export(self, *, timeout: float | None = None) -> bytes:
+        """Return the session as a snapshot for ``import_session`` of a server with the same model and key."""
+        return await self._run(sessions.export(self.name), timeout)
+
+    async def replay(self, *, timeout: float | None = None) -> AsyncIterator[ReplayedTurn]:
+        """Let the server take every turn again, and iterate over what came out, up to the first difference."""
+        await self._settle(timeout)
+        stream = self._transport.open(sessions.replay(self.name), timeout)
+        try:
+            while (turn := await stream.read()) is not None:
+                yield turn
+        finally:
+            stream.cancel()
+
     async def _run(self, operation: Operation[Value], timeout: float | None) -> Value:
         await self._settle(timeout)
         return await self._transport.run(operation, timeout)
@@ -120,3 +164,12 @@ class AsyncSession(BaseSession):
     async def _settle(self, timeout: float | None) -> None:
         if self._is_unsettled:
             await self.cancel(timeout=timeout)
+
+    def _generation(self, asked: turns.Asked, timeout: float | None) -> AsyncGeneration:
+        turn = Turn(asked, Attempts(self._transport.connection, timeout, is_safe=True), self._leave_turn)
+
+        async def open_stream() -> AsyncStream[Event]:
+            await self._settle(turn.time_left)
+            return self._transport.open(turn.operation(), turn.time_left)
+
+        return AsyncGeneration(turn, open_stream)

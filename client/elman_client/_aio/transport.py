@@ -10,9 +10,10 @@ from typing import Any, Generic
 
 from grpc import aio
 
-from elman_client._errors import CallCancelledError
+from elman_client._errors import CallCancelledError, ElmanError
 from elman_client._shared.connection import CHANNEL_OPTIONS, Call, Connection
 from elman_client._shared.operation import Operation, Value
+from elman_client._shared.retrying import Attempts
 from elman_client._shared.statuses import translated
 
 
@@ -22,8 +23,27 @@ class AsyncTransport:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
+    @property
+    def connection(self) -> Connection:
+        """The client's settings."""
+        return self._connection
+
     async def run(self, operation: Operation[Value], timeout: float | None) -> Value:
-        """Send one request and return its answer."""
+        """Send one request and return its answer; again if the server was lost and that does no harm."""
+        attempts = Attempts(self._connection, timeout, is_safe=operation.is_safe)
+        while True:
+            try:
+                value = await self._once(operation, attempts.time_left)
+            except ElmanError as error:
+                delay = attempts.delay(error)
+                if delay is None:
+                    raise
+                await asyncio.sleep(delay)
+            else:
+                attempts.succeeded()
+                return value
+
+    async def _once(self, operation: Operation[Value], timeout: float | None) -> Value:
         call = self._connection.call(operation, timeout)
         method: Any = self._channel.unary_unary(operation.path)
         with _awaiting(call):
@@ -36,6 +56,12 @@ class AsyncTransport:
         method: Any = self._channel.unary_stream(operation.path)
         answers = method(operation.request, timeout=call.timeout, metadata=call.metadata)
         return AsyncStream(operation, call, answers)
+
+    def talk(self, operation: Operation[Value], timeout: float | None) -> "AsyncTalk[Value]":
+        """Return a stream both ways."""
+        call = self._connection.call(operation, timeout)
+        method: Any = self._channel.stream_stream(operation.path)
+        return AsyncTalk(operation, call, method(timeout=call.timeout, metadata=call.metadata))
 
     async def aclose(self) -> None:
         """Close the channel; running calls are cancelled."""
@@ -68,6 +94,20 @@ class AsyncStream(Generic[Value]):
     def cancel(self) -> None:
         """Stop the call. It does not wait for the server."""
         self._answers.cancel()
+
+
+class AsyncTalk(AsyncStream[Value]):
+    """A call that sends and receives."""
+
+    async def send(self, message: bytes) -> None:
+        """Send a message."""
+        with _awaiting(self._call):
+            await self._answers.write(message)
+
+    async def end(self) -> None:
+        """Say that no message will follow."""
+        with _awaiting(self._call):
+            await self._answers.done_writing()
 
 
 @contextmanager

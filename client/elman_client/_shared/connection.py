@@ -45,6 +45,7 @@ class Connection:
         credentials: grpc.ChannelCredentials | None,
         metadata: Mapping[str, str] | None,
         timeout: float | None,
+        retry_seconds: float,
     ) -> None:
         if not isinstance(target, str):
             raise TypeError(f"target is a str such as localhost:50051, not {type(target).__name__}")
@@ -56,6 +57,8 @@ class Connection:
         self.target = target
         self.credentials = grpc.ssl_channel_credentials(roots) if tls else credentials
         self.is_closed = False
+        self.is_proven = False  # a server has answered
+        self.retry_seconds = _patience(retry_seconds)
         self._metadata = tuple((metadata or {}).items())
         self._timeout = _seconds(timeout)
 
@@ -71,12 +74,11 @@ class Connection:
         headers = (*self._metadata, ("x-request-id", request_id))
         if operation.session:
             headers += (("x-session-id", operation.session.removeprefix("sessions/")),)
-        return Call(
-            self.target,
-            request_id,
-            headers,
-            self._timeout if timeout is None else _seconds(timeout),
-        )
+        return Call(self.target, request_id, headers, self.timeout_of(timeout))
+
+    def timeout_of(self, timeout: float | None) -> float | None:
+        """Return the seconds of a call; ``None``: no deadline."""
+        return self._timeout if timeout is None else _seconds(timeout)
 
 
 def _seconds(timeout: float | None) -> float | None:
@@ -88,3 +90,11 @@ def _seconds(timeout: float | None) -> float | None:
     if not timeout > 0:
         raise invalid("timeout", "is a number of seconds above 0; leave it out for no deadline")
     return timeout
+
+
+def _patience(seconds: float) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"retry_seconds is a number of seconds, not {type(seconds).__name__}")
+    if not seconds >= 0:
+        raise invalid("retry_seconds", "is a number of seconds; 0 never makes a call again")
+    return seconds

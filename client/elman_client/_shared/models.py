@@ -54,4 +54,5 @@ def is_serving(service: str) -> Operation[bool]:
         request,
         Int32Value,
         lambda reply: bool(reply.value == _SERVING),
+        is_safe=False,  # whoever asks wants to know now
     )

@@ -18,12 +18,14 @@ class Operation(Generic[Value]):
         request: The request, encoded.
         parse: An encoded answer into the client's own value.
         session: The session it is about, for the header by which a balancer keeps it in one place.
+        is_safe: It may be sent again though it may have been done.
     """
 
     path: str
     request: bytes
     parse: Callable[[bytes], Value]
     session: str = ""
+    is_safe: bool = True
 
 
 def operation(
@@ -33,6 +35,7 @@ def operation(
     convert: Callable[[Any], Value],
     *,
     session: str = "",
+    is_safe: bool = True,
 ) -> Operation[Value]:
     """Return the call of ``path`` that answers with ``convert(reply)``."""
     return Operation(
@@ -40,4 +43,5 @@ def operation(
         request=request.SerializeToString(),
         parse=lambda encoded: convert(reply.FromString(encoded)),
         session=session,
+        is_safe=is_safe,
     )

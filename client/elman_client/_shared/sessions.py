@@ -19,6 +19,7 @@ def create(
     ttl: timedelta | None,
     expire_time: datetime | None,
     labels: Mapping[str, str] | None,
+    initial_state: str | None,
 ) -> Operation[types.SessionInfo]:
     """Make a session."""
     request = pb.CreateSessionRequest()
@@ -28,6 +29,7 @@ def create(
         session_id=session_id,
         seed=seed,
         labels=labels,
+        initial_state=initial_state,
         **expiration(ttl, expire_time),
     )
     return operation(
@@ -36,6 +38,7 @@ def create(
         pb.CreateSessionResponse,
         lambda reply: values.session_info(reply.session),
         session=session_name(session_id) if session_id else "",
+        is_safe=False,
     )
 
 
@@ -82,6 +85,7 @@ def update(
         pb.UpdateSessionResponse,
         lambda reply: values.session_info(reply.session),
         session=name,
+        is_safe=etag is None,
     )
 
 
@@ -95,6 +99,7 @@ def delete(name: str, etag: str | None) -> Operation[None]:
         pb.DeleteSessionResponse,
         lambda _reply: None,
         session=name,
+        is_safe=False,
     )
 
 
@@ -107,5 +112,73 @@ def transcript(name: str, start: int, end: int | None) -> Operation[types.Transc
         request,
         pb.GetTranscriptResponse,
         values.transcript,
+        session=name,
+    )
+
+
+def fork(name: str, position: int | None, count: int) -> Operation[tuple[types.SessionInfo, ...]]:
+    """Make sessions that are what this one was at a position."""
+    request = pb.ForkSessionRequest()
+    fill(request, name=name, position=position, count=count)
+    return operation(
+        "elman.v1.SessionService/ForkSession",
+        request,
+        pb.ForkSessionResponse,
+        lambda reply: tuple(map(values.session_info, reply.sessions)),
+        session=name,
+        is_safe=False,
+    )
+
+
+def rewind(name: str, position: int, etag: str | None) -> Operation[types.SessionInfo]:
+    """Let a session be what it was at a position."""
+    request = pb.RewindSessionRequest()
+    fill(request, name=name, position=position, etag=etag)
+    return operation(
+        "elman.v1.SessionService/RewindSession",
+        request,
+        pb.RewindSessionResponse,
+        lambda reply: values.session_info(reply.session),
+        session=name,
+        is_safe=etag is None,
+    )
+
+
+def export(name: str) -> Operation[bytes]:
+    """Return a session as a snapshot."""
+    request = pb.ExportSessionRequest()
+    fill(request, name=name)
+    return operation(
+        "elman.v1.SessionService/ExportSession",
+        request,
+        pb.ExportSessionResponse,
+        lambda reply: bytes(reply.snapshot),
+        session=name,
+    )
+
+
+def import_(snapshot: bytes, session_id: str | None) -> Operation[types.SessionInfo]:
+    """Make a session of a snapshot."""
+    request = pb.ImportSessionRequest()
+    fill(request, snapshot=snapshot, session_id=session_id)
+    return operation(
+        "elman.v1.SessionService/ImportSession",
+        request,
+        pb.ImportSessionResponse,
+        lambda reply: values.session_info(reply.session),
+        session=session_name(session_id) if session_id else "",
+        is_safe=False,
+    )
+
+
+def replay(name: str) -> Operation[types.ReplayedTurn]:
+    """Take a session's turns again; the answer is a stream."""
+    request = pb.ReplaySessionRequest()
+    fill(request, name=name)
+    return operation(
+        "elman.v1.SessionService/ReplaySession",
+        request,
+        pb.ReplaySessionResponse,
+        values.replayed,
         session=name,
     )

@@ -32,6 +32,7 @@ BY_REASON: Final[Mapping[str, type[errors.ElmanError]]] = {
     "SESSION_NOT_FOUND": errors.SessionNotFoundError,
     "SESSION_EXPIRED": errors.SessionExpiredError,
     "SESSION_EVICTED": errors.SessionEvictedError,
+    "TURN_NOT_FOUND": errors.TurnNotFoundError,
     "MODEL_NOT_FOUND": errors.ModelNotFoundError,
     "SESSION_BUSY": errors.SessionBusyError,
     "ETAG_MISMATCH": errors.EtagMismatchError,

@@ -1,8 +1,10 @@
 """Calls that read and write text."""
 
 from typing import Any
+from uuid import uuid4
 
 from elman.v1 import generation_pb2 as pb
+from elman.v1 import sampling_pb2
 from elman_client import _types as types
 from elman_client._shared import values
 from elman_client._shared.fields import fill, invalid
@@ -14,10 +16,64 @@ _POLICIES = {
 }
 
 
-def generate(prompt: str, options: types.GenerateOptions, **target: str) -> Operation[types.Event]:
-    """Run one turn on ``session=`` or ``model=``; the answer is a stream of events."""
+class Asked:
+    """One turn that is asked for, on ``session=`` or ``model=``; its answers are streams of events.
+
+    Attributes:
+        can_resume: The server keeps the turn, and finds it by its request id.
+    """
+
+    def __init__(self, prompt: str, options: types.GenerateOptions, **target: str) -> None:
+        self._request = request(prompt, options, **target)
+        self._session = target.get("session", "")
+        self.can_resume = bool(self._session)
+
+    def first(self) -> Operation[types.Event]:
+        """Begin it."""
+        return self._operation("Generate", self._request, pb.GenerateResponse)
+
+    def resumed(self, position: int | None) -> Operation[types.Event]:
+        """Go on after a position."""
+        message = pb.ResumeRequest()
+        fill(message, session=self._session, request_id=self._request.request_id, position=position)
+        return self._operation("Resume", message, pb.ResumeResponse)
+
+    def again(self, seed: int, *, is_begun: bool) -> Operation[types.Event]:
+        """Take it again with the seed that it had; ``is_begun``: some of it is known, and its positions are needed."""
+        message = pb.GenerateRequest()
+        message.CopyFrom(self._request)
+        if not self.can_resume:
+            message.sampling.seed = seed
+        if is_begun:
+            message.chunk_chars = 1  # so that no chunk lies on both sides of a position
+        return self._operation("Generate", message, pb.GenerateResponse)
+
+    def _operation(self, method: str, message: Any, reply: type[Any]) -> Operation[types.Event]:
+        path = f"elman.v1.GenerationService/{method}"
+        return operation(path, message, reply, values.event, session=self._session)
+
+
+class Resumed(Asked):
+    """A turn that was begun elsewhere, to go on with after a position; ``None``: from its first character."""
+
+    def __init__(self, session: str, request_id: str, position: int | None) -> None:
+        super().__init__("", {"request_id": request_id}, session=session)
+        self._known = position
+
+    def first(self) -> Operation[types.Event]:
+        """Go on with it."""
+        return self.resumed(self._known)
+
+    def resumed(self, position: int | None) -> Operation[types.Event]:
+        """Go on after a position."""
+        return super().resumed(self._known if position is None else position)
+
+
+def request(prompt: str, options: types.GenerateOptions, **target: str) -> pb.GenerateRequest:
+    """Return a turn's message. One on a session has a request id."""
     if unexpected := options.keys() - types.GenerateOptions.__annotations__.keys():
         raise TypeError(f"generate() has no argument {', '.join(sorted(unexpected))}")
+    request_id = options.get("request_id")
     given: dict[str, Any] = {
         **options,
         **target,
@@ -26,17 +82,28 @@ def generate(prompt: str, options: types.GenerateOptions, **target: str) -> Oper
         "stop_strings": _stop_strings(options.get("stop_strings")),
         "on_abort": _on_abort(options.get("on_abort")),
         "unknown_characters": _policy(options.get("unknown_characters")),
+        "request_id": str(uuid4()) if request_id is None and "session" in target else request_id,
     }
-    request = pb.GenerateRequest()
-    for part in (request.sampling, request.stopping, request.detail, request):
+    message = pb.GenerateRequest()
+    for part in (message.sampling, message.stopping, message.detail, message):
         fill(part, **{name: given.get(name) for name in part.DESCRIPTOR.fields_by_name})
+    return message
+
+
+def talk(session: str) -> Operation[types.Event]:
+    """Take turns on one stream; see ``said`` and ``STOP``."""
     return operation(
-        "elman.v1.GenerationService/Generate",
-        request,
-        pb.GenerateResponse,
-        values.event,
-        session=target.get("session", ""),
+        "elman.v1.GenerationService/Chat", pb.ChatRequest(), pb.ChatResponse, values.event, session=session
     )
+
+
+def said(prompt: str, options: types.GenerateOptions, session: str) -> bytes:
+    """Return the message of a turn in a chat."""
+    return pb.ChatRequest(turn=request(prompt, options, session=session)).SerializeToString()
+
+
+STOP = pb.ChatRequest(stop=pb.Stop()).SerializeToString()
+"""The message that ends the running turn of a chat."""
 
 
 def cancel(session: str) -> Operation[types.SessionInfo]:
@@ -57,6 +124,7 @@ def append(
     text: str,
     *,
     etag: str | None,
+    request_id: str | None,
     log_probability: bool | None,
     top_n: int | None,
     unknown_characters: types.UnknownPolicy | None,
@@ -69,6 +137,7 @@ def append(
         session=session,
         text=text,
         etag=etag,
+        request_id=request_id or str(uuid4()),
         unknown_characters=_policy(unknown_characters),
     )
     return operation(
@@ -81,11 +150,17 @@ def append(
 
 
 def score(
-    text: str, top_n: int | None, unknown_characters: types.UnknownPolicy | None, **target: str
+    text: str,
+    *,
+    top_n: int | None,
+    read_out: str | None,
+    unknown_characters: types.UnknownPolicy | None,
+    **target: str,
 ) -> Operation[types.Score]:
     """Judge a text on ``session=`` or ``model=``."""
     request = pb.ScoreRequest()
-    fill(request, text=text, top_n=top_n, unknown_characters=_policy(unknown_characters), **target)
+    policy = _policy(unknown_characters)
+    fill(request, text=text, top_n=top_n, read_out=read_out, unknown_characters=policy, **target)
     return operation(
         "elman.v1.GenerationService/Score",
         request,
@@ -95,10 +170,10 @@ def score(
     )
 
 
-def _biases(biases: Any) -> list[pb.LogitBias] | None:
+def _biases(biases: Any) -> list[sampling_pb2.LogitBias] | None:
     if biases is None:
         return None
-    messages = [pb.LogitBias() for _ in biases]
+    messages = [sampling_pb2.LogitBias() for _ in biases]
     for message, (character, bias) in zip(messages, biases.items(), strict=True):
         fill(message, character=character, bias=bias)
     return messages

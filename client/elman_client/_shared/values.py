@@ -33,6 +33,9 @@ def model(message: model_pb2.Model) -> types.Model:
             max_stop_string_chars=message.limits.max_stop_string_chars,
         ),
         fingerprint=message.fingerprint,
+        labels=tuple(message.labels),
+        read_outs=tuple(types.ReadOut(r.name, tuple(r.labels), r.accuracy, r.num_held_out) for r in message.read_outs),
+        initial_states=tuple(message.initial_states),
     )
 
 
@@ -58,16 +61,30 @@ def session_info(message: session_pb2.Session) -> types.SessionInfo:
         state_digest=message.state_digest,
         seed=message.seed,
         labels=MappingProxyType(dict(message.labels)),
+        forked_from=_origin(message),
+        initial_state=message.initial_state,
     )
 
 
 def transcript(message: session_pb2.GetTranscriptResponse) -> types.Transcript:
     """Convert a transcript."""
-    turns = (types.TranscriptTurn(t.start, t.prompt_end, t.end, t.seed) for t in message.turns)
-    return types.Transcript(message.text, message.start, message.end, tuple(turns))
+    return types.Transcript(message.text, message.start, message.end, tuple(map(_turn, message.turns)))
 
 
-def event(message: generation_pb2.GenerateResponse) -> types.Event:
+def replayed(message: session_pb2.ReplaySessionResponse) -> types.ReplayedTurn:
+    """Convert what taking a turn again gave."""
+    return types.ReplayedTurn(
+        turn=_turn(message.turn),
+        difference_at=message.difference_at if message.HasField("difference_at") else None,
+        is_state_equal=message.is_state_equal,
+        is_fingerprint_equal=message.is_fingerprint_equal,
+        end_position=message.end_position,
+    )
+
+
+def event(
+    message: generation_pb2.GenerateResponse | generation_pb2.ResumeResponse | generation_pb2.ChatResponse,
+) -> types.Event:
     """Convert one event of a turn."""
     match message.WhichOneof("event"):
         case "started":
@@ -76,7 +93,7 @@ def event(message: generation_pb2.GenerateResponse) -> types.Event:
             return _finished(message.finished)
         case _:  # an event that this client does not know yet is a chunk without text
             chunk = message.chunk
-            return types.Chunk(chunk.text, chunk.position, _details(chunk.details))
+            return types.Chunk(chunk.text, chunk.position, _details(chunk.details), chunk.committed_position)
 
 
 def appended(message: generation_pb2.AppendResponse) -> types.Appended:
@@ -87,6 +104,24 @@ def appended(message: generation_pb2.AppendResponse) -> types.Appended:
 def score(message: generation_pb2.ScoreResponse) -> types.Score:
     """Convert the answer of Score."""
     return types.Score(_details(message.details), message.log_probability, message.num_scored)
+
+
+def _turn(message: session_pb2.Turn) -> types.TranscriptTurn:
+    return types.TranscriptTurn(
+        start=message.start,
+        prompt_end=message.prompt_end,
+        end=message.end,
+        seed=message.seed,
+        request_id=message.request_id,
+        sampling=_sampling(message.sampling) if message.HasField("sampling") else None,
+        fingerprint=message.fingerprint,
+    )
+
+
+def _origin(message: session_pb2.Session) -> types.ForkedFrom | None:
+    if not message.HasField("forked_from"):
+        return None
+    return types.ForkedFrom(message.forked_from.name, message.forked_from.position)
 
 
 def _evaluation(message: model_pb2.Evaluation) -> types.Evaluation:
@@ -145,6 +180,7 @@ def _details(
             text=m.text,
             log_probability=m.log_probability if m.HasField("log_probability") else None,
             top=tuple(types.CharacterProbability(p.text, p.log_probability) for p in m.top),
+            labels=tuple(types.LabelProbability(p.label, p.log_probability) for p in m.labels),
         )
         for m in messages
     )

@@ -12,11 +12,12 @@ from elman_client._errors import UnavailableError
 from elman_client._shared import models, sessions, turns
 from elman_client._shared.connection import Connection
 from elman_client._shared.names import model_name, session_name
+from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
 from elman_client._sync.generation import Generation
 from elman_client._sync.session import Session
-from elman_client._sync.transport import Transport
-from elman_client._types import Encoding, GenerateOptions, Model, Score, UnknownPolicy
+from elman_client._sync.transport import Stream, Transport
+from elman_client._types import Encoding, Event, GenerateOptions, Model, Score, UnknownPolicy
 
 
 class Client:
@@ -32,6 +33,8 @@ class Client:
         credentials: gRPC channel credentials, for what ``tls`` cannot say.
         metadata: Headers of every call; the names are in lower case.
         timeout: Seconds for every call that brings none; default: no deadline.
+        retry_seconds: How long a server that has answered before is waited for when it is lost:
+            generations go on where they were, and calls that do no harm are made again; 0: never.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class Client:
         credentials: grpc.ChannelCredentials | None = None,
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
+        retry_seconds: float = 30.0,
     ) -> None:
         self._transport = Transport(
             Connection(
@@ -52,6 +56,7 @@ class Client:
                 credentials=credentials,
                 metadata=metadata,
                 timeout=timeout,
+                retry_seconds=retry_seconds,
             )
         )
 
@@ -98,6 +103,7 @@ class Client:
         ttl: timedelta | None = None,
         expire_time: datetime | None = None,
         labels: Mapping[str, str] | None = None,
+        initial_state: str | None = None,
         timeout: float | None = None,
     ) -> Session:
         """Make a session at position 0 of a model.
@@ -109,6 +115,7 @@ class Client:
             ttl: Idle time after which it is forgotten.
             expire_time: Or the moment at which it is.
             labels: Your own, at most 16.
+            initial_state: One of the model's ``initial_states``; default: ``default``.
             timeout: Seconds for this call.
         """
         operation = sessions.create(
@@ -118,6 +125,7 @@ class Client:
             ttl=ttl,
             expire_time=expire_time,
             labels=labels,
+            initial_state=initial_state,
         )
         info = self._transport.run(operation, timeout)
         return Session(self._transport, info.name, info)
@@ -154,13 +162,23 @@ class Client:
             if not token:
                 return
 
+    def import_session(
+        self, snapshot: bytes, *, session_id: str | None = None, timeout: float | None = None
+    ) -> Session:
+        """Make a session of what ``Session.export`` returned; ``session_id`` as in ``create_session``."""
+        info = self._transport.run(sessions.import_(snapshot, session_id), timeout)
+        return Session(self._transport, info.name, info)
+
     def generate(self, prompt: str, *, model: str, **options: Unpack[GenerateOptions]) -> Generation:
         """Draw text from a model's beginning and keep nothing; see :class:`GenerateOptions`."""
-        operation = turns.generate(prompt, options, model=model_name(model))
-        return Generation(
-            Turn(on_abandon=lambda: None),
-            lambda: self._transport.open(operation, options.get("timeout")),
-        )
+        asked = turns.Asked(prompt, options, model=model_name(model))
+        attempts = Attempts(self._transport.connection, options.get("timeout"), is_safe=True)
+        turn = Turn(asked, attempts, on_abandon=lambda: None)
+
+        def open_stream() -> Stream[Event]:
+            return self._transport.open(turn.operation(), turn.time_left)
+
+        return Generation(turn, open_stream)
 
     def score(
         self,
@@ -168,9 +186,16 @@ class Client:
         *,
         model: str,
         top_n: int | None = None,
+        read_out: str | None = None,
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Score:
-        """Return how likely ``text`` is from a model's beginning."""
-        operation = turns.score(text, top_n, unknown_characters, model=model_name(model))
+        """Return how likely ``text`` is from a model's beginning.
+
+        ``read_out`` is one of the model's: its labels are then told after each character. A model
+        that has labels for output tells those.
+        """
+        operation = turns.score(
+            text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, model=model_name(model)
+        )
         return self._transport.run(operation, timeout)

@@ -1,19 +1,22 @@
 """A session on the server, at hand."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Unpack
 
 from elman_client._shared import sessions, turns
 from elman_client._shared.base import BaseSession
 from elman_client._shared.operation import Operation, Value
+from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
+from elman_client._sync.chat import Chat
 from elman_client._sync.generation import Generation
 from elman_client._sync.transport import Stream, Transport
 from elman_client._types import (
     Appended,
     Event,
     GenerateOptions,
+    ReplayedTurn,
     Score,
     SessionInfo,
     Transcript,
@@ -40,29 +43,38 @@ class Session(BaseSession):
 
     def generate(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Generation:
         """Read ``prompt`` and draw the text that follows; see :class:`GenerateOptions`."""
-        operation = turns.generate(prompt, options, session=self.name)
+        return self._generation(turns.Asked(prompt, options, session=self.name), options.get("timeout"))
 
-        def open_stream() -> Stream[Event]:
-            self._settle(options.get("timeout"))
-            return self._transport.open(operation, options.get("timeout"))
+    def resume(self, request_id: str, position: int | None = None, *, timeout: float | None = None) -> Generation:
+        """Go on with a turn that was begun with that ``request_id``, after ``position``.
 
-        return Generation(Turn(self._leave_turn), open_stream)
+        The text is what the turn's own stream gave, or would have given, after that position: the
+        ``position`` of the last chunk that you have; ``None``: you have none. The turn is taken
+        over: a stream that still has it ends.
+        """
+        return self._generation(turns.Resumed(self.name, request_id, position), timeout)
+
+    def chat(self, *, timeout: float | None = None) -> Chat:
+        """Take turns on one stream, where a new one or a stop interrupts the running one."""
+        return Chat(self._transport.talk(turns.talk(self.name), timeout), self.name)
 
     def append(
         self,
         text: str,
         *,
         etag: str | None = None,
+        request_id: str | None = None,
         log_probability: bool | None = None,
         top_n: int | None = None,
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Appended:
-        """Read ``text`` and draw nothing."""
+        """Read ``text`` and draw nothing; what comes again with its ``request_id`` is not read twice."""
         operation = turns.append(
             self.name,
             text,
             etag=etag,
+            request_id=request_id,
             log_probability=log_probability,
             top_n=top_n,
             unknown_characters=unknown_characters,
@@ -76,11 +88,17 @@ class Session(BaseSession):
         text: str,
         *,
         top_n: int | None = None,
+        read_out: str | None = None,
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Score:
-        """Return how likely ``text`` is after the session's memory, which stays as it is."""
-        operation = turns.score(text, top_n, unknown_characters, session=self.name)
+        """Return how likely ``text`` is after the session's memory, which stays as it is.
+
+        ``read_out`` is as in the client's ``score``.
+        """
+        operation = turns.score(
+            text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, session=self.name
+        )
         return self._run(operation, timeout)
 
     def cancel(self, *, timeout: float | None = None) -> SessionInfo:
@@ -111,6 +129,32 @@ class Session(BaseSession):
         """Forget the session. A turn that is running on it ends with NotFoundError."""
         self._transport.run(sessions.delete(self.name, etag), timeout)
 
+    def fork(
+        self, position: int | None = None, *, count: int = 1, timeout: float | None = None
+    ) -> tuple["Session", ...]:
+        """Return new sessions that are what this one was at ``position``; ``None``: as it is now."""
+        infos = self._run(sessions.fork(self.name, position, count), timeout)
+        return tuple(Session(self._transport, info.name, info) for info in infos)
+
+    def rewind(self, position: int, *, etag: str | None = None, timeout: float | None = None) -> SessionInfo:
+        """Let the session be what it was at ``position``, and forget what came after."""
+        self._info = self._run(sessions.rewind(self.name, position, etag), timeout)
+        return self._info
+
+    def export(self, *, timeout: float | None = None) -> bytes:
+        """Return the session as a snapshot for ``import_session`` of a server with the same model and key."""
+        return self._run(sessions.export(self.name), timeout)
+
+    def replay(self, *, timeout: float | None = None) -> Iterator[ReplayedTurn]:
+        """Let the server take every turn again, and iterate over what came out, up to the first difference."""
+        self._settle(timeout)
+        stream = self._transport.open(sessions.replay(self.name), timeout)
+        try:
+            while (turn := stream.read()) is not None:
+                yield turn
+        finally:
+            stream.cancel()
+
     def _run(self, operation: Operation[Value], timeout: float | None) -> Value:
         self._settle(timeout)
         return self._transport.run(operation, timeout)
@@ -118,3 +162,12 @@ class Session(BaseSession):
     def _settle(self, timeout: float | None) -> None:
         if self._is_unsettled:
             self.cancel(timeout=timeout)
+
+    def _generation(self, asked: turns.Asked, timeout: float | None) -> Generation:
+        turn = Turn(asked, Attempts(self._transport.connection, timeout, is_safe=True), self._leave_turn)
+
+        def open_stream() -> Stream[Event]:
+            self._settle(turn.time_left)
+            return self._transport.open(turn.operation(), turn.time_left)
+
+        return Generation(turn, open_stream)

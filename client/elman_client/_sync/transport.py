@@ -1,11 +1,15 @@
 """Operations over a blocking channel."""
 
+import time
+from queue import SimpleQueue
 from typing import Any, Generic
 
 import grpc
 
+from elman_client._errors import ElmanError
 from elman_client._shared.connection import CHANNEL_OPTIONS, Call, Connection
 from elman_client._shared.operation import Operation, Value
+from elman_client._shared.retrying import Attempts
 from elman_client._shared.statuses import translated
 
 
@@ -21,8 +25,27 @@ class Transport:
             else grpc.insecure_channel(target, CHANNEL_OPTIONS)
         )
 
+    @property
+    def connection(self) -> Connection:
+        """The client's settings."""
+        return self._connection
+
     def run(self, operation: Operation[Value], timeout: float | None) -> Value:
-        """Send one request and return its answer."""
+        """Send one request and return its answer; again if the server was lost and that does no harm."""
+        attempts = Attempts(self._connection, timeout, is_safe=operation.is_safe)
+        while True:
+            try:
+                value = self._once(operation, attempts.time_left)
+            except ElmanError as error:
+                delay = attempts.delay(error)
+                if delay is None:
+                    raise
+                time.sleep(delay)
+            else:
+                attempts.succeeded()
+                return value
+
+    def _once(self, operation: Operation[Value], timeout: float | None) -> Value:
         call = self._connection.call(operation, timeout)
         method: Any = self._channel.unary_unary(operation.path)
         with translated(call):
@@ -35,6 +58,14 @@ class Transport:
         method: Any = self._channel.unary_stream(operation.path)
         answers = method(operation.request, timeout=call.timeout, metadata=call.metadata)
         return Stream(operation, call, answers)
+
+    def talk(self, operation: Operation[Value], timeout: float | None) -> "Talk[Value]":
+        """Return a stream both ways."""
+        call = self._connection.call(operation, timeout)
+        method: Any = self._channel.stream_stream(operation.path)
+        messages: SimpleQueue[bytes | None] = SimpleQueue()
+        answers = method(iter(messages.get, None), timeout=call.timeout, metadata=call.metadata)
+        return Talk(operation, call, answers, messages)
 
     def close(self) -> None:
         """Close the channel; running calls are cancelled."""
@@ -59,3 +90,26 @@ class Stream(Generic[Value]):
     def cancel(self) -> None:
         """Stop the call. It does not wait for the server."""
         self._answers.cancel()
+
+
+class Talk(Stream[Value]):
+    """A call that sends and receives."""
+
+    def __init__(
+        self, operation: Operation[Value], call: Call, answers: Any, messages: "SimpleQueue[bytes | None]"
+    ) -> None:
+        super().__init__(operation, call, answers)
+        self._messages = messages
+
+    def send(self, message: bytes) -> None:
+        """Send a message."""
+        self._messages.put(message)
+
+    def end(self) -> None:
+        """Say that no message will follow."""
+        self._messages.put(None)
+
+    def cancel(self) -> None:
+        """Stop the call. It does not wait for the server."""
+        self.end()  # gRPC's thread waits for the next message
+        super().cancel()

@@ -8,17 +8,25 @@ from elman_client._types.generation import (
     Event,
     Finished,
     FinishReason,
+    LabelProbability,
     OnAbort,
     ReplaceWith,
-    Sampling,
     Score,
     Started,
     UnknownPolicy,
     Usage,
 )
-from elman_client._types.model import Cell, Encoding, Evaluation, Limits, Model, UnknownCharacter
+from elman_client._types.model import Cell, Encoding, Evaluation, Limits, Model, ReadOut, UnknownCharacter
 from elman_client._types.options import GenerateOptions
-from elman_client._types.session import SessionInfo, SessionState, Transcript, TranscriptTurn
+from elman_client._types.sampling import Sampling
+from elman_client._types.session import (
+    ForkedFrom,
+    ReplayedTurn,
+    SessionInfo,
+    SessionState,
+    Transcript,
+    TranscriptTurn,
+)
 
 __all__ = [
     "Appended",
@@ -31,11 +39,15 @@ __all__ = [
     "Event",
     "FinishReason",
     "Finished",
+    "ForkedFrom",
     "GenerateOptions",
+    "LabelProbability",
     "Limits",
     "Model",
     "OnAbort",
+    "ReadOut",
     "ReplaceWith",
+    "ReplayedTurn",
     "Sampling",
     "Score",
     "SessionInfo",

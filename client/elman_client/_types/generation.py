@@ -1,10 +1,10 @@
 """What a turn is asked for and what it answers."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal, TypeAlias
 
+from elman_client._types.sampling import Sampling
 from elman_client._types.session import SessionInfo
 
 
@@ -24,25 +24,6 @@ class ReplaceWith:
 
 UnknownPolicy: TypeAlias = Literal["reject", "skip"] | ReplaceWith
 """What to do with characters that the model has not; the server's default is ``reject``."""
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """The parameters that a turn draws with; ``None`` means that the filter is off.
-
-    The filters apply in the order of the fields; see :class:`elman_client.GenerateOptions`.
-    """
-
-    logit_bias: Mapping[str, float] = field(hash=False)
-    allowed_characters: str
-    banned_characters: str
-    repetition_penalty: float | None
-    repetition_window: int | None
-    temperature: float | None
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -73,27 +54,47 @@ class CharacterProbability:
 
 
 @dataclass(frozen=True)
+class LabelProbability:
+    """A label of a read-out and its log-probability in nats."""
+
+    label: str
+    log_probability: float
+
+
+@dataclass(frozen=True)
 class CharacterDetail:
     """How likely a character was under softmax(logits), before any filter.
 
     Attributes:
         text: The character; for byte-level models one byte, shown as U+0000 to U+00FF.
-        log_probability: In nats; ``None`` if nothing came before it (position 0).
+        log_probability: In nats; ``None`` if nothing came before it (position 0), or if the model
+            tells labels.
         top: The likeliest characters, likeliest first, if asked for.
+        labels: The read-out after this character, in its own order; only ``score`` tells one.
     """
 
     text: str
     log_probability: float | None
     top: tuple[CharacterProbability, ...]
+    labels: tuple[LabelProbability, ...] = ()
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Text as it is drawn; ``position`` is the session's after it, ``details`` are if asked for."""
+    """Text as it is drawn.
+
+    Attributes:
+        text: One or more characters.
+        position: The session's after it.
+        details: One a character if asked for.
+        committed_position: Up to where the turn is durable, whatever happens to the server; 0
+            without a session.
+    """
 
     text: str
     position: int
     details: tuple[CharacterDetail, ...]
+    committed_position: int = 0
 
 
 class FinishReason(StrEnum):

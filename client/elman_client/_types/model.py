@@ -51,6 +51,23 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class ReadOut:
+    """A linear read-out of a model's states, which tells labels after every character.
+
+    Attributes:
+        name: What ``score`` takes.
+        labels: What it tells, in this order.
+        accuracy: On held-out characters, 0 to 1; 0 if unknown.
+        num_held_out: How many those were; 0 if unknown.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    accuracy: float
+    num_held_out: int
+
+
+@dataclass(frozen=True)
 class Model:
     """A served artefact.
 
@@ -69,6 +86,10 @@ class Model:
         evaluations: The records that the artefact carries.
         limits: The largest requests that the server takes.
         fingerprint: Names the arithmetic: equal digest, seed and fingerprint give equal text.
+        labels: What it tells of every character that it reads, instead of the next one; empty: it
+            draws text.
+        read_outs: What ``score`` can read off its states.
+        initial_states: What ``create_session`` may start from; ``default`` is the first.
     """
 
     name: str
@@ -84,6 +105,9 @@ class Model:
     evaluations: tuple[Evaluation, ...]
     limits: Limits
     fingerprint: str
+    labels: tuple[str, ...] = ()
+    read_outs: tuple[ReadOut, ...] = ()
+    initial_states: tuple[str, ...] = ("default",)
 
 
 @dataclass(frozen=True)

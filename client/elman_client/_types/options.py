@@ -28,6 +28,8 @@ class GenerateOptions(TypedDict, total=False):
         stop_strings: The turn ends when the drawn text ends with one of them; a single ``str``
             is one of them.
         include_stop: Keep the stop string in the text and in the memory.
+        request_id: A UUID by which the server knows the turn again; default: a new one. With a
+            session only.
         etag: Fail with :class:`EtagMismatchError` unless the session is still this one.
         on_abort: What a turn that is cut off commits; default: what was handed out.
         log_probability: Tell each character's log-probability.
@@ -50,6 +52,7 @@ class GenerateOptions(TypedDict, total=False):
     max_chars: int | None
     stop_strings: str | Sequence[str] | None
     include_stop: bool | None
+    request_id: str | None
     etag: str | None
     on_abort: OnAbort | None
     log_probability: bool | None

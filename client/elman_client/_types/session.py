@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from elman_client._types.sampling import Sampling
+
 
 class SessionState(StrEnum):
     """Where a session is in its life."""
@@ -13,6 +15,14 @@ class SessionState(StrEnum):
     ACTIVE = "ACTIVE"  # at rest, ready for a turn
     GENERATING = "GENERATING"  # a turn is running; the rest shows the session before it
     EXPIRED = "EXPIRED"  # past its time and not yet forgotten; only lists show it
+
+
+@dataclass(frozen=True)
+class ForkedFrom:
+    """The session that another was made from, and how much of its transcript that one has."""
+
+    name: str
+    position: int
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,8 @@ class SessionInfo:
             two sessions with equal digests continue alike.
         seed: Used by turns that bring none.
         labels: Your own, read-only.
+        forked_from: What it was made from; ``None``: it began by itself.
+        initial_state: Where it started, one of its model's.
     """
 
     name: str
@@ -49,19 +61,49 @@ class SessionInfo:
     state_digest: str
     seed: int
     labels: Mapping[str, str] = field(hash=False)
+    forked_from: ForkedFrom | None = None
+    initial_state: str = "default"
 
 
 @dataclass(frozen=True)
 class TranscriptTurn:
     """One committed turn: ``[start, prompt_end)`` was fed, ``[prompt_end, end)`` was drawn.
 
-    ``seed`` is what its draws came from; 0 where nothing was drawn.
+    ``seed`` is what its draws came from; 0 where nothing was drawn. ``sampling`` is ``None`` for
+    an append. ``fingerprint`` names the arithmetic that took it, as a model's does.
     """
 
     start: int
     prompt_end: int
     end: int
     seed: int
+    request_id: str = ""
+    sampling: Sampling | None = None
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class ReplayedTurn:
+    """What came out of a turn that was taken again.
+
+    Attributes:
+        turn: The turn as it was committed.
+        difference_at: First position of another character; ``None``: the text is equal.
+        is_state_equal: The state after it is equal, bit for bit, or nothing is known of it.
+        is_fingerprint_equal: The arithmetic is the one that took the turn.
+        end_position: The session's, where the replay ends.
+    """
+
+    turn: TranscriptTurn
+    difference_at: int | None
+    is_state_equal: bool
+    is_fingerprint_equal: bool
+    end_position: int
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether text and state are equal."""
+        return self.difference_at is None and self.is_state_equal
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from elman_client.cli._chat import chat
 from elman_client.cli._failures import Commands, run
 from elman_client.cli._generate import generate
 from elman_client.cli._models import models
+from elman_client.cli._replay import replay
 from elman_client.cli._score import score
 from elman_client.cli._sessions import sessions
 
@@ -14,7 +15,7 @@ __all__ = ["cli", "main"]
 
 @click.group(
     cls=Commands,
-    commands=[chat, generate, models, score, sessions],
+    commands=[chat, generate, models, replay, score, sessions],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="elman", message="%(package)s %(version)s")

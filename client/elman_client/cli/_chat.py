@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--model", metavar="NAME", help="The model of a new session.")
 @click.option("--session", metavar="NAME", help="Go on with a session.")
+@click.option("--initial-state", metavar="NAME", help="What a new session starts from; `elman models` lists them.")
 @sampling_options
 @remote_options
 def chat(
@@ -27,6 +28,7 @@ def chat(
     *,
     model: str | None,
     session: str | None,
+    initial_state: str | None,
     **options: Unpack[elman_client.GenerateOptions],
 ) -> None:
     """Talk with a model: it goes on from each line, and remembers them all.
@@ -39,11 +41,14 @@ def chat(
       elman chat --temperature 0.8
       echo "ROMEO:" | elman chat --seed 7 --max-chars 200
     """  # noqa: D301 - \b is click's sign for lines to keep as they are
-    if model and session:
-        raise click.UsageError("--model and --session exclude each other")
+    if session and (model or initial_state):
+        raise click.UsageError(f"{'--model' if model else '--initial-state'} and --session exclude each other")
     is_interactive = sys.stdin.isatty() and sys.stdout.isatty()
     with remote.connect() as client:
-        at = client.get_session(session) if session else client.create_session(choose_model(client, model).name)
+        if session:
+            at = client.get_session(session)
+        else:
+            at = client.create_session(choose_model(client, model).name, initial_state=initial_state)
         conversation = Conversation(client, at, options, as_json=remote.as_json)
         for line in _typed_lines() if is_interactive else _piped_lines():
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -9,6 +10,7 @@ import click
 import elman_client
 from elman_client.cli._failures import complain
 from elman_client.cli._output import print_event, print_json
+from elman_client.cli._replay import verdict
 from elman_client.cli._sessions import print_info
 
 if TYPE_CHECKING:
@@ -17,7 +19,12 @@ if TYPE_CHECKING:
 _HELP = """\
 /temp X   draw with temperature X; 0 takes the likeliest
 /seed N   draw from seed N; without N from the session's own
-/reset    go on in a new session, with an empty memory
+/undo     take the last turn back
+/fork     go on in a copy of the session; the first stays as it is
+/save F   write the session to file F
+/load F   go on with the session that was written to file F
+/replay   take all turns again, and say whether they come out bit for bit
+/reset    go on in a new session, with the memory that this one started with
 /info     show the session
 /help     show this
 Ctrl-C stops an answer, Ctrl-D leaves. An empty line lets the model go on."""
@@ -80,6 +87,11 @@ class Conversation:
         commands: dict[str, Callable[[str], None]] = {
             "temp": self._set_temperature,
             "seed": self._set_seed,
+            "undo": self._undo,
+            "fork": self._fork,
+            "save": self._save,
+            "load": self._load,
+            "replay": self._replay,
             "reset": self._reset,
             "info": self._show,
             "help": lambda _argument: click.echo(_HELP, err=True),
@@ -91,6 +103,8 @@ class Conversation:
             commands[name](argument.strip())
         except ValueError:
             complain(f"/{name} takes a number, not {argument!r}: as in /temp 0.5 or /seed 7")
+        except OSError as error:
+            complain(f"/{name}: {error.strerror or error}: {argument}")
 
     def _set_temperature(self, argument: str) -> None:
         self._options["temperature"] = float(argument)
@@ -98,8 +112,40 @@ class Conversation:
     def _set_seed(self, argument: str) -> None:
         self._options["seed"] = int(argument) if argument else None
 
+    def _undo(self, _argument: str) -> None:
+        turns = self._session.transcript().turns
+        if not turns:
+            complain("there is nothing to undo")
+            return
+        info = self._session.rewind(turns[-1].start)
+        click.echo(f"back at {info.position}", err=True)
+
+    def _fork(self, _argument: str) -> None:
+        left = self.name
+        (self._session,) = self._session.fork()
+        click.echo(f"new session {self.name}; {left} stays as it is", err=True)
+
+    def _save(self, argument: str) -> None:
+        if not argument:
+            complain("/save takes a file: as in /save talk.elman")
+            return
+        snapshot = self._session.export()
+        Path(argument).write_bytes(snapshot)
+        click.echo(f"{len(snapshot)} bytes in {argument}", err=True)
+
+    def _load(self, argument: str) -> None:
+        if not argument:
+            complain("/load takes a file: as in /load talk.elman")
+            return
+        self._session = self._client.import_session(Path(argument).read_bytes())
+        click.echo(f"new session {self.name}, at {self._session.info.position}", err=True)
+
+    def _replay(self, _argument: str) -> None:
+        click.echo(verdict(list(self._session.replay())), err=True)
+
     def _reset(self, _argument: str) -> None:
-        self._session = self._client.create_session(self._session.info.model)
+        before = self._session.info
+        self._session = self._client.create_session(before.model, initial_state=before.initial_state)
         click.echo(f"new session {self.name}", err=True)
 
     def _show(self, _argument: str) -> None:

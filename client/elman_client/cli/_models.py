@@ -11,6 +11,9 @@ from elman_client.cli._remote import Remote, remote_options
 def models(remote: Remote) -> None:
     """List the models that the server runs.
 
+    LABELS are what a model tells instead of characters, READ-OUTS are for `elman score --read-out`,
+    STARTS for `elman chat --initial-state`.
+
     \b
     Example:
       elman models --json
@@ -22,7 +25,7 @@ def models(remote: Remote) -> None:
             print_json(model)
         return
     print_table(
-        ("NAME", "VERSION", "CELL", "LAYERS", "HIDDEN", "SYMBOLS", "PARAMETERS"),
+        ("NAME", "VERSION", "CELL", "LAYERS", "HIDDEN", "SYMBOLS", "PARAMETERS", "LABELS", "READ-OUTS", "STARTS"),
         [
             (
                 model.name.removeprefix("models/"),
@@ -32,6 +35,9 @@ def models(remote: Remote) -> None:
                 model.hidden_size,
                 "bytes" if model.byte_level else len(model.vocabulary),
                 model.num_parameters,
+                ",".join(model.labels) or "-",
+                ",".join(read_out.name for read_out in model.read_outs) or "-",
+                ",".join(model.initial_states),
             )
             for model in served
         ],

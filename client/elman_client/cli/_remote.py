@@ -35,7 +35,7 @@ class Remote:
         return elman_client.Client(self.target, timeout=self.timeout)
 
 
-def remote_options(command: Callable[..., None]) -> Callable[..., None]:
+def remote_options(command: Callable[..., int | None]) -> Callable[..., int | None]:
     """Give ``command`` the options of every command, as its first argument."""
 
     @click.option(
@@ -55,8 +55,8 @@ def remote_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
     @wraps(command)
-    def wrapped(*args: Any, target: str, timeout: float | None, as_json: bool, **options: Any) -> None:
-        command(Remote(target, timeout, as_json), *args, **options)
+    def wrapped(*args: Any, target: str, timeout: float | None, as_json: bool, **options: Any) -> int | None:
+        return command(Remote(target, timeout, as_json), *args, **options)
 
     return wrapped
 

@@ -5,7 +5,7 @@ from typing import TypeVar
 
 import click
 
-_Command = TypeVar("_Command", bound=Callable[..., None])
+_Command = TypeVar("_Command", bound=Callable[..., int | None])
 
 # Ranges are the server's word: it knows them, and says which field is wrong.
 _OPTIONS = (

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 
 from elman_client.cli._output import print_json
+from elman_client.cli._read_out import characters, choose_view
 from elman_client.cli._remote import Remote, choose_model, remote_options
 
 if TYPE_CHECKING:
@@ -19,34 +20,61 @@ if TYPE_CHECKING:
     import elman_client
 
 _MAX_PIECE = 10_000  # characters: small enough for the progress bar to move
+_MAX_CANDIDATES = 100_000  # of one answer; the server's limit is above that
 _MAX_BYTES_PER_CHARACTER = 4  # of UTF-8
 
 
 @click.command()
 @click.argument("file", type=click.File("rb"))
 @click.option("--model", metavar="NAME", help="The model that judges.")
+@click.option("--read-out", metavar="NAME", help="Show the text with the labels of one of the model's read-outs.")
 @remote_options
-def score(remote: Remote, file: BinaryIO, model: str | None) -> None:
+def score(remote: Remote, file: BinaryIO, model: str | None, read_out: str | None) -> None:
     """Print how well a model foresees the text of FILE. "-" reads standard input.
 
     \b
     With --json also every character's log-probability, one object a line.
     The first character has none: nothing came before it.
 
+    With --read-out, or by a model that tells labels, the text is shown with its labels: in colours
+    on a terminal, as columns between tabs in a pipe.
+
     \b
-    Example:
+    Examples:
       elman score hamlet.txt
+      echo -n "The movie was terribly good!" | elman score - --read-out sentiment
     """  # noqa: D301 - \b is click's sign for lines to keep as they are
     text = _read(file)
-    scored = []
     with remote.connect() as client:
         judge = choose_model(client, model)
-        with _temporary_session(client, judge) as session, _progress(_cut(text, judge)) as pieces:
-            for piece in pieces:
-                details = session.append(piece, log_probability=True).details
-                scored += [d.log_probability for d in details if d.log_probability is not None]
-                if remote.as_json:
-                    _print_characters(details)
+        with _temporary_session(client, judge) as session:
+            if read_out or judge.labels:
+                _show_labels(remote, session, text, judge, read_out or "")
+            else:
+                _show_score(remote, session, text, judge)
+
+
+def _show_labels(
+    remote: Remote, session: elman_client.Session, text: str, judge: elman_client.Model, read_out: str
+) -> None:
+    view = choose_view(as_json=remote.as_json)
+    labels = next((known.labels for known in judge.read_outs if known.name == read_out), judge.labels)
+    for piece in _cut(text, judge, len(labels)):
+        details = session.score(piece, read_out=read_out).details
+        for character in characters(details, byte_level=judge.byte_level):
+            view.show(character)
+        session.append(piece)
+    view.end()
+
+
+def _show_score(remote: Remote, session: elman_client.Session, text: str, judge: elman_client.Model) -> None:
+    scored = []
+    with _progress(_cut(text, judge)) as pieces:
+        for piece in pieces:
+            details = session.append(piece, log_probability=True).details
+            scored += [d.log_probability for d in details if d.log_probability is not None]
+            if remote.as_json:
+                _print_characters(details)
     _print_summary(remote, len(scored), -math.fsum(scored))
 
 
@@ -60,11 +88,11 @@ def _read(file: BinaryIO) -> str:
     return text
 
 
-def _cut(text: str, model: elman_client.Model) -> list[str]:
+def _cut(text: str, model: elman_client.Model, num_labels: int = 0) -> list[str]:
     """Return the text in pieces that the server takes."""
-    size = min(_MAX_PIECE, model.limits.max_prompt_chars)
+    size = min(_MAX_PIECE, model.limits.max_prompt_chars, max(1, _MAX_CANDIDATES // (1 + num_labels)))
     if model.byte_level:
-        size //= _MAX_BYTES_PER_CHARACTER
+        size = max(1, size // _MAX_BYTES_PER_CHARACTER)
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
 from elman_client.cli._failures import Commands
 from elman_client.cli._output import local_time, print_json, print_table
-from elman_client.cli._remote import Remote, remote_options
+from elman_client.cli._remote import Remote, choose_model, remote_options
 
 if TYPE_CHECKING:
     import elman_client
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=Commands)
 def sessions() -> None:
-    """Look at sessions, or delete them.
+    """Make sessions, look at them, fork, rewind, move or delete them.
 
     \b
     Example:
@@ -49,6 +49,27 @@ def list_(remote: Remote, terms: str) -> None:
             ("NAME", "MODEL", "STATE", "POSITION", "EXPIRES"),
             [_row(session.info) for session in found],
         )
+
+
+@sessions.command()
+@click.option("--model", metavar="NAME", help="Its model.")
+@click.option("--id", "session_id", metavar="ID", help="The last part of its name; by default the server's choice.")
+@click.option("--seed", type=int, help="Of turns that bring none; by default the server's choice.")
+@click.option("--initial-state", metavar="NAME", help="What it starts from; `elman models` lists them.")
+@remote_options
+def create(
+    remote: Remote, *, model: str | None, session_id: str | None, seed: int | None, initial_state: str | None
+) -> None:
+    """Make a session and print its name.
+
+    \b
+    Example:
+      elman generate "But soft" --session $(elman sessions create --initial-state juliet)
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    with remote.connect() as client:
+        name = choose_model(client, model).name
+        info = client.create_session(name, session_id=session_id, seed=seed, initial_state=initial_state).info
+    print_json(info) if remote.as_json else click.echo(info.name)
 
 
 @sessions.command()
@@ -86,11 +107,86 @@ def delete(remote: Remote, names: tuple[str, ...]) -> None:
                 click.echo(f"deleted {session.name}")
 
 
+@sessions.command()
+@click.argument("name")
+@click.option("--at", "position", type=int, metavar="POSITION", help="Characters that the forks have; default: all.")
+@click.option("--count", type=int, default=1, show_default=True, metavar="N", help="How many forks.")
+@remote_options
+def fork(remote: Remote, name: str, position: int | None, count: int) -> None:
+    """Make sessions that are what this one was at a position.
+
+    \b
+    Example:
+      elman sessions fork my-session --at 120 --count 3
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    with remote.connect() as client:
+        forks = client.session(name).fork(position, count=count)
+    for made in forks:
+        print_json(made.info) if remote.as_json else click.echo(made.name)
+
+
+@sessions.command()
+@click.argument("name")
+@click.argument("position", type=int)
+@remote_options
+def rewind(remote: Remote, name: str, position: int) -> None:
+    """Let a session be what it was at POSITION, and forget what came after.
+
+    \b
+    Example:
+      elman sessions rewind my-session 120
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    with remote.connect() as client:
+        info = client.session(name).rewind(position)
+    print_json(info) if remote.as_json else click.echo(f"{info.name} is at {info.position}")
+
+
+@sessions.command()
+@click.argument("name")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@remote_options
+def export(remote: Remote, name: str, file: str) -> None:
+    """Write a session to FILE, signed by the server. "-" writes to standard output.
+
+    \b
+    Example:
+      elman sessions export my-session my-session.elman
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    with remote.connect() as client:
+        session = client.session(name)
+        snapshot = session.export()
+    with click.open_file(file, "wb") as written:
+        written.write(snapshot)
+    if file == "-":
+        return
+    if remote.as_json:
+        print_json({"session": session.name, "file": file, "bytes": len(snapshot)})
+    else:
+        click.echo(f"{session.name} is in {file}, {len(snapshot)} bytes")
+
+
+@sessions.command(name="import")
+@click.argument("file", type=click.File("rb"))
+@click.option("--as", "session_id", metavar="NAME", help="The name of the new session; default: a UUID.")
+@remote_options
+def import_(remote: Remote, file: BinaryIO, session_id: str | None) -> None:
+    """Make a session of FILE, on a server with the same model and key. "-" reads standard input.
+
+    \b
+    Example:
+      elman sessions import my-session.elman --as my-session
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    with remote.connect() as client:
+        session = client.import_session(file.read(), session_id=session_id)
+    print_json(session.info) if remote.as_json else click.echo(session.name)
+
+
 def print_info(info: elman_client.SessionInfo) -> None:
     """Print a session, one field a line."""
     for label, value in (
         ("name", info.name),
         ("model", info.model),
+        ("started", info.initial_state),
         ("state", info.state.lower()),
         ("position", info.position),
         ("turns", info.turn_count),
@@ -98,10 +194,12 @@ def print_info(info: elman_client.SessionInfo) -> None:
         ("created", local_time(info.create_time)),
         ("updated", local_time(info.update_time)),
         ("expires", local_time(info.expire_time)),
+        ("forked from", f"{info.forked_from.name} at {info.forked_from.position}" if info.forked_from else None),
         ("labels", " ".join(f"{key}={text}" for key, text in info.labels.items()) or "none"),
         ("memory", info.state_digest),
     ):
-        click.echo(f"{label:<10}{value}")
+        if value is not None:
+            click.echo(f"{label:<12}{value}")
 
 
 def _row(info: elman_client.SessionInfo) -> tuple[object, ...]:

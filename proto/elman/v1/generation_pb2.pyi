@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from elman.v1 import sampling_pb2 as _sampling_pb2
 from elman.v1 import session_pb2 as _session_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
@@ -139,121 +140,6 @@ class Detail(_message.Message):
 Global___Detail: _TypeAlias = Detail  # noqa: Y015
 
 @_typing.final
-class Sampling(_message.Message):
-    """Sampling says how a character is drawn. The filters apply in the order of the fields: logit_bias and allowed or banned
-    characters, repetition_penalty, temperature, top_k, top_p, min_p; what is left is renormalised and drawn from.
-    """
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    LOGIT_BIAS_FIELD_NUMBER: _builtins.int
-    ALLOWED_CHARACTERS_FIELD_NUMBER: _builtins.int
-    BANNED_CHARACTERS_FIELD_NUMBER: _builtins.int
-    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
-    REPETITION_WINDOW_FIELD_NUMBER: _builtins.int
-    TEMPERATURE_FIELD_NUMBER: _builtins.int
-    TOP_K_FIELD_NUMBER: _builtins.int
-    TOP_P_FIELD_NUMBER: _builtins.int
-    MIN_P_FIELD_NUMBER: _builtins.int
-    SEED_FIELD_NUMBER: _builtins.int
-    allowed_characters: _builtins.str
-    """AllowedCharacters are the only ones that may be drawn; empty: all. Not together with banned_characters."""
-    banned_characters: _builtins.str
-    """BannedCharacters are never drawn. Banning all is INVALID_ARGUMENT."""
-    repetition_penalty: _builtins.float
-    """RepetitionPenalty divides positive and multiplies negative logits of characters in the window; 0.01 to 100; unset or 1: none."""
-    repetition_window: _builtins.int
-    """RepetitionWindow is how many last characters of the transcript the penalty looks at, 1 to 1024; unset: 64."""
-    temperature: _builtins.float
-    """Temperature divides the logits; finite, not negative; 0 takes the likeliest, the first of equals; unset: 1."""
-    top_k: _builtins.int
-    """TopK keeps the k likeliest, 1 to 1000000; unset: all. The lower id wins among equals."""
-    top_p: _builtins.float
-    """TopP keeps the fewest likeliest whose probabilities sum to at least p, above 0, at most 1; unset or 1: all."""
-    min_p: _builtins.float
-    """MinP keeps those at least p times as likely as the likeliest, 0 to 1; unset or 0: all."""
-    seed: _builtins.int
-    """Seed gives the draws, together with the position; unset: the session's seed, or one that the server draws."""
-    @_builtins.property
-    def logit_bias(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogitBias]:
-        """LogitBias is added to the logits, in nats, -100 to 100; at most one entry a character."""
-
-    def __init__(
-        self,
-        *,
-        logit_bias: _abc.Iterable[Global___LogitBias] | None = ...,
-        allowed_characters: _builtins.str = ...,
-        banned_characters: _builtins.str = ...,
-        repetition_penalty: _builtins.float | None = ...,
-        repetition_window: _builtins.int | None = ...,
-        temperature: _builtins.float | None = ...,
-        top_k: _builtins.int | None = ...,
-        top_p: _builtins.float | None = ...,
-        min_p: _builtins.float | None = ...,
-        seed: _builtins.int | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_min_p", b"_min_p", "_repetition_penalty", b"_repetition_penalty", "_repetition_window", b"_repetition_window", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "min_p", b"min_p", "repetition_penalty", b"repetition_penalty", "repetition_window", b"repetition_window", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_min_p", b"_min_p", "_repetition_penalty", b"_repetition_penalty", "_repetition_window", b"_repetition_window", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "allowed_characters", b"allowed_characters", "banned_characters", b"banned_characters", "logit_bias", b"logit_bias", "min_p", b"min_p", "repetition_penalty", b"repetition_penalty", "repetition_window", b"repetition_window", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__min_p: _TypeAlias = _typing.Literal["min_p"]  # noqa: Y015
-    _WhichOneofArgType__min_p: _TypeAlias = _typing.Literal["_min_p", b"_min_p"]  # noqa: Y015
-    _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
-    _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
-    _WhichOneofReturnType__repetition_window: _TypeAlias = _typing.Literal["repetition_window"]  # noqa: Y015
-    _WhichOneofArgType__repetition_window: _TypeAlias = _typing.Literal["_repetition_window", b"_repetition_window"]  # noqa: Y015
-    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
-    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
-    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
-    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
-    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
-    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
-    _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
-    _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_p) -> _WhichOneofReturnType__min_p | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_window) -> _WhichOneofReturnType__repetition_window | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
-    @_typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
-
-Global___Sampling: _TypeAlias = Sampling  # noqa: Y015
-
-@_typing.final
-class LogitBias(_message.Message):
-    """LogitBias is added to one character's logit."""
-
-    DESCRIPTOR: _descriptor.Descriptor
-
-    CHARACTER_FIELD_NUMBER: _builtins.int
-    BIAS_FIELD_NUMBER: _builtins.int
-    character: _builtins.str
-    """Character is one character of the vocabulary."""
-    bias: _builtins.float
-    """Bias is in nats, -100 to 100."""
-    def __init__(
-        self,
-        *,
-        character: _builtins.str = ...,
-        bias: _builtins.float = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bias", b"bias", "character", b"character"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-Global___LogitBias: _TypeAlias = LogitBias  # noqa: Y015
-
-@_typing.final
 class Stopping(_message.Message):
     """Stopping says when a turn ends."""
 
@@ -303,6 +189,7 @@ class GenerateRequest(_message.Message):
     DETAIL_FIELD_NUMBER: _builtins.int
     UNKNOWN_CHARACTERS_FIELD_NUMBER: _builtins.int
     CHUNK_CHARS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Session is `sessions/{session}`; the turn is committed to it."""
     model: _builtins.str
@@ -315,8 +202,12 @@ class GenerateRequest(_message.Message):
     """OnAbort says what a cut-off turn commits."""
     chunk_chars: _builtins.int
     """ChunkChars is the most characters to join in one Chunk; 0: as many as the flush interval brings; 1: one message a character."""
+    request_id: _builtins.str
+    """RequestId is a UUID by which this turn is known when it is asked for again; empty: none. With a session only. Of
+    another turn it is INVALID_ARGUMENT.
+    """
     @_builtins.property
-    def sampling(self) -> Global___Sampling:
+    def sampling(self) -> _sampling_pb2.Sampling:
         """Sampling says how characters are drawn; unset: the model's plain distribution."""
 
     @_builtins.property
@@ -337,17 +228,18 @@ class GenerateRequest(_message.Message):
         session: _builtins.str = ...,
         model: _builtins.str = ...,
         prompt: _builtins.str = ...,
-        sampling: Global___Sampling | None = ...,
+        sampling: _sampling_pb2.Sampling | None = ...,
         stopping: Global___Stopping | None = ...,
         etag: _builtins.str = ...,
         on_abort: Global___OnAbort.ValueType = ...,
         detail: Global___Detail | None = ...,
         unknown_characters: Global___UnknownCharacters | None = ...,
         chunk_chars: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "model", b"model", "sampling", b"sampling", "session", b"session", "stopping", b"stopping", "target", b"target", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_chars", b"chunk_chars", "detail", b"detail", "etag", b"etag", "model", b"model", "on_abort", b"on_abort", "prompt", b"prompt", "sampling", b"sampling", "session", b"session", "stopping", b"stopping", "target", b"target", "unknown_characters", b"unknown_characters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk_chars", b"chunk_chars", "detail", b"detail", "etag", b"etag", "model", b"model", "on_abort", b"on_abort", "prompt", b"prompt", "request_id", b"request_id", "sampling", b"sampling", "session", b"session", "stopping", b"stopping", "target", b"target", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["session", "model"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -413,13 +305,13 @@ class Started(_message.Message):
     model_digest: _builtins.str
     """ModelDigest is the SHA-256 of the artefact, 64 hex digits."""
     @_builtins.property
-    def sampling(self) -> Global___Sampling:
+    def sampling(self) -> _sampling_pb2.Sampling:
         """Sampling holds the effective parameters; its seed is always set."""
 
     def __init__(
         self,
         *,
-        sampling: Global___Sampling | None = ...,
+        sampling: _sampling_pb2.Sampling | None = ...,
         max_chars: _builtins.int = ...,
         start_position: _builtins.int = ...,
         prompt_chars: _builtins.int = ...,
@@ -442,6 +334,7 @@ class Chunk(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     DETAILS_FIELD_NUMBER: _builtins.int
+    COMMITTED_POSITION_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text is valid UTF-8. For byte-level models a character comes whole, with its last byte: one that is unfinished when the
     turn ends is held back, and begins the text of the next turn if that has no prompt and finishes it. Bytes that can never
@@ -449,6 +342,8 @@ class Chunk(_message.Message):
     """
     position: _builtins.int
     """Position is the session's position after the text."""
+    committed_position: _builtins.int
+    """CommittedPosition is up to where the turn is durable, whatever happens to the server; 0 without a session."""
     @_builtins.property
     def details(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterDetail]:
         """Details has one entry a character if asked for."""
@@ -459,10 +354,11 @@ class Chunk(_message.Message):
         text: _builtins.str = ...,
         position: _builtins.int = ...,
         details: _abc.Iterable[Global___CharacterDetail] | None = ...,
+        committed_position: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "position", b"position", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed_position", b"committed_position", "details", b"details", "position", b"position", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -477,13 +373,18 @@ class CharacterDetail(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text is the character; for byte-level models one byte, shown as U+0000 to U+00FF."""
     log_probability: _builtins.float
-    """LogProbability is in nats; unset if nothing came before it (position 0)."""
+    """LogProbability is in nats; unset if nothing came before it (position 0), or if the model tells labels."""
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterProbability]:
         """Top are the likeliest characters, likeliest first."""
+
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelProbability]:
+        """Labels are the read-out after this character, in the read-out's order; empty unless Score told one."""
 
     def __init__(
         self,
@@ -491,10 +392,11 @@ class CharacterDetail(_message.Message):
         text: _builtins.str = ...,
         log_probability: _builtins.float | None = ...,
         top: _abc.Iterable[Global___CharacterProbability] | None = ...,
+        labels: _abc.Iterable[Global___LabelProbability] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "log_probability", b"log_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "log_probability", b"log_probability", "text", b"text", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "labels", b"labels", "log_probability", b"log_probability", "text", b"text", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__log_probability: _TypeAlias = _typing.Literal["log_probability"]  # noqa: Y015
     _WhichOneofArgType__log_probability: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability"]  # noqa: Y015
@@ -527,6 +429,32 @@ class CharacterProbability(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CharacterProbability: _TypeAlias = CharacterProbability  # noqa: Y015
+
+@_typing.final
+class LabelProbability(_message.Message):
+    """LabelProbability is a label of a read-out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """Label is as in Model.labels or ReadOut.labels."""
+    log_probability: _builtins.float
+    """LogProbability is in nats; those of all labels are a distribution."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        log_probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["label", b"label", "log_probability", b"log_probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelProbability: _TypeAlias = LabelProbability  # noqa: Y015
 
 @_typing.final
 class Finished(_message.Message):
@@ -601,6 +529,163 @@ class Usage(_message.Message):
 Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
+class ResumeRequest(_message.Message):
+    """ResumeRequest says which turn to go on with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    session: _builtins.str
+    """Session is `sessions/{session}`. Required."""
+    request_id: _builtins.str
+    """RequestId is that of the Generate. Required."""
+    position: _builtins.int
+    """Position is Chunk.position of the last Chunk that the caller has; unset: it has none."""
+    def __init__(
+        self,
+        *,
+        session: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        position: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
+    _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
+
+Global___ResumeRequest: _TypeAlias = ResumeRequest  # noqa: Y015
+
+@_typing.final
+class ResumeResponse(_message.Message):
+    """ResumeResponse is one event of a turn, as in GenerateResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___Started:
+        """Started is the first event, as it was."""
+
+    @_builtins.property
+    def chunk(self) -> Global___Chunk:
+        """Chunk is text after the position."""
+
+    @_builtins.property
+    def finished(self) -> Global___Finished:
+        """Finished is the last event; its etag is the session's present one."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___Started | None = ...,
+        chunk: Global___Chunk | None = ...,
+        finished: Global___Finished | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "chunk", "finished"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ResumeResponse: _TypeAlias = ResumeResponse  # noqa: Y015
+
+@_typing.final
+class ChatRequest(_message.Message):
+    """ChatRequest is what the caller does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    STOP_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def turn(self) -> Global___GenerateRequest:
+        """Turn begins a turn; one that is running ends first."""
+
+    @_builtins.property
+    def stop(self) -> Global___Stop:
+        """Stop ends the running turn, if any."""
+
+    def __init__(
+        self,
+        *,
+        turn: Global___GenerateRequest | None = ...,
+        stop: Global___Stop | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "stop", b"stop", "turn", b"turn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "stop", b"stop", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_action: _TypeAlias = _typing.Literal["turn", "stop"]  # noqa: Y015
+    _WhichOneofArgType_action: _TypeAlias = _typing.Literal["action", b"action"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_action) -> _WhichOneofReturnType_action | None: ...
+
+Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
+
+@_typing.final
+class Stop(_message.Message):
+    """Stop has no fields yet."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Stop: _TypeAlias = Stop  # noqa: Y015
+
+@_typing.final
+class ChatResponse(_message.Message):
+    """ChatResponse is one event of a turn, as in GenerateResponse."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTED_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
+    FINISHED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def started(self) -> Global___Started:
+        """Started is the first event of a turn."""
+
+    @_builtins.property
+    def chunk(self) -> Global___Chunk:
+        """Chunk is text."""
+
+    @_builtins.property
+    def finished(self) -> Global___Finished:
+        """Finished is the last event of a turn."""
+
+    def __init__(
+        self,
+        *,
+        started: Global___Started | None = ...,
+        chunk: Global___Chunk | None = ...,
+        finished: Global___Finished | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "chunk", "finished"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
+
+@_typing.final
 class CancelRequest(_message.Message):
     """CancelRequest names the session whose turn shall end."""
 
@@ -657,12 +742,15 @@ class AppendRequest(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     DETAIL_FIELD_NUMBER: _builtins.int
     UNKNOWN_CHARACTERS_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Session is `sessions/{session}`. Required."""
     text: _builtins.str
     """Text is read; must not be empty."""
     etag: _builtins.str
     """Etag must still hold if set, else ABORTED with the current one."""
+    request_id: _builtins.str
+    """RequestId is a UUID by which this turn is known when it is asked for again: it is not read twice; empty: none."""
     @_builtins.property
     def detail(self) -> Global___Detail:
         """Detail asks for how likely each character was; unset: nothing."""
@@ -679,10 +767,11 @@ class AppendRequest(_message.Message):
         etag: _builtins.str = ...,
         detail: Global___Detail | None = ...,
         unknown_characters: Global___UnknownCharacters | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "etag", b"etag", "session", b"session", "text", b"text", "unknown_characters", b"unknown_characters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "etag", b"etag", "request_id", b"request_id", "session", b"session", "text", b"text", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -729,6 +818,7 @@ class ScoreRequest(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TOP_N_FIELD_NUMBER: _builtins.int
     UNKNOWN_CHARACTERS_FIELD_NUMBER: _builtins.int
+    READ_OUT_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Session is `sessions/{session}`; it is left as it is."""
     model: _builtins.str
@@ -736,7 +826,11 @@ class ScoreRequest(_message.Message):
     text: _builtins.str
     """Text is judged; must not be empty."""
     top_n: _builtins.int
-    """TopN adds the n likeliest characters at each position, 0 to the vocabulary's size."""
+    """TopN adds the n likeliest characters at each position, 0 to the vocabulary's size; 0 for a model that tells labels."""
+    read_out: _builtins.str
+    """ReadOut is the name of one of Model.read_outs, to tell its labels after each character; empty: Model.labels, if any.
+    Another name is INVALID_ARGUMENT that says which there are.
+    """
     @_builtins.property
     def unknown_characters(self) -> Global___UnknownCharacters:
         """UnknownCharacters says what to do with characters that the model has not."""
@@ -749,10 +843,11 @@ class ScoreRequest(_message.Message):
         text: _builtins.str = ...,
         top_n: _builtins.int = ...,
         unknown_characters: Global___UnknownCharacters | None = ...,
+        read_out: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "session", b"session", "target", b"target", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "session", b"session", "target", b"target", "text", b"text", "top_n", b"top_n", "unknown_characters", b"unknown_characters"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "read_out", b"read_out", "session", b"session", "target", b"target", "text", b"text", "top_n", b"top_n", "unknown_characters", b"unknown_characters"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["session", "model"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015

@@ -44,6 +44,11 @@ class GenerationServiceStub(object):
                 request_serializer=elman_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
                 response_deserializer=elman_dot_v1_dot_generation__pb2.GenerateResponse.FromString,
                 _registered_method=True)
+        self.Resume = channel.unary_stream(
+                '/elman.v1.GenerationService/Resume',
+                request_serializer=elman_dot_v1_dot_generation__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=elman_dot_v1_dot_generation__pb2.ResumeResponse.FromString,
+                _registered_method=True)
         self.Cancel = channel.unary_unary(
                 '/elman.v1.GenerationService/Cancel',
                 request_serializer=elman_dot_v1_dot_generation__pb2.CancelRequest.SerializeToString,
@@ -53,6 +58,11 @@ class GenerationServiceStub(object):
                 '/elman.v1.GenerationService/Append',
                 request_serializer=elman_dot_v1_dot_generation__pb2.AppendRequest.SerializeToString,
                 response_deserializer=elman_dot_v1_dot_generation__pb2.AppendResponse.FromString,
+                _registered_method=True)
+        self.Chat = channel.stream_stream(
+                '/elman.v1.GenerationService/Chat',
+                request_serializer=elman_dot_v1_dot_generation__pb2.ChatRequest.SerializeToString,
+                response_deserializer=elman_dot_v1_dot_generation__pb2.ChatResponse.FromString,
                 _registered_method=True)
         self.Score = channel.unary_unary(
                 '/elman.v1.GenerationService/Score',
@@ -72,6 +82,17 @@ class GenerationServiceServicer(object):
     def Generate(self, request, context):
         """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
         Errors end the stream with a status.
+        A request_id that came before is the turn that it was: what is committed of it is sent again, and it goes on.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
+        It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
+        turn kept nothing or is not one of the session's last 32 that had an id: send Generate again. OUT_OF_RANGE with the
+        valid range if the turn has not that position. A turn that others followed is only told, as far as it came.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -91,9 +112,18 @@ class GenerationServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Chat(self, request_iterator, context):
+        """Chat takes turns and sends their events, one turn after another. A turn or a Stop that comes while one is running ends
+        that one, which is Finished (FINISH_REASON_CANCELLED). When the caller has closed its side, the last turn comes to its
+        end. A turn that fails ends the stream with its status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Score(self, request, context):
         """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-        beginning. It changes nothing.
+        beginning, and the labels of a read-out. It changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -107,6 +137,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     request_deserializer=elman_dot_v1_dot_generation__pb2.GenerateRequest.FromString,
                     response_serializer=elman_dot_v1_dot_generation__pb2.GenerateResponse.SerializeToString,
             ),
+            'Resume': grpc.unary_stream_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=elman_dot_v1_dot_generation__pb2.ResumeRequest.FromString,
+                    response_serializer=elman_dot_v1_dot_generation__pb2.ResumeResponse.SerializeToString,
+            ),
             'Cancel': grpc.unary_unary_rpc_method_handler(
                     servicer.Cancel,
                     request_deserializer=elman_dot_v1_dot_generation__pb2.CancelRequest.FromString,
@@ -116,6 +151,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.Append,
                     request_deserializer=elman_dot_v1_dot_generation__pb2.AppendRequest.FromString,
                     response_serializer=elman_dot_v1_dot_generation__pb2.AppendResponse.SerializeToString,
+            ),
+            'Chat': grpc.stream_stream_rpc_method_handler(
+                    servicer.Chat,
+                    request_deserializer=elman_dot_v1_dot_generation__pb2.ChatRequest.FromString,
+                    response_serializer=elman_dot_v1_dot_generation__pb2.ChatResponse.SerializeToString,
             ),
             'Score': grpc.unary_unary_rpc_method_handler(
                     servicer.Score,
@@ -155,6 +195,33 @@ class GenerationService(object):
             '/elman.v1.GenerationService/Generate',
             elman_dot_v1_dot_generation__pb2.GenerateRequest.SerializeToString,
             elman_dot_v1_dot_generation__pb2.GenerateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/elman.v1.GenerationService/Resume',
+            elman_dot_v1_dot_generation__pb2.ResumeRequest.SerializeToString,
+            elman_dot_v1_dot_generation__pb2.ResumeResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -209,6 +276,33 @@ class GenerationService(object):
             '/elman.v1.GenerationService/Append',
             elman_dot_v1_dot_generation__pb2.AppendRequest.SerializeToString,
             elman_dot_v1_dot_generation__pb2.AppendResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Chat(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/elman.v1.GenerationService/Chat',
+            elman_dot_v1_dot_generation__pb2.ChatRequest.SerializeToString,
+            elman_dot_v1_dot_generation__pb2.ChatResponse.FromString,
             options,
             channel_credentials,
             insecure,

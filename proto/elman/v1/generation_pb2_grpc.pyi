@@ -41,14 +41,26 @@ class GenerationServiceStub:
     Generate: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
     """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
     Errors end the stream with a status.
+    A request_id that came before is the turn that it was: what is committed of it is sent again, and it goes on.
+    """
+    Resume: _grpc.UnaryStreamMultiCallable[_generation_pb2.ResumeRequest, _generation_pb2.ResumeResponse]
+    """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
+    It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
+    turn kept nothing or is not one of the session's last 32 that had an id: send Generate again. OUT_OF_RANGE with the
+    valid range if the turn has not that position. A turn that others followed is only told, as far as it came.
     """
     Cancel: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CancelRequest, _generation_pb2.CancelResponse]
     """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
     Append: _grpc.UnaryUnaryMultiCallable[_generation_pb2.AppendRequest, _generation_pb2.AppendResponse]
     """Append feeds a text to a session and samples nothing."""
+    Chat: _grpc.StreamStreamMultiCallable[_generation_pb2.ChatRequest, _generation_pb2.ChatResponse]
+    """Chat takes turns and sends their events, one turn after another. A turn or a Stop that comes while one is running ends
+    that one, which is Finished (FINISH_REASON_CANCELLED). When the caller has closed its side, the last turn comes to its
+    end. A turn that fails ends the stream with its status.
+    """
     Score: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]
     """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-    beginning. It changes nothing.
+    beginning, and the labels of a read-out. It changes nothing.
     """
 
 @_typing.type_check_only
@@ -64,14 +76,26 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     Generate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
     """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
     Errors end the stream with a status.
+    A request_id that came before is the turn that it was: what is committed of it is sent again, and it goes on.
+    """
+    Resume: _aio.UnaryStreamMultiCallable[_generation_pb2.ResumeRequest, _generation_pb2.ResumeResponse]  # type: ignore[assignment]
+    """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
+    It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
+    turn kept nothing or is not one of the session's last 32 that had an id: send Generate again. OUT_OF_RANGE with the
+    valid range if the turn has not that position. A turn that others followed is only told, as far as it came.
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_generation_pb2.CancelRequest, _generation_pb2.CancelResponse]  # type: ignore[assignment]
     """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
     Append: _aio.UnaryUnaryMultiCallable[_generation_pb2.AppendRequest, _generation_pb2.AppendResponse]  # type: ignore[assignment]
     """Append feeds a text to a session and samples nothing."""
+    Chat: _aio.StreamStreamMultiCallable[_generation_pb2.ChatRequest, _generation_pb2.ChatResponse]  # type: ignore[assignment]
+    """Chat takes turns and sends their events, one turn after another. A turn or a Stop that comes while one is running ends
+    that one, which is Finished (FINISH_REASON_CANCELLED). When the caller has closed its side, the last turn comes to its
+    end. A turn that fails ends the stream with its status.
+    """
     Score: _aio.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]  # type: ignore[assignment]
     """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-    beginning. It changes nothing.
+    beginning, and the labels of a read-out. It changes nothing.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -90,6 +114,19 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.GenerateResponse], _abc.AsyncIterator[_generation_pb2.GenerateResponse]]:
         """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
         Errors end the stream with a status.
+        A request_id that came before is the turn that it was: what is committed of it is sent again, and it goes on.
+        """
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _generation_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generation_pb2.ResumeResponse], _abc.AsyncIterator[_generation_pb2.ResumeResponse]]:
+        """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
+        It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
+        turn kept nothing or is not one of the session's last 32 that had an id: send Generate again. OUT_OF_RANGE with the
+        valid range if the turn has not that position. A turn that others followed is only told, as far as it came.
         """
 
     @_abc_1.abstractmethod
@@ -109,13 +146,24 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         """Append feeds a text to a session and samples nothing."""
 
     @_abc_1.abstractmethod
+    def Chat(
+        self,
+        request_iterator: _MaybeAsyncIterator[_generation_pb2.ChatRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_generation_pb2.ChatResponse], _abc.AsyncIterator[_generation_pb2.ChatResponse]]:
+        """Chat takes turns and sends their events, one turn after another. A turn or a Stop that comes while one is running ends
+        that one, which is Finished (FINISH_REASON_CANCELLED). When the caller has closed its side, the last turn comes to its
+        end. A turn that fails ends the stream with its status.
+        """
+
+    @_abc_1.abstractmethod
     def Score(
         self,
         request: _generation_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.ScoreResponse, _abc.Awaitable[_generation_pb2.ScoreResponse]]:
         """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-        beginning. It changes nothing.
+        beginning, and the labels of a read-out. It changes nothing.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -70,6 +70,9 @@ class Model(_message.Message):
     EVALUATIONS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    READ_OUTS_FIELD_NUMBER: _builtins.int
+    INITIAL_STATES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name is the resource name, `models/{model}`."""
     version: _builtins.str
@@ -102,6 +105,20 @@ class Model(_message.Message):
     def limits(self) -> Global___Limits:
         """Limits are the largest requests that the server takes for this model."""
 
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels are what the model tells of every character that it reads, instead of the next one; empty: it draws text.
+        A model with labels answers Score and Append without detail; Generate is INVALID_ARGUMENT.
+        """
+
+    @_builtins.property
+    def read_outs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReadOut]:
+        """ReadOuts are what can be read off its states; see ScoreRequest.read_out."""
+
+    @_builtins.property
+    def initial_states(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """InitialStates are the names for CreateSessionRequest.initial_state; "default" is the first."""
+
     def __init__(
         self,
         *,
@@ -118,14 +135,53 @@ class Model(_message.Message):
         evaluations: _abc.Iterable[Global___Evaluation] | None = ...,
         limits: Global___Limits | None = ...,
         fingerprint: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        read_outs: _abc.Iterable[Global___ReadOut] | None = ...,
+        initial_states: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_level", b"byte_level", "cell", b"cell", "digest", b"digest", "evaluations", b"evaluations", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "limits", b"limits", "name", b"name", "num_layers", b"num_layers", "num_parameters", b"num_parameters", "state_bytes", b"state_bytes", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_level", b"byte_level", "cell", b"cell", "digest", b"digest", "evaluations", b"evaluations", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "initial_states", b"initial_states", "labels", b"labels", "limits", b"limits", "name", b"name", "num_layers", b"num_layers", "num_parameters", b"num_parameters", "read_outs", b"read_outs", "state_bytes", b"state_bytes", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class ReadOut(_message.Message):
+    """ReadOut is a linear read-out of a model's states, which tells labels after every character."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
+    ACCURACY_FIELD_NUMBER: _builtins.int
+    NUM_HELD_OUT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name is unique within the model."""
+    accuracy: _builtins.float
+    """Accuracy is the part of held-out characters whose likeliest label was right, 0 to 1; 0 if unknown."""
+    num_held_out: _builtins.int
+    """NumHeldOut is the number of those characters; 0 if unknown."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Labels are what it tells, in the order of CharacterDetail.labels."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        accuracy: _builtins.float = ...,
+        num_held_out: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "labels", b"labels", "name", b"name", "num_held_out", b"num_held_out"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadOut: _TypeAlias = ReadOut  # noqa: Y015
 
 @_typing.final
 class Evaluation(_message.Message):

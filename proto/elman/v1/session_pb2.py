@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from elman.v1 import sampling_pb2 as elman_dot_v1_dot_sampling__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65lman/v1/session.proto\x12\x08\x65lman.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xce\x04\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.elman.v1.Session.State\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12(\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x10\n\x08position\x18\n \x01(\x03\x12\x12\n\nturn_count\x18\x0b \x01(\x03\x12\x14\n\x0cstate_digest\x18\x0c \x01(\t\x12\x0c\n\x04seed\x18\r \x01(\x04\x12-\n\x06labels\x18\x0e \x03(\x0b\x32\x1d.elman.v1.Session.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_GENERATING\x10\x02\x12\x11\n\rSTATE_EXPIRED\x10\x03\x42\x0c\n\nexpirationJ\x04\x08\x0f\x10\x10J\x04\x08\x10\x10\x11\"\xb1\x02\n\x14\x43reateSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x31\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12(\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12:\n\x06labels\x18\x06 \x03(\x0b\x32*.elman.v1.CreateSessionRequest.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\nexpirationB\x07\n\x05_seedJ\x04\x08\x07\x10\x08\";\n\x15\x43reateSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x12GetSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"L\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"T\n\x14ListSessionsResponse\x12#\n\x08sessions\x18\x01 \x03(\x0b\x32\x11.elman.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x14UpdateSessionRequest\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\";\n\x15UpdateSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"2\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"M\n\x14GetTranscriptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x03\x12\x10\n\x03\x65nd\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x06\n\x04_end\"`\n\x15GetTranscriptResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\x12\x1d\n\x05turns\x18\x04 \x03(\x0b\x32\x0e.elman.v1.Turn\"P\n\x04Turn\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x12\n\nprompt_end\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\x12\x0c\n\x04seed\x18\x04 \x01(\x04J\x04\x08\x05\x10\x06J\x04\x08\x06\x10\x07\x32\xf0\x03\n\x0eSessionService\x12P\n\rCreateSession\x12\x1e.elman.v1.CreateSessionRequest\x1a\x1f.elman.v1.CreateSessionResponse\x12G\n\nGetSession\x12\x1b.elman.v1.GetSessionRequest\x1a\x1c.elman.v1.GetSessionResponse\x12M\n\x0cListSessions\x12\x1d.elman.v1.ListSessionsRequest\x1a\x1e.elman.v1.ListSessionsResponse\x12P\n\rUpdateSession\x12\x1e.elman.v1.UpdateSessionRequest\x1a\x1f.elman.v1.UpdateSessionResponse\x12P\n\rDeleteSession\x12\x1e.elman.v1.DeleteSessionRequest\x1a\x1f.elman.v1.DeleteSessionResponse\x12P\n\rGetTranscript\x12\x1e.elman.v1.GetTranscriptRequest\x1a\x1f.elman.v1.GetTranscriptResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x65lman/v1/session.proto\x12\x08\x65lman.v1\x1a\x17\x65lman/v1/sampling.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x84\x05\n\x07Session\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cmodel_digest\x18\x03 \x01(\t\x12&\n\x05state\x18\x04 \x01(\x0e\x32\x17.elman.v1.Session.State\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12(\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x10\n\x08position\x18\n \x01(\x03\x12\x12\n\nturn_count\x18\x0b \x01(\x03\x12\x14\n\x0cstate_digest\x18\x0c \x01(\t\x12\x0c\n\x04seed\x18\r \x01(\x04\x12-\n\x06labels\x18\x0e \x03(\x0b\x32\x1d.elman.v1.Session.LabelsEntry\x12)\n\x0b\x66orked_from\x18\x0f \x01(\x0b\x32\x14.elman.v1.ForkedFrom\x12\x15\n\rinitial_state\x18\x10 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x14\n\x10STATE_GENERATING\x10\x02\x12\x11\n\rSTATE_EXPIRED\x10\x03\x42\x0c\n\nexpiration\",\n\nForkedFrom\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\"\xc2\x02\n\x14\x43reateSessionRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\x11\n\x04seed\x18\x03 \x01(\x04H\x01\x88\x01\x01\x12\x31\n\x0b\x65xpire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12(\n\x03ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12:\n\x06labels\x18\x06 \x03(\x0b\x32*.elman.v1.CreateSessionRequest.LabelsEntry\x12\x15\n\rinitial_state\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x0c\n\nexpirationB\x07\n\x05_seed\";\n\x15\x43reateSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"!\n\x11GetSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"8\n\x12GetSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"L\n\x13ListSessionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"T\n\x14ListSessionsResponse\x12#\n\x08sessions\x18\x01 \x03(\x0b\x32\x11.elman.v1.Session\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"k\n\x14UpdateSessionRequest\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\";\n\x15UpdateSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"2\n\x14\x44\x65leteSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x17\n\x15\x44\x65leteSessionResponse\"M\n\x14GetTranscriptRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x03\x12\x10\n\x03\x65nd\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x06\n\x04_end\"`\n\x15GetTranscriptResponse\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\r\n\x05start\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\x12\x1d\n\x05turns\x18\x04 \x03(\x0b\x32\x0e.elman.v1.Turn\"\x93\x01\n\x04Turn\x12\r\n\x05start\x18\x01 \x01(\x03\x12\x12\n\nprompt_end\x18\x02 \x01(\x03\x12\x0b\n\x03\x65nd\x18\x03 \x01(\x03\x12\x0c\n\x04seed\x18\x04 \x01(\x04\x12\x12\n\nrequest_id\x18\x05 \x01(\t\x12$\n\x08sampling\x18\x06 \x01(\x0b\x32\x12.elman.v1.Sampling\x12\x13\n\x0b\x66ingerprint\x18\x07 \x01(\t\"U\n\x12\x46orkSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\r\n\x05\x63ount\x18\x03 \x01(\x05\x42\x0b\n\t_position\":\n\x13\x46orkSessionResponse\x12#\n\x08sessions\x18\x01 \x03(\x0b\x32\x11.elman.v1.Session\"D\n\x14RewindSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\";\n\x15RewindSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"$\n\x14\x45xportSessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\")\n\x15\x45xportSessionResponse\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\"<\n\x14ImportSessionRequest\x12\x10\n\x08snapshot\x18\x01 \x01(\x0c\x12\x12\n\nsession_id\x18\x02 \x01(\t\";\n\x15ImportSessionResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"$\n\x14ReplaySessionRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xaf\x01\n\x15ReplaySessionResponse\x12\x1c\n\x04turn\x18\x01 \x01(\x0b\x32\x0e.elman.v1.Turn\x12\x1a\n\rdifference_at\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\x0eis_state_equal\x18\x03 \x01(\x08\x12\x1c\n\x14is_fingerprint_equal\x18\x04 \x01(\x08\x12\x14\n\x0c\x65nd_position\x18\x05 \x01(\x03\x42\x10\n\x0e_difference_at2\x86\x07\n\x0eSessionService\x12P\n\rCreateSession\x12\x1e.elman.v1.CreateSessionRequest\x1a\x1f.elman.v1.CreateSessionResponse\x12G\n\nGetSession\x12\x1b.elman.v1.GetSessionRequest\x1a\x1c.elman.v1.GetSessionResponse\x12M\n\x0cListSessions\x12\x1d.elman.v1.ListSessionsRequest\x1a\x1e.elman.v1.ListSessionsResponse\x12P\n\rUpdateSession\x12\x1e.elman.v1.UpdateSessionRequest\x1a\x1f.elman.v1.UpdateSessionResponse\x12P\n\rDeleteSession\x12\x1e.elman.v1.DeleteSessionRequest\x1a\x1f.elman.v1.DeleteSessionResponse\x12P\n\rGetTranscript\x12\x1e.elman.v1.GetTranscriptRequest\x1a\x1f.elman.v1.GetTranscriptResponse\x12J\n\x0b\x46orkSession\x12\x1c.elman.v1.ForkSessionRequest\x1a\x1d.elman.v1.ForkSessionResponse\x12P\n\rRewindSession\x12\x1e.elman.v1.RewindSessionRequest\x1a\x1f.elman.v1.RewindSessionResponse\x12P\n\rExportSession\x12\x1e.elman.v1.ExportSessionRequest\x1a\x1f.elman.v1.ExportSessionResponse\x12P\n\rImportSession\x12\x1e.elman.v1.ImportSessionRequest\x1a\x1f.elman.v1.ImportSessionResponse\x12R\n\rReplaySession\x12\x1e.elman.v1.ReplaySessionRequest\x1a\x1f.elman.v1.ReplaySessionResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,40 +39,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SESSION_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_CREATESESSIONREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_SESSION']._serialized_start=136
-  _globals['_SESSION']._serialized_end=726
-  _globals['_SESSION_LABELSENTRY']._serialized_start=564
-  _globals['_SESSION_LABELSENTRY']._serialized_end=609
-  _globals['_SESSION_STATE']._serialized_start=611
-  _globals['_SESSION_STATE']._serialized_end=700
-  _globals['_CREATESESSIONREQUEST']._serialized_start=729
-  _globals['_CREATESESSIONREQUEST']._serialized_end=1034
-  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_start=564
-  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_end=609
-  _globals['_CREATESESSIONRESPONSE']._serialized_start=1036
-  _globals['_CREATESESSIONRESPONSE']._serialized_end=1095
-  _globals['_GETSESSIONREQUEST']._serialized_start=1097
-  _globals['_GETSESSIONREQUEST']._serialized_end=1130
-  _globals['_GETSESSIONRESPONSE']._serialized_start=1132
-  _globals['_GETSESSIONRESPONSE']._serialized_end=1188
-  _globals['_LISTSESSIONSREQUEST']._serialized_start=1190
-  _globals['_LISTSESSIONSREQUEST']._serialized_end=1266
-  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1268
-  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1352
-  _globals['_UPDATESESSIONREQUEST']._serialized_start=1354
-  _globals['_UPDATESESSIONREQUEST']._serialized_end=1461
-  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1463
-  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1522
-  _globals['_DELETESESSIONREQUEST']._serialized_start=1524
-  _globals['_DELETESESSIONREQUEST']._serialized_end=1574
-  _globals['_DELETESESSIONRESPONSE']._serialized_start=1576
-  _globals['_DELETESESSIONRESPONSE']._serialized_end=1599
-  _globals['_GETTRANSCRIPTREQUEST']._serialized_start=1601
-  _globals['_GETTRANSCRIPTREQUEST']._serialized_end=1678
-  _globals['_GETTRANSCRIPTRESPONSE']._serialized_start=1680
-  _globals['_GETTRANSCRIPTRESPONSE']._serialized_end=1776
-  _globals['_TURN']._serialized_start=1778
-  _globals['_TURN']._serialized_end=1858
-  _globals['_SESSIONSERVICE']._serialized_start=1861
-  _globals['_SESSIONSERVICE']._serialized_end=2357
+  _globals['_SESSION']._serialized_start=161
+  _globals['_SESSION']._serialized_end=805
+  _globals['_SESSION_LABELSENTRY']._serialized_start=655
+  _globals['_SESSION_LABELSENTRY']._serialized_end=700
+  _globals['_SESSION_STATE']._serialized_start=702
+  _globals['_SESSION_STATE']._serialized_end=791
+  _globals['_FORKEDFROM']._serialized_start=807
+  _globals['_FORKEDFROM']._serialized_end=851
+  _globals['_CREATESESSIONREQUEST']._serialized_start=854
+  _globals['_CREATESESSIONREQUEST']._serialized_end=1176
+  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_start=655
+  _globals['_CREATESESSIONREQUEST_LABELSENTRY']._serialized_end=700
+  _globals['_CREATESESSIONRESPONSE']._serialized_start=1178
+  _globals['_CREATESESSIONRESPONSE']._serialized_end=1237
+  _globals['_GETSESSIONREQUEST']._serialized_start=1239
+  _globals['_GETSESSIONREQUEST']._serialized_end=1272
+  _globals['_GETSESSIONRESPONSE']._serialized_start=1274
+  _globals['_GETSESSIONRESPONSE']._serialized_end=1330
+  _globals['_LISTSESSIONSREQUEST']._serialized_start=1332
+  _globals['_LISTSESSIONSREQUEST']._serialized_end=1408
+  _globals['_LISTSESSIONSRESPONSE']._serialized_start=1410
+  _globals['_LISTSESSIONSRESPONSE']._serialized_end=1494
+  _globals['_UPDATESESSIONREQUEST']._serialized_start=1496
+  _globals['_UPDATESESSIONREQUEST']._serialized_end=1603
+  _globals['_UPDATESESSIONRESPONSE']._serialized_start=1605
+  _globals['_UPDATESESSIONRESPONSE']._serialized_end=1664
+  _globals['_DELETESESSIONREQUEST']._serialized_start=1666
+  _globals['_DELETESESSIONREQUEST']._serialized_end=1716
+  _globals['_DELETESESSIONRESPONSE']._serialized_start=1718
+  _globals['_DELETESESSIONRESPONSE']._serialized_end=1741
+  _globals['_GETTRANSCRIPTREQUEST']._serialized_start=1743
+  _globals['_GETTRANSCRIPTREQUEST']._serialized_end=1820
+  _globals['_GETTRANSCRIPTRESPONSE']._serialized_start=1822
+  _globals['_GETTRANSCRIPTRESPONSE']._serialized_end=1918
+  _globals['_TURN']._serialized_start=1921
+  _globals['_TURN']._serialized_end=2068
+  _globals['_FORKSESSIONREQUEST']._serialized_start=2070
+  _globals['_FORKSESSIONREQUEST']._serialized_end=2155
+  _globals['_FORKSESSIONRESPONSE']._serialized_start=2157
+  _globals['_FORKSESSIONRESPONSE']._serialized_end=2215
+  _globals['_REWINDSESSIONREQUEST']._serialized_start=2217
+  _globals['_REWINDSESSIONREQUEST']._serialized_end=2285
+  _globals['_REWINDSESSIONRESPONSE']._serialized_start=2287
+  _globals['_REWINDSESSIONRESPONSE']._serialized_end=2346
+  _globals['_EXPORTSESSIONREQUEST']._serialized_start=2348
+  _globals['_EXPORTSESSIONREQUEST']._serialized_end=2384
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_start=2386
+  _globals['_EXPORTSESSIONRESPONSE']._serialized_end=2427
+  _globals['_IMPORTSESSIONREQUEST']._serialized_start=2429
+  _globals['_IMPORTSESSIONREQUEST']._serialized_end=2489
+  _globals['_IMPORTSESSIONRESPONSE']._serialized_start=2491
+  _globals['_IMPORTSESSIONRESPONSE']._serialized_end=2550
+  _globals['_REPLAYSESSIONREQUEST']._serialized_start=2552
+  _globals['_REPLAYSESSIONREQUEST']._serialized_end=2588
+  _globals['_REPLAYSESSIONRESPONSE']._serialized_start=2591
+  _globals['_REPLAYSESSIONRESPONSE']._serialized_end=2766
+  _globals['_SESSIONSERVICE']._serialized_start=2769
+  _globals['_SESSIONSERVICE']._serialized_end=3671
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from elman.v1 import sampling_pb2 as _sampling_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import field_mask_pb2 as _field_mask_pb2
@@ -89,6 +90,8 @@ class Session(_message.Message):
     STATE_DIGEST_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    FORKED_FROM_FIELD_NUMBER: _builtins.int
+    INITIAL_STATE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name is the resource name, `sessions/{session}`."""
     model: _builtins.str
@@ -109,6 +112,8 @@ class Session(_message.Message):
     """
     seed: _builtins.int
     """Seed is used by turns that bring none."""
+    initial_state: _builtins.str
+    """InitialState is the name of the one that it started from, "default" unless another was chosen."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """CreateTime is when it was created."""
@@ -129,6 +134,10 @@ class Session(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Labels are the caller's own: at most 16; keys `^[a-z][a-z0-9_-]{0,62}$`, values up to 63 characters."""
 
+    @_builtins.property
+    def forked_from(self) -> Global___ForkedFrom:
+        """ForkedFrom is what it was made from; unset: it began by itself."""
+
     def __init__(
         self,
         *,
@@ -146,16 +155,44 @@ class Session(_message.Message):
         state_digest: _builtins.str = ...,
         seed: _builtins.int = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        forked_from: Global___ForkedFrom | None = ...,
+        initial_state: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expiration", b"expiration", "expire_time", b"expire_time", "ttl", b"ttl", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expiration", b"expiration", "expire_time", b"expire_time", "forked_from", b"forked_from", "ttl", b"ttl", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "labels", b"labels", "model", b"model", "model_digest", b"model_digest", "name", b"name", "position", b"position", "seed", b"seed", "state", b"state", "state_digest", b"state_digest", "ttl", b"ttl", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "forked_from", b"forked_from", "initial_state", b"initial_state", "labels", b"labels", "model", b"model", "model_digest", b"model_digest", "name", b"name", "position", b"position", "seed", b"seed", "state", b"state", "state_digest", b"state_digest", "ttl", b"ttl", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiration: _TypeAlias = _typing.Literal["expire_time", "ttl"]  # noqa: Y015
     _WhichOneofArgType_expiration: _TypeAlias = _typing.Literal["expiration", b"expiration"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_expiration) -> _WhichOneofReturnType_expiration | None: ...
 
 Global___Session: _TypeAlias = Session  # noqa: Y015
+
+@_typing.final
+class ForkedFrom(_message.Message):
+    """ForkedFrom is a session and a position in it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name is `sessions/{session}`; that one may be gone by now."""
+    position: _builtins.int
+    """Position is how much of its transcript this session has."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkedFrom: _TypeAlias = ForkedFrom  # noqa: Y015
 
 @_typing.final
 class CreateSessionRequest(_message.Message):
@@ -189,12 +226,15 @@ class CreateSessionRequest(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     TTL_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    INITIAL_STATE_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model is `models/{model}` or `models/{model}/versions/{version}`. Required."""
     session_id: _builtins.str
     """SessionId is the last part of the name, `^[a-z0-9-]{4,63}$`; empty: the server chooses a UUID."""
     seed: _builtins.int
     """Seed is used by turns that bring none; unset: the server draws one."""
+    initial_state: _builtins.str
+    """InitialState is one of Model.initial_states; empty: "default". Another name is INVALID_ARGUMENT that says which there are."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """ExpireTime is a fixed moment; must lie in the future."""
@@ -216,10 +256,11 @@ class CreateSessionRequest(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         ttl: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        initial_state: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "expiration", b"expiration", "expire_time", b"expire_time", "seed", b"seed", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "expiration", b"expiration", "expire_time", b"expire_time", "labels", b"labels", "model", b"model", "seed", b"seed", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "expiration", b"expiration", "expire_time", b"expire_time", "initial_state", b"initial_state", "labels", b"labels", "model", b"model", "seed", b"seed", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -539,6 +580,9 @@ class Turn(_message.Message):
     PROMPT_END_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SAMPLING_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     start: _builtins.int
     """Start is the position before the turn."""
     prompt_end: _builtins.int
@@ -547,6 +591,14 @@ class Turn(_message.Message):
     """End is the position after the turn."""
     seed: _builtins.int
     """Seed is what the turn's draws came from; 0 where nothing was drawn."""
+    request_id: _builtins.str
+    """RequestId is the request's; empty if it had none."""
+    fingerprint: _builtins.str
+    """Fingerprint names the arithmetic that took the turn; see Model.fingerprint."""
+    @_builtins.property
+    def sampling(self) -> _sampling_pb2.Sampling:
+        """Sampling holds the effective parameters; unset for Append."""
+
     def __init__(
         self,
         *,
@@ -554,11 +606,284 @@ class Turn(_message.Message):
         prompt_end: _builtins.int = ...,
         end: _builtins.int = ...,
         seed: _builtins.int = ...,
+        request_id: _builtins.str = ...,
+        sampling: _sampling_pb2.Sampling | None = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sampling", b"sampling"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "prompt_end", b"prompt_end", "seed", b"seed", "start", b"start"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "fingerprint", b"fingerprint", "prompt_end", b"prompt_end", "request_id", b"request_id", "sampling", b"sampling", "seed", b"seed", "start", b"start"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Turn: _TypeAlias = Turn  # noqa: Y015
+
+@_typing.final
+class ForkSessionRequest(_message.Message):
+    """ForkSessionRequest says where to fork."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name is `sessions/{session}`. Required."""
+    position: _builtins.int
+    """Position is how much of the transcript the forks have, from 0; unset: all of it."""
+    count: _builtins.int
+    """Count is the number of forks, 1 to 100; 0: 1."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        position: _builtins.int | None = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "count", b"count", "name", b"name", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
+    _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
+
+Global___ForkSessionRequest: _TypeAlias = ForkSessionRequest  # noqa: Y015
+
+@_typing.final
+class ForkSessionResponse(_message.Message):
+    """ForkSessionResponse answers ForkSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
+        """Sessions are the forks. Seed, labels and idle time are those of the session; the server chooses the names."""
+
+    def __init__(
+        self,
+        *,
+        sessions: _abc.Iterable[Global___Session] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sessions", b"sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ForkSessionResponse: _TypeAlias = ForkSessionResponse  # noqa: Y015
+
+@_typing.final
+class RewindSessionRequest(_message.Message):
+    """RewindSessionRequest says how far to go back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name is `sessions/{session}`. Required."""
+    position: _builtins.int
+    """Position is how much of the transcript stays; 0: nothing."""
+    etag: _builtins.str
+    """Etag must still hold if set, else ABORTED."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        position: _builtins.int = ...,
+        etag: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewindSessionRequest: _TypeAlias = RewindSessionRequest  # noqa: Y015
+
+@_typing.final
+class RewindSessionResponse(_message.Message):
+    """RewindSessionResponse answers RewindSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """Session is the session as it now is."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RewindSessionResponse: _TypeAlias = RewindSessionResponse  # noqa: Y015
+
+@_typing.final
+class ExportSessionRequest(_message.Message):
+    """ExportSessionRequest names a session to take away."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name is `sessions/{session}`. Required."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSessionRequest: _TypeAlias = ExportSessionRequest  # noqa: Y015
+
+@_typing.final
+class ExportSessionResponse(_message.Message):
+    """ExportSessionResponse answers ExportSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.bytes
+    """Snapshot is the session: about as large as its state and its transcript."""
+    def __init__(
+        self,
+        *,
+        snapshot: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportSessionResponse: _TypeAlias = ExportSessionResponse  # noqa: Y015
+
+@_typing.final
+class ImportSessionRequest(_message.Message):
+    """ImportSessionRequest brings a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SESSION_ID_FIELD_NUMBER: _builtins.int
+    snapshot: _builtins.bytes
+    """Snapshot is what ExportSession returned. Required."""
+    session_id: _builtins.str
+    """SessionId is the last part of the new name, `^[a-z0-9-]{4,63}$`; empty: the server chooses a UUID."""
+    def __init__(
+        self,
+        *,
+        snapshot: _builtins.bytes = ...,
+        session_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSessionRequest: _TypeAlias = ImportSessionRequest  # noqa: Y015
+
+@_typing.final
+class ImportSessionResponse(_message.Message):
+    """ImportSessionResponse answers ImportSession."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SESSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def session(self) -> Global___Session:
+        """Session is the new session."""
+
+    def __init__(
+        self,
+        *,
+        session: Global___Session | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ImportSessionResponse: _TypeAlias = ImportSessionResponse  # noqa: Y015
+
+@_typing.final
+class ReplaySessionRequest(_message.Message):
+    """ReplaySessionRequest names a session to take again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name is `sessions/{session}`. Required."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplaySessionRequest: _TypeAlias = ReplaySessionRequest  # noqa: Y015
+
+@_typing.final
+class ReplaySessionResponse(_message.Message):
+    """ReplaySessionResponse tells of one turn."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TURN_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_AT_FIELD_NUMBER: _builtins.int
+    IS_STATE_EQUAL_FIELD_NUMBER: _builtins.int
+    IS_FINGERPRINT_EQUAL_FIELD_NUMBER: _builtins.int
+    END_POSITION_FIELD_NUMBER: _builtins.int
+    difference_at: _builtins.int
+    """DifferenceAt is the first position at which another character came out; unset: the text is equal."""
+    is_state_equal: _builtins.bool
+    """IsStateEqual is true if the state and the pending character after the turn are equal, bit for bit; or if nothing is
+    known of them, because a rewind or a fork cut the turn and others followed.
+    """
+    is_fingerprint_equal: _builtins.bool
+    """IsFingerprintEqual is true if this server's arithmetic is the one that took the turn."""
+    end_position: _builtins.int
+    """EndPosition is the session's position, the end of the replay."""
+    @_builtins.property
+    def turn(self) -> Global___Turn:
+        """Turn is the turn as it was committed."""
+
+    def __init__(
+        self,
+        *,
+        turn: Global___Turn | None = ...,
+        difference_at: _builtins.int | None = ...,
+        is_state_equal: _builtins.bool = ...,
+        is_fingerprint_equal: _builtins.bool = ...,
+        end_position: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_difference_at", b"_difference_at", "difference_at", b"difference_at", "turn", b"turn"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_difference_at", b"_difference_at", "difference_at", b"difference_at", "end_position", b"end_position", "is_fingerprint_equal", b"is_fingerprint_equal", "is_state_equal", b"is_state_equal", "turn", b"turn"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__difference_at: _TypeAlias = _typing.Literal["difference_at"]  # noqa: Y015
+    _WhichOneofArgType__difference_at: _TypeAlias = _typing.Literal["_difference_at", b"_difference_at"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__difference_at) -> _WhichOneofReturnType__difference_at | None: ...
+
+Global___ReplaySessionResponse: _TypeAlias = ReplaySessionResponse  # noqa: Y015

@@ -68,6 +68,31 @@ class SessionServiceStub(object):
                 request_serializer=elman_dot_v1_dot_session__pb2.GetTranscriptRequest.SerializeToString,
                 response_deserializer=elman_dot_v1_dot_session__pb2.GetTranscriptResponse.FromString,
                 _registered_method=True)
+        self.ForkSession = channel.unary_unary(
+                '/elman.v1.SessionService/ForkSession',
+                request_serializer=elman_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
+                response_deserializer=elman_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
+                _registered_method=True)
+        self.RewindSession = channel.unary_unary(
+                '/elman.v1.SessionService/RewindSession',
+                request_serializer=elman_dot_v1_dot_session__pb2.RewindSessionRequest.SerializeToString,
+                response_deserializer=elman_dot_v1_dot_session__pb2.RewindSessionResponse.FromString,
+                _registered_method=True)
+        self.ExportSession = channel.unary_unary(
+                '/elman.v1.SessionService/ExportSession',
+                request_serializer=elman_dot_v1_dot_session__pb2.ExportSessionRequest.SerializeToString,
+                response_deserializer=elman_dot_v1_dot_session__pb2.ExportSessionResponse.FromString,
+                _registered_method=True)
+        self.ImportSession = channel.unary_unary(
+                '/elman.v1.SessionService/ImportSession',
+                request_serializer=elman_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,
+                response_deserializer=elman_dot_v1_dot_session__pb2.ImportSessionResponse.FromString,
+                _registered_method=True)
+        self.ReplaySession = channel.unary_stream(
+                '/elman.v1.SessionService/ReplaySession',
+                request_serializer=elman_dot_v1_dot_session__pb2.ReplaySessionRequest.SerializeToString,
+                response_deserializer=elman_dot_v1_dot_session__pb2.ReplaySessionResponse.FromString,
+                _registered_method=True)
 
 
 class SessionServiceServicer(object):
@@ -120,6 +145,46 @@ class SessionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ForkSession(self, request, context):
+        """ForkSession makes sessions that are what this one was at a position, and go on from there as it did. OUT_OF_RANGE with
+        the valid range if the position lies past the end. It may be sent again only if two forks do no harm.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RewindSession(self, request, context):
+        """RewindSession lets a session be what it was at a position, and forgets what came after. OUT_OF_RANGE with the valid
+        range if the position lies past the end, FAILED_PRECONDITION (SESSION_BUSY) while a turn is running.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExportSession(self, request, context):
+        """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
+        It leaves the session as it is; of a running turn the snapshot has nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ImportSession(self, request, context):
+        """ImportSession makes a session of a snapshot. INVALID_ARGUMENT if it was changed or has another key's signature,
+        FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplaySession(self, request, context):
+        """ReplaySession takes every turn of a session again, from the beginning, and tells whether the same text and state come
+        out, turn by turn. It changes nothing, and ends early at the first difference.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SessionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -152,6 +217,31 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.GetTranscript,
                     request_deserializer=elman_dot_v1_dot_session__pb2.GetTranscriptRequest.FromString,
                     response_serializer=elman_dot_v1_dot_session__pb2.GetTranscriptResponse.SerializeToString,
+            ),
+            'ForkSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ForkSession,
+                    request_deserializer=elman_dot_v1_dot_session__pb2.ForkSessionRequest.FromString,
+                    response_serializer=elman_dot_v1_dot_session__pb2.ForkSessionResponse.SerializeToString,
+            ),
+            'RewindSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.RewindSession,
+                    request_deserializer=elman_dot_v1_dot_session__pb2.RewindSessionRequest.FromString,
+                    response_serializer=elman_dot_v1_dot_session__pb2.RewindSessionResponse.SerializeToString,
+            ),
+            'ExportSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExportSession,
+                    request_deserializer=elman_dot_v1_dot_session__pb2.ExportSessionRequest.FromString,
+                    response_serializer=elman_dot_v1_dot_session__pb2.ExportSessionResponse.SerializeToString,
+            ),
+            'ImportSession': grpc.unary_unary_rpc_method_handler(
+                    servicer.ImportSession,
+                    request_deserializer=elman_dot_v1_dot_session__pb2.ImportSessionRequest.FromString,
+                    response_serializer=elman_dot_v1_dot_session__pb2.ImportSessionResponse.SerializeToString,
+            ),
+            'ReplaySession': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReplaySession,
+                    request_deserializer=elman_dot_v1_dot_session__pb2.ReplaySessionRequest.FromString,
+                    response_serializer=elman_dot_v1_dot_session__pb2.ReplaySessionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -320,6 +410,141 @@ class SessionService(object):
             '/elman.v1.SessionService/GetTranscript',
             elman_dot_v1_dot_session__pb2.GetTranscriptRequest.SerializeToString,
             elman_dot_v1_dot_session__pb2.GetTranscriptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ForkSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elman.v1.SessionService/ForkSession',
+            elman_dot_v1_dot_session__pb2.ForkSessionRequest.SerializeToString,
+            elman_dot_v1_dot_session__pb2.ForkSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RewindSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elman.v1.SessionService/RewindSession',
+            elman_dot_v1_dot_session__pb2.RewindSessionRequest.SerializeToString,
+            elman_dot_v1_dot_session__pb2.RewindSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elman.v1.SessionService/ExportSession',
+            elman_dot_v1_dot_session__pb2.ExportSessionRequest.SerializeToString,
+            elman_dot_v1_dot_session__pb2.ExportSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ImportSession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elman.v1.SessionService/ImportSession',
+            elman_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,
+            elman_dot_v1_dot_session__pb2.ImportSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplaySession(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/elman.v1.SessionService/ReplaySession',
+            elman_dot_v1_dot_session__pb2.ReplaySessionRequest.SerializeToString,
+            elman_dot_v1_dot_session__pb2.ReplaySessionResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,26 @@ class SessionServiceStub:
     """DeleteSession forgets a session. A turn that is running on it ends with NOT_FOUND."""
     GetTranscript: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetTranscriptRequest, _session_pb2.GetTranscriptResponse]
     """GetTranscript returns what a session has read and written. OUT_OF_RANGE with the valid range if start or end lies past the end."""
+    ForkSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.ForkSessionResponse]
+    """ForkSession makes sessions that are what this one was at a position, and go on from there as it did. OUT_OF_RANGE with
+    the valid range if the position lies past the end. It may be sent again only if two forks do no harm.
+    """
+    RewindSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.RewindSessionRequest, _session_pb2.RewindSessionResponse]
+    """RewindSession lets a session be what it was at a position, and forgets what came after. OUT_OF_RANGE with the valid
+    range if the position lies past the end, FAILED_PRECONDITION (SESSION_BUSY) while a turn is running.
+    """
+    ExportSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ExportSessionRequest, _session_pb2.ExportSessionResponse]
+    """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
+    It leaves the session as it is; of a running turn the snapshot has nothing.
+    """
+    ImportSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ImportSessionRequest, _session_pb2.ImportSessionResponse]
+    """ImportSession makes a session of a snapshot. INVALID_ARGUMENT if it was changed or has another key's signature,
+    FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
+    """
+    ReplaySession: _grpc.UnaryStreamMultiCallable[_session_pb2.ReplaySessionRequest, _session_pb2.ReplaySessionResponse]
+    """ReplaySession takes every turn of a session again, from the beginning, and tells whether the same text and state come
+    out, turn by turn. It changes nothing, and ends early at the first difference.
+    """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
@@ -75,6 +95,26 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """DeleteSession forgets a session. A turn that is running on it ends with NOT_FOUND."""
     GetTranscript: _aio.UnaryUnaryMultiCallable[_session_pb2.GetTranscriptRequest, _session_pb2.GetTranscriptResponse]  # type: ignore[assignment]
     """GetTranscript returns what a session has read and written. OUT_OF_RANGE with the valid range if start or end lies past the end."""
+    ForkSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.ForkSessionResponse]  # type: ignore[assignment]
+    """ForkSession makes sessions that are what this one was at a position, and go on from there as it did. OUT_OF_RANGE with
+    the valid range if the position lies past the end. It may be sent again only if two forks do no harm.
+    """
+    RewindSession: _aio.UnaryUnaryMultiCallable[_session_pb2.RewindSessionRequest, _session_pb2.RewindSessionResponse]  # type: ignore[assignment]
+    """RewindSession lets a session be what it was at a position, and forgets what came after. OUT_OF_RANGE with the valid
+    range if the position lies past the end, FAILED_PRECONDITION (SESSION_BUSY) while a turn is running.
+    """
+    ExportSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ExportSessionRequest, _session_pb2.ExportSessionResponse]  # type: ignore[assignment]
+    """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
+    It leaves the session as it is; of a running turn the snapshot has nothing.
+    """
+    ImportSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ImportSessionRequest, _session_pb2.ImportSessionResponse]  # type: ignore[assignment]
+    """ImportSession makes a session of a snapshot. INVALID_ARGUMENT if it was changed or has another key's signature,
+    FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
+    """
+    ReplaySession: _aio.UnaryStreamMultiCallable[_session_pb2.ReplaySessionRequest, _session_pb2.ReplaySessionResponse]  # type: ignore[assignment]
+    """ReplaySession takes every turn of a session again, from the beginning, and tells whether the same text and state come
+    out, turn by turn. It changes nothing, and ends early at the first difference.
+    """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
     """SessionService keeps sessions: the memory of a recurrent network, held by the server.
@@ -132,5 +172,55 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.GetTranscriptResponse, _abc.Awaitable[_session_pb2.GetTranscriptResponse]]:
         """GetTranscript returns what a session has read and written. OUT_OF_RANGE with the valid range if start or end lies past the end."""
+
+    @_abc_1.abstractmethod
+    def ForkSession(
+        self,
+        request: _session_pb2.ForkSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.ForkSessionResponse, _abc.Awaitable[_session_pb2.ForkSessionResponse]]:
+        """ForkSession makes sessions that are what this one was at a position, and go on from there as it did. OUT_OF_RANGE with
+        the valid range if the position lies past the end. It may be sent again only if two forks do no harm.
+        """
+
+    @_abc_1.abstractmethod
+    def RewindSession(
+        self,
+        request: _session_pb2.RewindSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.RewindSessionResponse, _abc.Awaitable[_session_pb2.RewindSessionResponse]]:
+        """RewindSession lets a session be what it was at a position, and forgets what came after. OUT_OF_RANGE with the valid
+        range if the position lies past the end, FAILED_PRECONDITION (SESSION_BUSY) while a turn is running.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportSession(
+        self,
+        request: _session_pb2.ExportSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.ExportSessionResponse, _abc.Awaitable[_session_pb2.ExportSessionResponse]]:
+        """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
+        It leaves the session as it is; of a running turn the snapshot has nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ImportSession(
+        self,
+        request: _session_pb2.ImportSessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.ImportSessionResponse, _abc.Awaitable[_session_pb2.ImportSessionResponse]]:
+        """ImportSession makes a session of a snapshot. INVALID_ARGUMENT if it was changed or has another key's signature,
+        FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
+        """
+
+    @_abc_1.abstractmethod
+    def ReplaySession(
+        self,
+        request: _session_pb2.ReplaySessionRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_session_pb2.ReplaySessionResponse], _abc.AsyncIterator[_session_pb2.ReplaySessionResponse]]:
+        """ReplaySession takes every turn of a session again, from the beginning, and tells whether the same text and state come
+        out, turn by turn. It changes nothing, and ends early at the first difference.
+        """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -33,8 +33,8 @@ def main(descriptor: int) -> None:
             message = str(error)
             link.send(Refused(message if configure.path in message else f"{configure.path}: {message}"))
             return
-        link.send(Ready(describe(artefact, model.initial, model.fingerprint)))
-        Worker(model, len(artefact.vocabulary), link, configure.flush_seconds).run()
+        link.send(Ready(describe(artefact, model.initial_states, model.fingerprint)))
+        Worker(model, artefact.output_size, link, configure.flush_seconds).run()
 
 
 if __name__ == "__main__":

@@ -39,12 +39,12 @@ class Worker:
         flush_seconds: how long characters are joined at most, while there are few streams.
     """
 
-    def __init__(self, model: Model, vocabulary_size: int, link: Link, flush_seconds: float) -> None:
+    def __init__(self, model: Model, output_size: int, link: Link, flush_seconds: float) -> None:
         self._model = model
         self._link = link
         self._flush_seconds = flush_seconds
         self._scheduler = Scheduler(model.capacity)
-        self._rows = Rows(model.capacity, vocabulary_size)
+        self._rows = Rows(model.capacity, output_size)
         self._attentive: set[Stream] = set()  # have to be looked at after every step: stop strings, details
         self._outputs: list[Output] = []
         self._next_flush = 0.0
@@ -97,33 +97,51 @@ class Worker:
         """Read one chunk of some prompts; return the streams that are ready to draw after it."""
         streams, size = self._scheduler.next_chunk()
         if size:
-            chars = np.array([list(islice(stream.unread, size)) for stream in streams], np.int64)
-            logits, states = self._model.read(
-                np.ascontiguousarray(chars.T), self._model.rows([stream.memory for stream in streams])
-            )
+            logits, states = self._read(streams, size)
             for index, stream in enumerate(streams):
-                self._take_in(stream, logits[:, index], [state[index] for state in states])
+                self._take_in(stream, logits[:, index], [state[:, index] for state in states])
         done = [stream for stream in streams if stream.phase is Phase.READING and len(stream.unread) == 1]
         for stream in done:
-            if not stream.job.max_chars:  # its last character stays pending
-                memory = Memory(stream.memory.tensors, stream.unread[0])
-                self._outputs.append(Output(stream.id, memory=memory, finished=FinishReason.MAX_CHARS))
-                self._scheduler.end(stream)
+            if not stream.job.max_chars:
+                self._end_reading(stream)
         return [stream for stream in done if stream.phase is Phase.READING]
 
-    def _take_in(self, stream: Stream, logits: NDArray[np.float32], state: Sequence[NDArray[np.float32]]) -> None:
-        """Keep what reading brought: logits [T, V] and one row of each state."""
-        if not np.isfinite(logits).all():
+    def _read(self, streams: Sequence[Stream], size: int) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Read so many characters of streams; return logits [T, B, V] and states [T, B, ...], or only the last ones."""
+        chars = np.ascontiguousarray(np.array([list(islice(stream.unread, size)) for stream in streams], np.int64).T)
+        states = self._model.rows([stream.memory for stream in streams])
+        if any(stream.job.read_out for stream in streams):  # a probe looks at every state
+            return self._model.walk(chars, states)
+        logits, states = self._model.read(chars, states)
+        return logits, [state[None] for state in states]
+
+    def _take_in(self, stream: Stream, logits: NDArray[np.float32], states: Sequence[NDArray[np.float32]]) -> None:
+        """Keep what reading brought: logits [T, V] and, of each state, rows of which the last is kept."""
+        job = stream.job
+        if not (np.isfinite(logits).all() and (not job.read_out or all(np.isfinite(state).all() for state in states))):
             self._outputs.append(Output(stream.id, not_finite=True))
             self._scheduler.end(stream)
             return
-        detail = stream.job.detail
-        if detail and not stream.job.max_chars:
-            following = list(islice(stream.unread, 1, len(logits) + 1))
-            self._outputs.append(Output(stream.id, details=_details(logits, following, detail.top_n)))
+        if job.detail and not job.max_chars:
+            following = list(islice(stream.unread, 1, len(logits) + 1))  # none after the last
+            details = _details(logits[: len(following)], following, job.detail.top_n)
+            self._outputs.append(Output(stream.id, details=details))
+        if job.read_out is not None:
+            told = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
+            self._outputs.append(Output(stream.id, labels=told.tolist()))
         for _ in range(len(logits)):
             stream.unread.popleft()
-        stream.memory = Memory(tuple(tensor.tobytes() for tensor in state))
+        stream.memory = Memory(tuple(state[-1].tobytes() for state in states))
+
+    def _end_reading(self, stream: Stream) -> None:
+        """End a job that only reads: its last character stays pending, and only a read-out looks past it."""
+        memory = Memory(stream.memory.tensors, stream.unread[0])
+        if stream.job.read_out is not None:
+            logits, states = self._read([stream], 1)
+            self._take_in(stream, logits[:, 0], [state[:, 0] for state in states])
+        if stream.phase is Phase.READING:
+            self._outputs.append(Output(stream.id, memory=memory, finished=FinishReason.MAX_CHARS))
+            self._scheduler.end(stream)
 
     # Rows
 

@@ -11,19 +11,24 @@ from elman.v1.generation_pb2 import (
     AppendResponse,
     CancelRequest,
     CancelResponse,
+    ChatRequest,
+    ChatResponse,
     GenerateRequest,
     GenerateResponse,
+    ResumeRequest,
+    ResumeResponse,
     ScoreRequest,
     ScoreResponse,
 )
 from elman.v1.generation_pb2_grpc import GenerationServiceServicer
+from elman_server.chat import Chat
 from elman_server.errors import QuotaError
 from elman_server.grpc.names import session_id
-from elman_server.grpc.reading import to_append, to_generate, to_score
-from elman_server.grpc.writing import from_details, from_event, from_score, from_session
+from elman_server.grpc.reading import to_action, to_append, to_generate, to_resume, to_score
+from elman_server.grpc.writing import from_chat, from_details, from_event, from_resumed, from_score, from_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 
     import grpc
 
@@ -48,6 +53,20 @@ class GenerationService(GenerationServiceServicer):
             async with contextlib.aclosing(self._turns.generate(turn)) as events:
                 async for event in events:
                     yield from_event(event)
+
+    async def Resume(self, request: ResumeRequest, context: Context) -> AsyncGenerator[ResumeResponse, None]:
+        turn = to_resume(request, context.time_remaining())
+        with self._counted():
+            async with contextlib.aclosing(self._turns.resume(turn)) as events:
+                async for event in events:
+                    yield from_resumed(event)
+
+    async def Chat(self, requests: AsyncIterator[ChatRequest], context: Context) -> AsyncGenerator[ChatResponse, None]:
+        actions = (to_action(request, context.time_remaining()) async for request in requests)
+        with self._counted():
+            async with contextlib.aclosing(Chat(self._turns, actions).events()) as events:
+                async for event in events:
+                    yield from_chat(event)
 
     async def Cancel(self, request: CancelRequest, _: Context) -> CancelResponse:
         info = await self._turns.cancel(session_id("session", request.session))

@@ -32,15 +32,20 @@ _log = structlog.get_logger()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler that takes one request; reflection's takes many and stays as it is."""
+    """Wraps every handler but reflection's, which takes many requests and is not ours."""
 
     async def intercept_service(
         self, continuation: Callable[[HandlerCallDetails], Awaitable[Handler | None]], handler_call_details: Any
     ) -> Handler | None:
         """Return the handler, wrapped; None if there is no such method."""
         handler = await continuation(handler_call_details)
-        if handler is None or handler.request_streaming:
-            return handler
+        if handler is None:
+            return None
+        if handler.request_streaming:
+            if handler_call_details.method.startswith(_QUIET):
+                return handler
+            stream = _wrapped_stream(handler, handler_call_details.method)
+            return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
         # Requests arrive as bytes, so that what cannot be parsed gets an error of ours.
         if handler.response_streaming:
             stream = _wrapped_stream(handler, handler_call_details.method)
@@ -61,12 +66,13 @@ def _wrapped_unary(handler: Handler, method: str) -> Any:
 
 
 def _wrapped_stream(handler: Handler, method: str) -> Any:
-    async def call(data: bytes, context: Context) -> None:
+    async def call(data: bytes | AsyncIterator[bytes], context: Context) -> None:
         async with _answered(method, context) as request_id:
-            behaviour: Any = handler.unary_stream
+            behaviour: Any = handler.unary_stream or handler.stream_stream
+            request = _parsed(handler, data) if isinstance(data, bytes) else _each_parsed(handler, data)
             is_first = True
             # Closed here and now, however the call ends: a generator left to the collector would go on.
-            async with contextlib.aclosing(behaviour(_parsed(handler, data), context)) as responses:
+            async with contextlib.aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
                     if is_first:
                         await context.send_initial_metadata(((REQUEST_ID, request_id),))
@@ -118,6 +124,11 @@ def _parsed(handler: Handler, data: bytes) -> Any:
         return handler.request_deserializer(data) if handler.request_deserializer else data
     except DecodeError:
         raise InvalidFieldError("request", "is not this method's message; strings must be UTF-8") from None
+
+
+async def _each_parsed(handler: Handler, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async for data in messages:
+        yield _parsed(handler, data)
 
 
 def _request_id(context: Context) -> str:

@@ -5,6 +5,8 @@ Checked here is what only the wire can hold: names, masks, unset choices, unknow
 
 from __future__ import annotations
 
+import re
+import uuid
 from typing import TYPE_CHECKING, Final
 
 from elman.v1 import generation_pb2 as messages
@@ -14,6 +16,7 @@ from elman_server.grpc.names import model_name, session_id
 from elman_server.requests import (
     AppendRequest,
     GenerateRequest,
+    ResumeRequest,
     SamplingRequest,
     ScoreRequest,
     StoppingRequest,
@@ -28,8 +31,10 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    from elman.v1.sampling_pb2 import Sampling
     from elman.v1.session_pb2 import CreateSessionRequest, Session, UpdateSessionRequest
 
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NANOS: Final = 10**9
 _MAX_SECONDS: Final = 315_576_000_000  # google.protobuf.Duration: 10,000 years
 _TIMESTAMPS: Final = range(-62_135_596_800, 253_402_300_800)  # google.protobuf.Timestamp: years 1 to 9999
@@ -58,7 +63,31 @@ def to_generate(request: messages.GenerateRequest, time_left: float | None) -> G
         unknown=_to_unknown(request.unknown_characters),
         chunk_chars=request.chunk_chars,
         time_left=time_left,
+        request_id=to_request_id(request.request_id),
     )
+
+
+def to_resume(request: messages.ResumeRequest, time_left: float | None) -> ResumeRequest:
+    """Return the turn that a caller wants to go on with."""
+    if not request.request_id:
+        raise InvalidFieldError("request_id", "is empty; send that of the Generate")
+    return ResumeRequest(
+        session=session_id("session", request.session),
+        request_id=to_request_id(request.request_id),
+        position=request.position if request.HasField("position") else None,
+        time_left=time_left,
+    )
+
+
+def to_action(request: messages.ChatRequest, time_left: float | None) -> GenerateRequest | None:
+    """Return the turn that a caller of Chat asks for; None: a stop."""
+    match request.WhichOneof("action"):
+        case "turn":
+            return to_generate(request.turn, time_left)
+        case "stop":
+            return None
+        case _:
+            raise InvalidFieldError("action", "is not set; send a turn or a stop")
 
 
 def to_append(request: messages.AppendRequest) -> AppendRequest:
@@ -69,7 +98,17 @@ def to_append(request: messages.AppendRequest) -> AppendRequest:
         etag=request.etag,
         detail=_to_detail(request.detail),
         unknown=_to_unknown(request.unknown_characters),
+        request_id=to_request_id(request.request_id),
     )
+
+
+def to_request_id(text: str) -> bytes:
+    """Return the bytes of a UUID as it is usually written; empty: none."""
+    if not text:
+        return b""
+    if not _UUID.fullmatch(text):
+        raise InvalidFieldError("request_id", f"is {text[:80]!a}; send a UUID of 32 hex digits and four hyphens")
+    return uuid.UUID(text).bytes
 
 
 def to_score(request: messages.ScoreRequest) -> ScoreRequest:
@@ -79,6 +118,7 @@ def to_score(request: messages.ScoreRequest) -> ScoreRequest:
         text=request.text,
         top_n=request.top_n,
         unknown=_to_unknown(request.unknown_characters),
+        read_out=request.read_out,
     )
 
 
@@ -120,7 +160,7 @@ def _to_target(request: messages.GenerateRequest | messages.ScoreRequest) -> Tar
             raise InvalidFieldError("target", "is not set; name a session or a model")
 
 
-def _to_sampling(sampling: messages.Sampling) -> SamplingRequest:
+def _to_sampling(sampling: Sampling) -> SamplingRequest:
     def given(name: str) -> bool:
         return sampling.HasField(name)  # type: ignore[arg-type]  # the stubs list the names as literals
 

@@ -22,6 +22,7 @@ from elman_server.grpc.model_service import ModelService
 from elman_server.grpc.session_service import SessionService
 
 if TYPE_CHECKING:
+    from elman_server.history import History
     from elman_server.models import Models
     from elman_server.sessions import Sessions
     from elman_server.settings import Settings
@@ -45,12 +46,13 @@ class GrpcServer:
         address: where it listens, with the real port once started.
     """
 
-    def __init__(self, settings: Settings, sessions: Sessions, turns: Turns, models: Models) -> None:
+    def __init__(self, settings: Settings, sessions: Sessions, turns: Turns, models: Models, history: History) -> None:
         self.address = settings.listen
         self._settings = settings
         self._sessions = sessions
         self._turns = turns
         self._models = models
+        self._history = history
         self._health = Health(_SERVICES)
         self._server: grpc.aio.Server | None = None
 
@@ -61,7 +63,7 @@ class GrpcServer:
             SettingsError: the address is taken or not this machine's, or the certificate cannot be used.
         """
         self._server = server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(self._settings))
-        add_SessionServiceServicer_to_server(SessionService(self._sessions), server)
+        add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
         add_HealthServicer_to_server(self._health, server)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from elman.v1.session_pb2 import (
@@ -10,12 +11,22 @@ from elman.v1.session_pb2 import (
     CreateSessionResponse,
     DeleteSessionRequest,
     DeleteSessionResponse,
+    ExportSessionRequest,
+    ExportSessionResponse,
+    ForkSessionRequest,
+    ForkSessionResponse,
     GetSessionRequest,
     GetSessionResponse,
     GetTranscriptRequest,
     GetTranscriptResponse,
+    ImportSessionRequest,
+    ImportSessionResponse,
     ListSessionsRequest,
     ListSessionsResponse,
+    ReplaySessionRequest,
+    ReplaySessionResponse,
+    RewindSessionRequest,
+    RewindSessionResponse,
     UpdateSessionRequest,
     UpdateSessionResponse,
 )
@@ -23,21 +34,26 @@ from elman.v1.session_pb2_grpc import SessionServiceServicer
 from elman_server.grpc.filters import parse_filter
 from elman_server.grpc.names import model_version, session_id
 from elman_server.grpc.reading import to_changes, to_expiration
-from elman_server.grpc.writing import from_session, from_transcript
+from elman_server.grpc.writing import from_replayed, from_session, from_transcript
+from elman_server.state import DEFAULT
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     import grpc
 
+    from elman_server.history import History
     from elman_server.sessions import Sessions
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class SessionService(SessionServiceServicer):
-    """Serves elman.v1.SessionService over `Sessions`."""
+    """Serves elman.v1.SessionService over `Sessions` and their `History`."""
 
-    def __init__(self, sessions: Sessions) -> None:
+    def __init__(self, sessions: Sessions, history: History) -> None:
         self._sessions = sessions
+        self._history = history
 
     async def CreateSession(self, request: CreateSessionRequest, _: Context) -> CreateSessionResponse:
         model, version = model_version("model", request.model)
@@ -48,6 +64,7 @@ class SessionService(SessionServiceServicer):
             seed=request.seed if request.HasField("seed") else None,
             expiration=to_expiration(request),
             labels=dict(request.labels),
+            initial_state=request.initial_state or DEFAULT,
         )
         return CreateSessionResponse(session=from_session(info))
 
@@ -76,3 +93,27 @@ class SessionService(SessionServiceServicer):
         end = request.end if request.HasField("end") else None
         transcript = await self._sessions.transcript(session_id("name", request.name), request.start, end)
         return from_transcript(transcript)
+
+    async def ForkSession(self, request: ForkSessionRequest, _: Context) -> ForkSessionResponse:
+        position = request.position if request.HasField("position") else None
+        forks = await self._history.fork(session_id("name", request.name), position=position, count=request.count)
+        return ForkSessionResponse(sessions=[from_session(info) for info in forks])
+
+    async def RewindSession(self, request: RewindSessionRequest, _: Context) -> RewindSessionResponse:
+        name = session_id("name", request.name)
+        info = await self._history.rewind(name, position=request.position, etag=request.etag)
+        return RewindSessionResponse(session=from_session(info))
+
+    async def ExportSession(self, request: ExportSessionRequest, _: Context) -> ExportSessionResponse:
+        return ExportSessionResponse(snapshot=await self._history.export(session_id("name", request.name)))
+
+    async def ImportSession(self, request: ImportSessionRequest, _: Context) -> ImportSessionResponse:
+        info = await self._history.restore(request.snapshot, request.session_id)
+        return ImportSessionResponse(session=from_session(info))
+
+    async def ReplaySession(
+        self, request: ReplaySessionRequest, _: Context
+    ) -> AsyncGenerator[ReplaySessionResponse, None]:
+        async with contextlib.aclosing(self._history.replay(session_id("name", request.name))) as turns:
+            async for replayed in turns:
+                yield from_replayed(replayed)

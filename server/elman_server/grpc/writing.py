@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+import uuid
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from elman.v1 import generation_pb2 as generation_messages
 from elman.v1 import model_pb2 as model_messages
+from elman.v1 import sampling_pb2 as sampling_messages
 from elman.v1 import session_pb2 as session_messages
 from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
 from elman_server.session import SessionStatus
+from elman_server.state import DEFAULT
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from elman_server.models import Evaluation, ModelInfo
-    from elman_server.session import SessionInfo, Transcript
+    from elman_server.replay import Replayed
+    from elman_server.requests import SamplingRequest
+    from elman_server.session import SessionInfo, Transcript, Turn
+
+_Response = TypeVar(
+    "_Response",
+    generation_messages.GenerateResponse,
+    generation_messages.ResumeResponse,
+    generation_messages.ChatResponse,
+)
 
 _MAX_UNKNOWN: Final = 100
 
@@ -57,33 +69,62 @@ def from_session(info: SessionInfo) -> session_messages.Session:
         state_digest=info.state_digest,
         seed=info.seed,
         labels=info.labels,
+        forked_from=_from_origin(info.forked_from),
+        initial_state=info.initial_state,
     )
 
 
 def from_transcript(transcript: Transcript) -> session_messages.GetTranscriptResponse:
     """Return a part of a transcript with its turns."""
-    turns = [
-        session_messages.Turn(start=turn.start, prompt_end=turn.prompt_end, end=turn.end, seed=turn.seed)
-        for turn in transcript.turns
-    ]
     return session_messages.GetTranscriptResponse(
-        text=transcript.text, start=transcript.start, end=transcript.end, turns=turns
+        text=transcript.text,
+        start=transcript.start,
+        end=transcript.end,
+        turns=[_from_turn(turn) for turn in transcript.turns],
+    )
+
+
+def from_replayed(replayed: Replayed) -> session_messages.ReplaySessionResponse:
+    """Return what taking one turn again gave."""
+    return session_messages.ReplaySessionResponse(
+        turn=_from_turn(replayed.turn),
+        difference_at=replayed.difference_at,
+        is_state_equal=replayed.is_state_equal,
+        is_fingerprint_equal=replayed.is_fingerprint_equal,
+        end_position=replayed.end_position,
     )
 
 
 def from_event(event: Started | Chunk | Finished) -> generation_messages.GenerateResponse:
     """Return one message of a Generate stream."""
+    return _from_event(event, generation_messages.GenerateResponse)
+
+
+def from_resumed(event: Started | Chunk | Finished) -> generation_messages.ResumeResponse:
+    """Return one message of a Resume stream."""
+    return _from_event(event, generation_messages.ResumeResponse)
+
+
+def from_chat(event: Started | Chunk | Finished) -> generation_messages.ChatResponse:
+    """Return one message of a Chat stream."""
+    return _from_event(event, generation_messages.ChatResponse)
+
+
+def _from_event(event: Started | Chunk | Finished, kind: type[_Response]) -> _Response:
     match event:
         case Chunk():  # first: nearly all are
-            return generation_messages.GenerateResponse(
+            return kind(
                 chunk=generation_messages.Chunk(
-                    text=event.text, position=event.position, details=from_details(event.details)
+                    text=event.text,
+                    position=event.position,
+                    details=from_details(event.details),
+                    committed_position=event.committed_position,
                 )
             )
         case Started():
-            return generation_messages.GenerateResponse(started=_from_started(event))
+            return kind(started=_from_started(event))
         case Finished():
-            return generation_messages.GenerateResponse(finished=_from_finished(event))
+            return kind(finished=_from_finished(event))
 
 
 def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages.CharacterDetail]:
@@ -94,6 +135,9 @@ def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages
             log_probability=detail.log_probability,
             top=[
                 generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in detail.top
+            ],
+            labels=[
+                generation_messages.LabelProbability(label=label, log_probability=nats) for label, nats in detail.labels
             ],
         )
         for detail in details
@@ -130,6 +174,17 @@ def from_model(info: ModelInfo) -> model_messages.Model:
             max_stop_string_chars=info.limits.max_stop_string_chars,
         ),
         fingerprint=info.fingerprint,
+        labels=info.labels,
+        read_outs=[
+            model_messages.ReadOut(
+                name=read_out.name,
+                labels=read_out.labels,
+                accuracy=read_out.accuracy,
+                num_held_out=read_out.num_held_out,
+            )
+            for read_out in info.read_outs
+        ],
+        initial_states=[DEFAULT, *info.initial_states],
     )
 
 
@@ -155,27 +210,49 @@ def _from_evaluation(evaluation: Evaluation) -> model_messages.Evaluation:
 
 
 def _from_started(event: Started) -> generation_messages.Started:
-    sampling = event.sampling
     return generation_messages.Started(
-        sampling=generation_messages.Sampling(
-            logit_bias=[
-                generation_messages.LogitBias(character=character, bias=bias) for character, bias in sampling.logit_bias
-            ],
-            allowed_characters=sampling.allowed_characters,
-            banned_characters=sampling.banned_characters,
-            repetition_penalty=sampling.repetition_penalty,
-            repetition_window=sampling.repetition_window,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            top_p=sampling.top_p,
-            min_p=sampling.min_p,
-            seed=sampling.seed,
-        ),
+        sampling=_from_sampling(event.sampling),
         max_chars=event.max_chars,
         start_position=event.start_position,
         prompt_chars=event.prompt_chars,
         model_digest=event.model_digest,
     )
+
+
+def _from_sampling(sampling: SamplingRequest) -> sampling_messages.Sampling:
+    return sampling_messages.Sampling(
+        logit_bias=[
+            sampling_messages.LogitBias(character=character, bias=bias) for character, bias in sampling.logit_bias
+        ],
+        allowed_characters=sampling.allowed_characters,
+        banned_characters=sampling.banned_characters,
+        repetition_penalty=sampling.repetition_penalty,
+        repetition_window=sampling.repetition_window,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+    )
+
+
+def _from_turn(turn: Turn) -> session_messages.Turn:
+    parameters = turn.parameters
+    return session_messages.Turn(
+        start=turn.start,
+        prompt_end=turn.prompt_end,
+        end=turn.end,
+        seed=turn.seed,
+        request_id=str(uuid.UUID(bytes=parameters.request_id)) if parameters.request_id else "",
+        sampling=None if parameters.sampling is None else _from_sampling(parameters.sampling.effective()),
+        fingerprint=parameters.fingerprint,
+    )
+
+
+def _from_origin(origin: tuple[str, int] | None) -> session_messages.ForkedFrom | None:
+    if origin is None:
+        return None
+    return session_messages.ForkedFrom(name=f"sessions/{origin[0]}", position=origin[1])
 
 
 def _from_finished(event: Finished) -> generation_messages.Finished:

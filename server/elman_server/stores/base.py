@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +28,16 @@ class Store(Protocol):
     """Keeps heads and segments by session id.
 
     A missing session is SessionNotFoundError, SessionExpiredError or SessionEvictedError; a store that cannot be
-    reached is StoreUnavailableError.
+    reached is StoreUnavailableError. Every call is atomic: after an error that is not StoreUnavailableError nothing
+    has changed, and what returned is kept.
+
+    Attributes:
+        in_use: says of a session whether a turn of this process runs on it; such do not expire.
     """
 
-    async def create(self, name: str, head: bytes, expires: float) -> int:
+    in_use: Callable[[str], bool]
+
+    async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
         """Keep a new session; return its revision.
 
         Raises:
@@ -39,18 +48,35 @@ class Store(Protocol):
     async def load(self, name: str) -> Stored:
         """Return a session."""
 
-    async def commit(self, name: str, revision: int, head: bytes, expires: float, segment: bytes | None) -> int:
-        """Replace the head and add a segment, if the revision still holds; return the new one.
+    async def commit(
+        self,
+        name: str,
+        revision: int,
+        head: bytes,
+        expires: float,
+        segments: Sequence[bytes] = (),
+        *,
+        keep: int | None = None,
+    ) -> int:
+        """Replace the head and add segments, if the revision still holds; return the new one.
+
+        Of the segments that are there only the `keep` oldest stay, all if it is None.
 
         Raises:
-            EtagMismatchError: it does not.
+            EtagMismatchError: the revision does not hold.
         """
 
     async def delete(self, name: str, revision: int | None) -> None:
         """Forget a session, if the revision still holds; None: whatever it is."""
 
     async def page(self, after: str, limit: int) -> list[tuple[str, Stored]]:
-        """Return up to `limit` sessions in name order, from the first name after `after`; expired ones too."""
+        """Return up to `limit` sessions in name order, from the first name after `after`; expired ones too.
 
-    async def segments(self, name: str) -> list[bytes]:
-        """Return a session's segments, the oldest first."""
+        Fewer than `limit` are the last.
+        """
+
+    async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[bytes]:
+        """Return a session's segments `start` to `end` (indices, `end` not included), the oldest first."""
+
+    async def close(self) -> None:
+        """Let go of files and connections; no call may follow."""

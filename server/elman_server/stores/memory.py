@@ -20,7 +20,7 @@ from elman_server.errors import (
 from elman_server.stores.base import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 MAX_TOMBSTONES: Final = 100_000  # names whose end is remembered
 BUSY_SECONDS: Final = 1.0  # until a session that is over is looked at again, if a turn runs on it
@@ -74,12 +74,12 @@ class MemoryStore:
         self._ends: OrderedDict[str, _End] = OrderedDict()
         self._sorted: list[str] | None = None
 
-    async def create(self, name: str, head: bytes, expires: float) -> int:
+    async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
         """Keep a new session; see Store."""
         self._purge()
         if name in self._entries and not self._expire(name):
             raise SessionExistsError(f"sessions/{name}")
-        entry = _Entry(head, self._next_revision(), expires)
+        entry = _Entry(head, self._next_revision(), expires, segments=list(segments))
         num_bytes = entry.num_bytes
         if num_bytes > self._max_bytes:
             raise QuotaError("bytes of sessions", self._max_bytes, 1.0)
@@ -97,15 +97,24 @@ class MemoryStore:
         entry = self._entry(name)
         return Stored(entry.head, entry.revision, entry.expires)
 
-    async def commit(self, name: str, revision: int, head: bytes, expires: float, segment: bytes | None) -> int:
-        """Replace the head and add a segment; see Store."""
+    async def commit(
+        self,
+        name: str,
+        revision: int,
+        head: bytes,
+        expires: float,
+        segments: Sequence[bytes] = (),
+        *,
+        keep: int | None = None,
+    ) -> int:
+        """Replace the head and add segments; see Store."""
         entry = self._entry(name)
         self._check(name, entry, revision)
-        self._num_bytes += len(head) - len(entry.head)
+        dropped = entry.segments[len(entry.segments) if keep is None else keep :]
+        self._num_bytes += len(head) - len(entry.head) + sum(map(_size, segments)) - sum(map(_size, dropped))
         entry.head, entry.expires, entry.revision = head, expires, self._next_revision()
-        if segment is not None:
-            entry.segments.append(segment)
-            self._num_bytes += _size(segment)
+        del entry.segments[len(entry.segments) - len(dropped) :]
+        entry.segments += segments
         if expires < entry.alarm:
             self._set_alarm(name, entry, expires)
         self._evict(self._max_sessions, self._max_bytes, spared=name)
@@ -130,9 +139,12 @@ class MemoryStore:
             found.append((name, Stored(entry.head, entry.revision, entry.expires)))
         return found
 
-    async def segments(self, name: str) -> list[bytes]:
+    async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[bytes]:
         """Return a session's segments; see Store."""
-        return list(self._entry(name).segments)
+        return self._entry(name).segments[start:end]
+
+    async def close(self) -> None:
+        """Do nothing: what is in memory goes with the process."""
 
     def _entry(self, name: str) -> _Entry:
         if name in self._entries:

@@ -20,7 +20,7 @@ from elman_server.grpc.server import GrpcServer
 from elman_server.logs import set_up_logs
 from elman_server.models import Models
 from elman_server.settings import Settings
-from tests.server.grpc.fakes import MODEL, FakeSessions, FakeTurns
+from tests.server.grpc.fakes import MODEL, FakeHistory, FakeSessions, FakeTurns
 
 if TYPE_CHECKING:
     from elman.v1.generation_pb2_grpc import GenerationServiceAsyncStub
@@ -35,6 +35,7 @@ class Served:
     server: GrpcServer
     sessions: FakeSessions
     turns: FakeTurns
+    history: FakeHistory
     port: int
     channel: grpc.aio.Channel
 
@@ -59,13 +60,13 @@ Serve = Callable[..., AbstractAsyncContextManager[Served]]
 
 @contextlib.asynccontextmanager
 async def _serve(**settings: Any) -> AsyncIterator[Served]:
-    sessions, turns = FakeSessions(), FakeTurns()
-    domain = cast("Any", (sessions, turns, Models([MODEL])))
+    sessions, turns, history = FakeSessions(), FakeTurns(), FakeHistory()
+    domain = cast("Any", (sessions, turns, Models([MODEL]), history))
     server = GrpcServer(Settings(**{"listen": "127.0.0.1:0", **settings}), *domain)
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            yield Served(server, sessions, turns, port, channel)
+            yield Served(server, sessions, turns, history, port, channel)
     finally:
         await server.stop(0)
 

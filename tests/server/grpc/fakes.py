@@ -2,12 +2,15 @@
 # ruff: noqa: D102  the methods are documented by what they stand for
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, TypeAlias
 
 from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
-from elman_server.models import Evaluation, ModelInfo
-from elman_server.requests import AppendRequest, GenerateRequest, Limits, SamplingRequest, ScoreRequest
+from elman_server.lease import Lease
+from elman_server.models import Evaluation, ModelInfo, ReadOut
+from elman_server.records import Parameters
+from elman_server.replay import Replayed
+from elman_server.requests import AppendRequest, GenerateRequest, Limits, ResumeRequest, SamplingRequest, ScoreRequest
 from elman_server.session import Expiration, Filter, Page, SessionInfo, SessionStatus, Transcript, Turn
 from elman_server.state import Memory
 from elman_server.vocabulary import Vocabulary
@@ -28,6 +31,8 @@ SESSION = SessionInfo(
     state_digest="cd" * 32,
     seed=2**64 - 1,
     labels={"team": "blue"},
+    forked_from=("other-session", 3),
+    initial_state="juliet",
 )
 MODEL = ModelInfo(
     name="tiny",
@@ -42,6 +47,9 @@ MODEL = ModelInfo(
     initial=Memory(tensors=(bytes(8),)),
     evaluations=(Evaluation("ef" * 32, "streaming", 1.5, 0.01, 1000),),
     limits=Limits(max_prompt_chars=1000, max_chars=50),
+    initial_states={"juliet": Memory(tensors=(bytes(8),))},
+    labels=("yes", "no"),
+    read_outs=(ReadOut("mood", ("bad", "good"), 0.75, 8),),
 )
 STARTED = Started(
     sampling=SamplingRequest(
@@ -59,8 +67,8 @@ STARTED = Started(
     prompt_chars=2,
     model_digest="ab" * 32,
 )
-DETAIL = CharacterDetail("a", -0.5, (("a", -0.5), ("b", -1.5)))
-CHUNK = Chunk("a", 10, (DETAIL, CharacterDetail("b", None)))
+DETAIL = CharacterDetail("a", -0.5, (("a", -0.5), ("b", -1.5)), (("bad", -2.0), ("good", -0.25)))
+CHUNK = Chunk("a", 10, (DETAIL, CharacterDetail("b", None)), 8)
 FINISHED = Finished(
     reason=FinishReason.STOP_STRING,
     prompt_chars=2,
@@ -70,7 +78,16 @@ FINISHED = Finished(
     etag="20",
     stop_string="ab",
 )
-TRANSCRIPT = Transcript(text="abab", start=3, end=7, turns=(Turn(start=2, prompt_end=4, end=7, seed=9),))
+TURN = Turn(
+    start=2,
+    prompt_end=4,
+    end=7,
+    parameters=Parameters(
+        "some-machine", request_id=bytes(15) + b"\xaf", sampling=SamplingRequest(temperature=0.5, seed=9)
+    ),
+)
+TRANSCRIPT = Transcript(text="abab", start=3, end=7, turns=(TURN,))
+REPLAYED = Replayed(TURN, None, is_state_equal=True, is_fingerprint_equal=True, end_position=7)
 
 
 class FakeSessions:
@@ -95,8 +112,9 @@ class FakeSessions:
         seed: int | None,
         expiration: Expiration,
         labels: Mapping[str, str],
+        initial_state: str,
     ) -> SessionInfo:
-        return self._answer(model, version, session_id, seed, expiration, labels)
+        return self._answer(model, version, session_id, seed, expiration, labels, initial_state)
 
     async def get(self, session_id: str) -> SessionInfo:
         return self._answer(session_id)
@@ -117,6 +135,33 @@ class FakeSessions:
         return TRANSCRIPT
 
 
+class FakeHistory:
+    """Answers SESSION to everything; `calls` are the arguments."""
+
+    def __init__(self) -> None:
+        self.calls: list[Any] = []
+
+    async def fork(self, session_id: str, *, position: int | None, count: int) -> list[SessionInfo]:
+        self.calls.append((session_id, position, count))
+        return [SESSION, SESSION]
+
+    async def rewind(self, session_id: str, *, position: int, etag: str) -> SessionInfo:
+        self.calls.append((session_id, position, etag))
+        return SESSION
+
+    async def export(self, session_id: str) -> bytes:
+        self.calls.append(session_id)
+        return b"snapshot"
+
+    async def restore(self, snapshot: bytes, session_id: str) -> SessionInfo:
+        self.calls.append((snapshot, session_id))
+        return SESSION
+
+    async def replay(self, session_id: str) -> AsyncGenerator[Replayed, None]:
+        self.calls.append(session_id)
+        yield REPLAYED
+
+
 class FakeTurns:
     """Streams `events`, then waits for ever if `is_endless`, or raises `error`.
 
@@ -133,8 +178,16 @@ class FakeTurns:
         self.num_open = 0
         self.closed = asyncio.Event()
 
-    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Event, None]:
+    async def resume(self, request: ResumeRequest) -> AsyncGenerator[Event, None]:
+        async for event in self.generate(request):
+            yield event
+
+    async def generate(
+        self, request: GenerateRequest | ResumeRequest, begun: Callable[[Lease], None] | None = None
+    ) -> AsyncGenerator[Event, None]:
         self.calls.append(request)
+        if begun is not None:
+            begun(Lease(None))
         self.num_open += 1
         try:
             for event in self.events:

@@ -47,10 +47,12 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
             (errors.SessionNotFoundError, StatusCode.NOT_FOUND, "SESSION_NOT_FOUND"),
             (errors.SessionExpiredError, StatusCode.NOT_FOUND, "SESSION_EXPIRED"),
             (errors.SessionEvictedError, StatusCode.NOT_FOUND, "SESSION_EVICTED"),
+            (errors.TurnNotFoundError, StatusCode.NOT_FOUND, "TURN_NOT_FOUND"),
             (errors.SessionExistsError, StatusCode.ALREADY_EXISTS, "SESSION_EXISTS"),
         )
     ),
     (errors.EtagMismatchError("sessions/abcd", "1f"), StatusCode.ABORTED, "ETAG_MISMATCH", {"etag": "1f"}, []),
+    (errors.LeaseLostError("sessions/abcd"), StatusCode.ABORTED, "LEASE_LOST", {}, []),
     (errors.ModelMismatchError("pinned"), StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH", {}, []),
     (
         errors.PositionOutOfRangeError("end", 9, 0, 7),
@@ -85,6 +87,7 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
             (errors.OverloadedError("full", 1), "OVERLOADED"),
             (errors.DrainingError(), "DRAINING"),
             (errors.EngineRestartedError(), "ENGINE_RESTARTED"),
+            (errors.StartingError(), "STARTING"),
             (errors.StoreUnavailableError("away", 1), "STORE_UNAVAILABLE"),
         )
     ),

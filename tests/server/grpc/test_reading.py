@@ -10,17 +10,17 @@ from elman.v1.generation_pb2 import (
     AppendRequest,
     Detail,
     GenerateRequest,
-    LogitBias,
-    Sampling,
+    ResumeRequest,
     ScoreRequest,
     Stopping,
     UnknownCharacters,
 )
+from elman.v1.sampling_pb2 import LogitBias, Sampling
 from elman.v1.session_pb2 import CreateSessionRequest, Session, UpdateSessionRequest
 from elman_server import requests as domain
 from elman_server.errors import InvalidFieldError
 from elman_server.generation import Detail as DomainDetail
-from elman_server.grpc.reading import to_append, to_changes, to_expiration, to_generate, to_score
+from elman_server.grpc.reading import to_append, to_changes, to_expiration, to_generate, to_resume, to_score
 from elman_server.session import Expiration
 from elman_server.vocabulary import Unknown
 
@@ -54,6 +54,7 @@ def test_generate_is_read_whole():
         detail=Detail(log_probability=True, top_n=3),
         unknown_characters=UnknownCharacters(skip=True),
         chunk_chars=1,
+        request_id="00000000-0000-4000-8000-0000000000AF",
     )
 
     assert to_generate(request, time_left=2.5) == domain.GenerateRequest(
@@ -69,7 +70,27 @@ def test_generate_is_read_whole():
         unknown=Unknown(skip=True),
         chunk_chars=1,
         time_left=2.5,
+        request_id=bytes.fromhex("000000000000400080000000000000af"),
     )
+
+
+def test_resume_is_read_whole():
+    """Position 0 is told from none; the id is needed and has to be a UUID."""
+    request = ResumeRequest(session="sessions/abcd", request_id="00000000-0000-4000-8000-0000000000af", position=0)
+    expected = domain.ResumeRequest("abcd", bytes.fromhex("000000000000400080000000000000af"), 0, 2.5)
+    assert to_resume(request, 2.5) == expected
+    request.ClearField("position")
+    assert to_resume(request, None).position is None
+    for wrong in (
+        "",
+        "x",
+        "0" * 32,
+        "00000000-0000-4000-8000-0000000000af\n",
+        "{00000000-0000-4000-8000-0000000000af}",
+    ):
+        with pytest.raises(InvalidFieldError) as refused:
+            to_resume(ResumeRequest(session="sessions/abcd", request_id=wrong), None)
+        assert refused.value.field == "request_id"
 
 
 def test_append_and_score_are_read_whole():
@@ -78,12 +99,13 @@ def test_append_and_score_are_read_whole():
     append = AppendRequest(
         session="sessions/abcd", text="x", etag="1", detail=Detail(top_n=1), unknown_characters=replace
     )
-    score = ScoreRequest(model="models/tiny", text="x", top_n=2, unknown_characters=UnknownCharacters(reject=True))
+    reject = UnknownCharacters(reject=True)
+    score = ScoreRequest(model="models/tiny", text="x", top_n=2, unknown_characters=reject, read_out="mood")
 
     assert to_append(append) == domain.AppendRequest(
         "abcd", "x", etag="1", detail=DomainDetail(top_n=1), unknown=Unknown(replace_with="?")
     )
-    assert to_score(score) == domain.ScoreRequest(domain.Target(model="tiny"), "x", top_n=2)
+    assert to_score(score) == domain.ScoreRequest(domain.Target(model="tiny"), "x", top_n=2, read_out="mood")
 
 
 @pytest.mark.parametrize(

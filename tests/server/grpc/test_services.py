@@ -8,16 +8,29 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from elman.v1 import generation_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman_server import requests as domain
-from elman_server.grpc.writing import from_event, from_model, from_session, from_transcript
+from elman_server.grpc.writing import (
+    from_chat,
+    from_event,
+    from_model,
+    from_replayed,
+    from_resumed,
+    from_session,
+    from_transcript,
+)
 from elman_server.session import Expiration, Filter
-from tests.server.grpc.fakes import CHUNK, FINISHED, MODEL, SESSION, STARTED, TRANSCRIPT
+from tests.server.grpc.fakes import CHUNK, FINISHED, MODEL, REPLAYED, SESSION, STARTED, TRANSCRIPT
 
 
 async def test_session_calls_reach_the_domain(served):
     """Each session method converts, calls and converts back."""
     stub = served.session
     create = session_pb2.CreateSessionRequest(
-        model="models/tiny/versions/1", session_id="abcd", seed=0, ttl=Duration(seconds=5), labels={"a": "b"}
+        model="models/tiny/versions/1",
+        session_id="abcd",
+        seed=0,
+        ttl=Duration(seconds=5),
+        labels={"a": "b"},
+        initial_state="juliet",
     )
     update = session_pb2.UpdateSessionRequest(
         session=session_pb2.Session(name="sessions/abcd", etag="1f", labels={"a": "b"}),
@@ -38,8 +51,8 @@ async def test_session_calls_reach_the_domain(served):
     assert page == session_pb2.ListSessionsResponse(sessions=[from_session(SESSION)], next_page_token="more")
     assert transcript == from_transcript(TRANSCRIPT)
     assert served.sessions.calls == [
-        ("tiny", "1", "abcd", 0, Expiration(ttl=5.0), {"a": "b"}),
-        ("tiny", None, "", None, Expiration(), {}),
+        ("tiny", "1", "abcd", 0, Expiration(ttl=5.0), {"a": "b"}, "juliet"),
+        ("tiny", None, "", None, Expiration(), {}, "default"),
         ("abcd",),
         (3, "t", Filter(labels={"a": "b"})),
         ("abcd", "1f", {"a": "b"}, None),
@@ -47,6 +60,53 @@ async def test_session_calls_reach_the_domain(served):
         ("abcd", 3, 0),
         ("abcd", 0, None),
     ]
+
+
+async def test_calls_about_the_past_reach_the_domain(served):
+    """Fork, rewind, export, import and replay convert, call and convert back."""
+    stub, name = served.session, "sessions/abcd"
+    forked = await stub.ForkSession(session_pb2.ForkSessionRequest(name=name, position=0, count=2))
+    await stub.ForkSession(session_pb2.ForkSessionRequest(name=name))
+    rewound = await stub.RewindSession(session_pb2.RewindSessionRequest(name=name, position=3, etag="1f"))
+    exported = await stub.ExportSession(session_pb2.ExportSessionRequest(name=name))
+    imported = await stub.ImportSession(session_pb2.ImportSessionRequest(snapshot=b"x", session_id="efgh"))
+    replayed = [answer async for answer in stub.ReplaySession(session_pb2.ReplaySessionRequest(name=name))]
+
+    assert list(forked.sessions) == [from_session(SESSION)] * 2
+    assert rewound.session == imported.session == from_session(SESSION)
+    assert exported.snapshot == b"snapshot"
+    assert replayed == [from_replayed(REPLAYED)]
+    assert served.history.calls == [
+        ("abcd", 0, 2),
+        ("abcd", None, 0),
+        ("abcd", 3, "1f"),
+        "abcd",
+        (b"x", "efgh"),
+        "abcd",
+    ]
+
+
+async def test_a_resumed_stream_is_the_domains_events(served):
+    """Resume sends every event, in order."""
+    request_id = "00000000-0000-0000-0000-0000000000af"
+    call = served.generation.Resume(
+        generation_pb2.ResumeRequest(session="sessions/abcd", request_id=request_id, position=3)
+    )
+
+    assert [event async for event in call] == [from_resumed(event) for event in (STARTED, CHUNK, FINISHED)]
+    assert served.turns.calls == [domain.ResumeRequest("abcd", bytes(15) + b"\xaf", 3)]
+
+
+async def test_chat_takes_turns_one_after_another(served):
+    """Every turn's events are sent, a Stop that ends nothing sends nothing, and an action that is none is refused."""
+    turn = generation_pb2.ChatRequest(turn=generation_pb2.GenerateRequest(model="models/tiny", prompt="a"))
+    stop = generation_pb2.ChatRequest(stop=generation_pb2.Stop())
+    call = served.generation.Chat(iter([stop, turn, stop, turn]))
+    assert [event async for event in call] == [from_chat(event) for event in (STARTED, CHUNK, FINISHED)] * 2
+
+    refused = served.generation.Chat(iter([generation_pb2.ChatRequest()]))
+    assert await refused.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "action: is not set" in await refused.details()
 
 
 async def test_model_calls_reach_the_catalogue(served):

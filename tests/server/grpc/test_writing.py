@@ -4,12 +4,23 @@ import enum
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from elman.v1 import generation_pb2, model_pb2, session_pb2
+from elman.v1 import generation_pb2, model_pb2, sampling_pb2, session_pb2
 from elman_server.generation import Finished, FinishReason
-from elman_server.grpc.writing import from_encoded, from_event, from_model, from_score, from_session, from_transcript
+from elman_server.grpc.writing import (
+    from_chat,
+    from_encoded,
+    from_event,
+    from_model,
+    from_replayed,
+    from_resumed,
+    from_score,
+    from_session,
+    from_transcript,
+)
+from elman_server.replay import Replayed
 from elman_server.session import SessionStatus
 from elman_server.vocabulary import Vocabulary
-from tests.server.grpc.fakes import CHUNK, DETAIL, FINISHED, MODEL, SESSION, STARTED, TRANSCRIPT
+from tests.server.grpc.fakes import CHUNK, DETAIL, FINISHED, MODEL, SESSION, STARTED, TRANSCRIPT, TURN
 
 DETAIL_MESSAGE = generation_pb2.CharacterDetail(
     text="a",
@@ -17,6 +28,10 @@ DETAIL_MESSAGE = generation_pb2.CharacterDetail(
     top=[
         generation_pb2.CharacterProbability(text="a", log_probability=-0.5),
         generation_pb2.CharacterProbability(text="b", log_probability=-1.5),
+    ],
+    labels=[
+        generation_pb2.LabelProbability(label="bad", log_probability=-2.0),
+        generation_pb2.LabelProbability(label="good", log_probability=-0.25),
     ],
 )
 
@@ -37,13 +52,43 @@ def test_sessions_are_written_whole():
         state_digest="cd" * 32,
         seed=2**64 - 1,
         labels={"team": "blue"},
+        forked_from=session_pb2.ForkedFrom(name="sessions/other-session", position=3),
+        initial_state="juliet",
     )
+
+
+TURN_MESSAGE = session_pb2.Turn(
+    start=2,
+    prompt_end=4,
+    end=7,
+    seed=9,
+    request_id="00000000-0000-0000-0000-0000000000af",
+    sampling=sampling_pb2.Sampling(
+        repetition_penalty=1, repetition_window=64, temperature=0.5, top_p=1, min_p=0, seed=9
+    ),
+    fingerprint="some-machine",
+)
+
+
+def test_a_replayed_turn_is_written_whole():
+    """What was equal and what not reaches the caller; no difference is told from one at 0."""
+    for difference in (None, 0):
+        assert from_replayed(Replayed(TURN, difference, True, False, 9)) == session_pb2.ReplaySessionResponse(
+            turn=TURN_MESSAGE, difference_at=difference, is_state_equal=True, end_position=9
+        )
+
+
+def test_events_of_all_streams_are_the_same():
+    """Generate, Resume and Chat tell alike."""
+    for event in (STARTED, CHUNK, FINISHED):
+        expected = from_event(event).SerializeToString()
+        assert from_resumed(event).SerializeToString() == from_chat(event).SerializeToString() == expected
 
 
 def test_transcripts_are_written_whole():
     """Text, range and turns reach the caller."""
     assert from_transcript(TRANSCRIPT) == session_pb2.GetTranscriptResponse(
-        text="abab", start=3, end=7, turns=[session_pb2.Turn(start=2, prompt_end=4, end=7, seed=9)]
+        text="abab", start=3, end=7, turns=[TURN_MESSAGE]
     )
 
 
@@ -53,8 +98,8 @@ def test_started_has_every_parameter_set():
 
     assert (started.max_chars, started.start_position, started.prompt_chars) == (50, 7, 2)
     assert started.model_digest == "ab" * 32
-    assert started.sampling == generation_pb2.Sampling(
-        logit_bias=[generation_pb2.LogitBias(character="a", bias=1.5)],
+    assert started.sampling == sampling_pb2.Sampling(
+        logit_bias=[sampling_pb2.LogitBias(character="a", bias=1.5)],
         repetition_penalty=1,
         repetition_window=64,
         temperature=0,
@@ -68,7 +113,10 @@ def test_started_has_every_parameter_set():
 def test_chunks_carry_details():
     """A chunk has its text, position and details; a first character has no log-probability."""
     assert from_event(CHUNK).chunk == generation_pb2.Chunk(
-        text="a", position=10, details=[DETAIL_MESSAGE, generation_pb2.CharacterDetail(text="b")]
+        text="a",
+        position=10,
+        details=[DETAIL_MESSAGE, generation_pb2.CharacterDetail(text="b")],
+        committed_position=8,
     )
 
 
@@ -115,6 +163,9 @@ def test_models_are_written_whole():
         ],
         limits=model_pb2.Limits(max_prompt_chars=1000, max_chars=50, max_stop_strings=16, max_stop_string_chars=256),
         fingerprint="some-machine",
+        labels=["yes", "no"],
+        read_outs=[model_pb2.ReadOut(name="mood", labels=["bad", "good"], accuracy=0.75, num_held_out=8)],
+        initial_states=["default", "juliet"],
     )
 
 

@@ -1,0 +1,76 @@
+"""When a call that failed is made again, and how long to wait before."""
+
+import math
+import random
+import time
+from typing import Final
+
+from elman_client._errors import ElmanError, InternalError, SessionBusyError, UnavailableError
+from elman_client._shared.connection import Connection
+
+FIRST_SECONDS: Final = 0.05
+LAST_SECONDS: Final = 2.0
+_NOTHING_DONE: Final = frozenset({"DRAINING", "OVERLOADED", "STARTING"})
+
+
+class Attempts:
+    """The attempts at one call. They end when nothing has come for the client's ``retry_seconds``.
+
+    Args:
+        connection: Of the client.
+        timeout: Seconds for all attempts together, beside that.
+        is_safe: Whether the call may be made again though it may have been done.
+    """
+
+    def __init__(self, connection: Connection, timeout: float | None, *, is_safe: bool) -> None:
+        self._connection = connection
+        self._timeout = connection.timeout_of(timeout)
+        self._is_safe = is_safe
+        self._started = self._last_good = time.monotonic()
+        self._delay = FIRST_SECONDS
+        self.num_failed = 0
+
+    @property
+    def time_left(self) -> float:
+        """Seconds until the call's deadline; infinity: it has none."""
+        if self._timeout is None:
+            return math.inf
+        return max(0.001, self._timeout - (time.monotonic() - self._started))
+
+    @property
+    def can_retry(self) -> bool:
+        """Whether the client makes calls again at all."""
+        return self._connection.retry_seconds > 0
+
+    def succeeded(self) -> None:
+        """Something came: the server is there."""
+        self._connection.is_proven = True
+        self._last_good = time.monotonic()
+        self._delay, self.num_failed = FIRST_SECONDS, 0
+
+    def delay(self, error: ElmanError) -> float | None:
+        """Return the seconds to wait before the call is made again; ``None``: it is not."""
+        if not self._is_worth_it(error):
+            return None
+        # Spread, so that the callers of a server that comes back do not all come at once.
+        delay = max(self._delay, error.retry_after or 0.0) * random.uniform(1.0, 1.5)  # noqa: S311
+        left = self._connection.retry_seconds - (time.monotonic() - self._last_good)
+        if delay > left or (self._timeout is not None and self._started + self._timeout < time.monotonic() + delay):
+            return None
+        self._delay = min(2 * self._delay, LAST_SECONDS)
+        self.num_failed += 1
+        return delay
+
+    def _is_worth_it(self, error: ElmanError) -> bool:
+        if isinstance(error, SessionBusyError):
+            return self.num_failed > 0  # it may be our own turn, on a server that we lost
+        if isinstance(error, InternalError):
+            is_lost = not error.reason  # the way to the server's own words: a proxy or a broken connection
+        elif isinstance(error, UnavailableError):
+            if error.reason in _NOTHING_DONE:
+                return True
+            # A server that never answered is rather not there than gone for a moment.
+            is_lost = bool(error.reason) or self._connection.is_proven
+        else:
+            return False
+        return is_lost and self._is_safe

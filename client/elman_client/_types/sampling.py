@@ -1,0 +1,23 @@
+"""How characters are drawn."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The parameters that a turn draws with; ``None`` means that the filter is off.
+
+    The filters apply in the order of the fields; see :class:`elman_client.GenerateOptions`.
+    """
+
+    logit_bias: Mapping[str, float] = field(hash=False)
+    allowed_characters: str
+    banned_characters: str
+    repetition_penalty: float | None
+    repetition_window: int | None
+    temperature: float | None
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int

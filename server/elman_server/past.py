@@ -1,0 +1,134 @@
+"""Past turns: found again by their request id, so that they are told again or gone on with, and never taken twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from elman_server.commits import KEY_BYTES
+from elman_server.errors import InvalidFieldError, SessionBusyError
+from elman_server.generation import Finished, FinishReason, StopMatcher
+from elman_server.ledger import etag_of
+from elman_server.session import turns_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman_server.records import Head, Open, Parameters
+    from elman_server.sessions import Sessions
+
+COMPLETE: Final = frozenset({FinishReason.MAX_CHARS, FinishReason.STOP_STRING})  # the ends that were asked for
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """A turn as far as it is durable.
+
+    Attributes:
+        head: of its session.
+        opened: the turn, if it is not committed.
+        parameters, start, prompt_end, end: of it.
+        drawn: the durable ids from `prompt_end` on.
+        is_complete: whether it came to the end that was asked for.
+        is_last: whether no other turn came after it, so that it can go on.
+        reason, stop_string, state_digest: how it ended, if it did.
+    """
+
+    head: Head
+    opened: Open | None
+    parameters: Parameters
+    start: int
+    prompt_end: int
+    end: int
+    drawn: list[int]
+    is_last: bool
+    reason: FinishReason | None = None
+    stop_string: str = ""
+    state_digest: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it came to the end that was asked for."""
+        return self.reason in COMPLETE
+
+    def check(self, request: bytes) -> None:
+        """Refuse another request under the same id; `request` is its digest."""
+        if request != self.parameters.request:
+            raise InvalidFieldError("request_id", "was used for another request on this session; choose a new one")
+
+    def finished(self) -> Finished:
+        """Return the last event of a turn that is over; the etag is the session's present one."""
+        return Finished(
+            reason=self.reason or FinishReason.CANCELLED,
+            prompt_chars=self.prompt_end - self.start,
+            generated_chars=self.end - self.prompt_end,
+            position=self.end,
+            state_digest=self.state_digest,
+            etag=etag_of(self.head),
+            stop_string=self.stop_string,
+        )
+
+    def end_reached(self, stops: Sequence[Sequence[int]]) -> tuple[FinishReason, int] | None:
+        """Return how the turn ended if all of its text is durable but not its end; with the stop string's index."""
+        longest = max(map(len, stops), default=0)
+        matcher, stop = StopMatcher(stops), None
+        for character in self.drawn[-longest:] if longest else []:
+            stop = matcher.push(character)
+        if stop is not None and self.parameters.include_stop:
+            return FinishReason.STOP_STRING, stop
+        return (FinishReason.MAX_CHARS, -1) if len(self.drawn) >= self.parameters.max_chars else None
+
+
+async def find(sessions: Sessions, session_id: str, request_id: bytes) -> Past | None:
+    """Return the turn of a session that has a request id, if it is one of the last. The session's lease is taken."""
+    if not request_id:
+        return None
+    head, _ = await sessions.load(session_id)
+    opened = head.open
+    if opened is not None and opened.parameters.request_id == request_id:
+        first = _index(head, request_id) if opened.goes_on else head.num_segments
+        return await _past(sessions, session_id, head, first, opened)
+    try:
+        head = await sessions.at_rest(session_id)
+    except SessionBusyError:  # another turn runs elsewhere; what is committed can be told all the same
+        if not _keys(head, request_id):
+            raise
+    for first in _keys(head, request_id):
+        past = await _past(sessions, session_id, head, first, None)
+        if past.parameters.request_id == request_id:
+            return past
+    return None
+
+
+async def _past(sessions: Sessions, session_id: str, head: Head, first: int, opened: Open | None) -> Past:
+    num_segments = opened.num_segments if opened else head.num_segments
+    segments = await sessions.segments(session_id, first, num_segments)
+    if not segments:
+        assert opened is not None
+        return Past(head, opened, opened.parameters, opened.start, opened.prompt_end, opened.position, [], is_last=True)
+    turns = turns_of(segments, first)
+    turn = turns[0]
+    ids = [character for segment in segments if segment.start < turn.end for character in segment.ids]
+    outcome = turn.outcome if opened is None else None
+    return Past(
+        head=head,
+        opened=opened,
+        parameters=turn.parameters,
+        start=turn.start,
+        prompt_end=turn.prompt_end,
+        end=turn.end,
+        drawn=ids[turn.prompt_end - turn.start : turn.end - turn.start],
+        is_last=len(turns) == 1 and head.open is opened,
+        reason=outcome.reason if outcome else None,
+        stop_string=outcome.stop_string if outcome else "",
+        state_digest=outcome.state_digest.hex() if outcome else "",
+    )
+
+
+def _keys(head: Head, request_id: bytes) -> list[int]:
+    """Return the first segments of the turns that may have a request id, the newest first."""
+    return [first for key, first in reversed(head.recent) if key == request_id[:KEY_BYTES]]
+
+
+def _index(head: Head, request_id: bytes) -> int:
+    return _keys(head, request_id)[0]

@@ -1,0 +1,51 @@
+"""Progress: what a running turn has read and handed over since it was last durable."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from elman_server.state import Memory
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a turn has read and handed over since it was last durable, and the memories that the engine told.
+
+    Attributes:
+        start: the memory when it was last durable.
+        prompt, handed: ids that were fed after it, and ids that were drawn and given to the transport.
+    """
+
+    start: Memory
+    prompt: list[int]
+    handed: list[int] = field(default_factory=list)
+    _memories: deque[tuple[int, Memory]] = field(default_factory=deque)
+
+    def remember(self, num_drawn: int, memory: Memory) -> None:
+        """Keep the memory after so many drawn characters."""
+        self._memories.append((num_drawn, memory))
+
+    def hand(self, ids: list[int]) -> None:
+        """Note that characters were given to the transport."""
+        self.handed += ids
+        while len(self._memories) > 1 and self._memories[1][0] <= len(self.handed):
+            self._memories.popleft()
+
+    def told(self) -> tuple[int, Memory] | None:
+        """Return the last memory that the engine told of what was handed over, and after how many characters."""
+        return self._memories[0] if self._memories and self._memories[0][0] <= len(self.handed) else None
+
+    def nearest(self) -> tuple[Memory, list[int]]:
+        """Return the last known memory not beyond what was handed over, and the ids still to be read after it."""
+        if told := self.told():
+            num_drawn, memory = told
+            return memory, self.handed[num_drawn:]
+        return self.start, [*self.prompt, *self.handed]
+
+    def advance(self, num_drawn: int, memory: Memory) -> None:
+        """Forget what has become durable."""
+        self.start, self.prompt, self.handed = memory, [], self.handed[num_drawn:]
+        self._memories = deque((number - num_drawn, known) for number, known in self._memories if number > num_drawn)

@@ -1,0 +1,63 @@
+"""Reading: what comes out of a job, and jobs that only read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from elman_server.errors import EngineRestartedError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from elman_server.engine import Engine, JobStream
+    from elman_server.generation import IdDetail, Job, Output
+    from elman_server.state import Memory
+
+log = structlog.get_logger(__name__)
+
+TRIES: Final = 3
+WAIT_SECONDS: Final = 60.0  # the longest that a session stays busy because its engine does not come back
+
+
+async def outputs(stream: JobStream) -> AsyncIterator[Output]:
+    """Yield a job's outputs, the one that ends it last."""
+    while True:
+        output = await stream.next()
+        yield output
+        if output.finished is not None:
+            return
+
+
+class Reading(NamedTuple):
+    """What a job that only reads brings: the memory after it, and details and labels as in `Output`."""
+
+    memory: Memory
+    details: list[IdDetail]
+    labels: list[list[float]]
+
+
+async def read(engine: Engine, job: Job, *, must: bool = False) -> Reading:
+    """Run a job that only reads, with `must` however many wait."""
+    details: list[IdDetail] = []
+    labels: list[list[float]] = []
+    with engine.open(job, must=must) as stream:
+        while True:
+            output = await stream.next()
+            details += output.details
+            labels += output.labels
+            if output.memory is not None:
+                return Reading(output.memory, details, labels)
+
+
+async def read_patiently(engine: Engine, job: Job) -> Memory:
+    """Run a job that only reads, again on a new engine if the old one is gone; return the memory after it."""
+    for attempt in range(TRIES):
+        try:
+            await asyncio.wait_for(engine.wait_until_serving(), WAIT_SECONDS)
+            return (await read(engine, job, must=True)).memory
+        except (EngineRestartedError, TimeoutError):
+            log.warning("turn_not_settled_yet", attempt=attempt)
+    raise EngineRestartedError

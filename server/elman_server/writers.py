@@ -1,0 +1,195 @@
+"""Writers: which turns of this server write to sessions, and how these begin, end and let go."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from elman_server.errors import DrainingError, LeaseLostError, ServerError, SessionBusyError, StoreUnavailableError
+from elman_server.generation import FinishReason
+from elman_server.keeper import keep
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+
+    from elman_server.commits import Durability
+    from elman_server.engine import JobStream
+    from elman_server.lease import Lease
+    from elman_server.records import Parameters
+    from elman_server.session import SessionInfo
+    from elman_server.sessions import Sessions
+    from elman_server.turn import Turn
+
+CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
+DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
+POLL_SECONDS: Final = 0.05  # between two looks at a turn that another server runs
+
+
+@dataclass(slots=True)
+class Run:
+    """A turn that has begun, or is about to: what it runs on.
+
+    Attributes:
+        keep: whether to commit what was handed over, should the turn be cut off.
+    """
+
+    lease: Lease
+    turn: Turn | None = None
+    keep: bool = False
+
+
+class Writers:
+    """Lets turns write to sessions, one to each."""
+
+    def __init__(self, sessions: Sessions, durability: Durability) -> None:
+        self._sessions = sessions
+        self._durability = durability
+        self._leases: set[Lease] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_draining = False
+
+    @asynccontextmanager
+    async def lease(self, session_id: str | None, request_id: bytes) -> AsyncIterator[Run]:
+        """Become the session's writer; in the end commit what is left to commit, and let go."""
+        if self._is_draining:
+            raise DrainingError
+        run = Run(await self._take(session_id, request_id))
+        lease = run.lease
+        self._leases.add(lease)
+        lease.task = asyncio.current_task()
+        try:
+            yield run
+        except ServerError as error:
+            task = self._leave(run)
+            has_news = run.turn is not None and run.keep and run.turn.has_news
+            # Who hears that a turn failed, and left nothing, may send the next one at once.
+            if task is not None and not has_news and not isinstance(error, StoreUnavailableError):
+                await asyncio.shield(task)
+            raise
+        except BaseException:
+            self._leave(run)
+            raise
+        else:
+            self._leave(run)
+
+    def _leave(self, run: Run) -> asyncio.Task[None] | None:
+        """Let go of a session, or begin to: the caller may be gone, what is left to do is done without it."""
+        turn = run.turn
+        if turn is not None and isinstance(run.lease.end, LeaseLostError) and turn.settling is None:
+            turn.leave()
+        if turn is not None and turn.is_open:
+            return self._spawn(self._give_up(run))
+        self._release(run.lease)
+        return None
+
+    async def _take(self, session_id: str | None, request_id: bytes) -> Lease:
+        """Become the session's writer, also in place of one that runs the same request."""
+        while True:
+            try:
+                return self._sessions.leases.take(session_id, request_id)
+            except SessionBusyError:
+                assert session_id is not None
+                running = self._sessions.leases.running(session_id)
+                if running is None or not request_id or running.request_id != request_id:
+                    raise
+                await _end(running, LeaseLostError(f"sessions/{session_id}"))
+
+    async def settle(self, run: Run, reason: FinishReason, stop_string: str = "") -> tuple[str, SessionInfo | None]:
+        """Commit, whether or not the caller waits for it; return the state's digest and the session."""
+        turn = run.turn
+        assert turn is not None
+        turn.settling = asyncio.create_task(turn.settle(reason, stop_string))
+        memory, info = await asyncio.shield(turn.settling)
+        self._release(run.lease)  # before the caller hears of it and sends the next turn
+        return memory.digest(), info
+
+    async def _give_up(self, run: Run) -> None:
+        assert run.turn is not None
+        try:
+            await run.turn.give_up(keep=run.keep)
+        finally:
+            self._release(run.lease)
+
+    def _release(self, lease: Lease) -> None:
+        self._leases.discard(lease)
+        self._sessions.leases.release(lease)
+
+    async def open(self, run: Run, parameters: Parameters, etag: str = "", *, goes_on: bool = False) -> None:
+        """Write a turn's lease into its session, and keep the turn durable from now on; see `Turn.open`."""
+        assert run.turn is not None
+        await run.turn.open(parameters, etag, goes_on=goes_on)
+        if run.turn.is_open:
+            self._spawn(keep(run.turn, run.lease, self._durability))
+
+    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def cancel(self, session_id: str) -> SessionInfo:
+        """End the turn that runs on a session, if any; return the session at rest."""
+        if lease := self._sessions.leases.running(session_id):
+            await _end(lease, FinishReason.CANCELLED)
+        else:
+            await self._cancel_elsewhere(session_id)
+        return await self._sessions.get(session_id)
+
+    async def drain(self, grace: float) -> None:
+        """Refuse new turns; let those that run finish for `grace` seconds, then end and commit them."""
+        self._is_draining = True
+        leases = list(self._leases)
+        await _wait_for(leases, grace)
+        await asyncio.gather(*(_end(lease, FinishReason.SERVER_DRAINING) for lease in leases))
+
+    async def _cancel_elsewhere(self, session_id: str) -> None:
+        """Ask another server to end its turn and wait for that; end one whose server is gone."""
+        head, _ = await self._sessions.load(session_id)
+        if head.open is None:
+            return
+        token = head.open.token
+        if self._sessions.is_leased(head):
+            await self._sessions.ask_to_end(session_id, token)
+        while self._sessions.is_leased(head, token):
+            await asyncio.sleep(POLL_SECONDS)
+            head, _ = await self._sessions.load(session_id)
+        if head.open is not None:
+            lease = self._sessions.leases.take(session_id)
+            try:
+                await self._sessions.at_rest(session_id)
+            finally:
+                self._sessions.leases.release(lease)
+
+
+async def _end(lease: Lease, end: FinishReason | Exception) -> None:
+    """End a turn and wait until it is settled; a reader that takes nothing does not hold it up for long."""
+    lease.interrupt(end)
+    await _wait_for([lease], CANCEL_SECONDS)
+    if not lease.done.is_set() and lease.task is not None:
+        lease.task.cancel()
+    await lease.done.wait()
+
+
+async def _wait_for(leases: Iterable[Lease], seconds: float) -> None:
+    waits = [asyncio.ensure_future(lease.done.wait()) for lease in leases]
+    if waits:
+        _, late = await asyncio.wait(waits, timeout=seconds)
+        for wait in late:
+            wait.cancel()
+
+
+@contextmanager
+def watched(stream: JobStream, lease: Lease, time_left: float | None) -> Iterator[None]:
+    """Let Cancel, drain, deletion and the deadline end a job."""
+    lease.watch(stream.interrupt)
+    if time_left is None:
+        yield
+        return
+    delay = max(0.0, time_left - min(DEADLINE_MARGIN_SECONDS, time_left / 2))
+    timer = asyncio.get_running_loop().call_later(delay, stream.interrupt, FinishReason.DEADLINE)
+    try:
+        yield
+    finally:
+        timer.cancel()

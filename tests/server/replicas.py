@@ -1,0 +1,124 @@
+"""Servers that share one store: turns without their transport, each with a way to the store that can be cut."""
+# ruff: noqa: D102  a way does what a store does
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from elman_server.commits import Durability
+from elman_server.errors import StoreUnavailableError
+from elman_server.history import History
+from elman_server.lifetimes import Lifetimes
+from elman_server.requests import GenerateRequest, ResumeRequest, SamplingRequest, StoppingRequest, Target
+from elman_server.sessions import Sessions
+from elman_server.stores import Store, Stored
+from elman_server.turns import Turns
+from tests.clock import Clock
+from tests.server.house import PLAIN, House, Text, collected
+
+QUICK: Final = Durability(lease_seconds=5.0, commit_chars=40, commit_seconds=0.02, patience_seconds=0.0)
+
+
+def clock_of_now() -> Clock:
+    """Return a clock that stands at this moment until the test moves it."""
+    clock = Clock()
+    clock.now = time.time()
+    return clock
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Wait until something holds that is nobody's to tell."""
+    while not holds():  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+
+
+class Way:
+    """A store as one server sees it.
+
+    Attributes:
+        is_cut: nothing comes through.
+        is_deaf: what is asked is done, and the answer is lost.
+        num_commits: that came through.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.in_use = store.in_use
+        self.is_cut = self.is_deaf = False
+        self.num_commits = 0
+
+    async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
+        self._pass()
+        return await self._store.create(name, head, expires, segments)
+
+    async def load(self, name: str) -> Stored:
+        self._pass()
+        return await self._store.load(name)
+
+    async def commit(
+        self,
+        name: str,
+        revision: int,
+        head: bytes,
+        expires: float,
+        segments: Sequence[bytes] = (),
+        *,
+        keep: int | None = None,
+    ) -> int:
+        self._pass()
+        revision = await self._store.commit(name, revision, head, expires, segments, keep=keep)
+        self.num_commits += 1
+        if self.is_deaf:
+            self.is_deaf = False
+            raise StoreUnavailableError("the store did not answer", 1.0)
+        return revision
+
+    async def delete(self, name: str, revision: int | None) -> None:
+        self._pass()
+        await self._store.delete(name, revision)
+
+    async def page(self, after: str, limit: int) -> list[tuple[str, Stored]]:
+        self._pass()
+        return await self._store.page(after, limit)
+
+    async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[bytes]:
+        self._pass()
+        return await self._store.segments(name, start, end)
+
+    async def close(self) -> None:
+        """Do nothing: the store is another's."""
+
+    async def committed(self, num_commits: int) -> None:
+        """Wait until so many commits came through."""
+        await until(lambda: self.num_commits >= num_commits)
+
+    def _pass(self) -> None:
+        if self.is_cut:
+            raise StoreUnavailableError("the store cannot be reached", 1.0)
+
+
+class Replica:
+    """One of several servers over a house's store and engines."""
+
+    def __init__(self, house: House, durability: Durability = QUICK, clock: Callable[[], float] = time.time) -> None:
+        self.way = Way(house.store)
+        self.sessions = Sessions(self.way, house.models, Lifetimes(3600, 86400), clock)
+        self.turns = Turns(self.sessions, house.models, house.engines, durability)
+        self.history = History(self.sessions, house.models, house.engines, b"k" * 32)
+
+    async def generate(self, request: GenerateRequest, stop_after: int | None = None) -> Text:
+        """Run a turn to its end, or close it after so many chunks."""
+        return await collected(self.turns.generate(request), stop_after)
+
+    async def resume(self, session: str, request_id: bytes, position: int | None = None) -> Text:
+        """Go on with a turn to its end."""
+        return await collected(self.turns.resume(ResumeRequest(session, request_id, position)))
+
+
+def asked(
+    name: str, request_id: bytes, prompt: str, max_chars: int, sampling: SamplingRequest = PLAIN, **kwargs: object
+) -> GenerateRequest:
+    """Return a request for a turn on a session that can be known again."""
+    stopping = kwargs.pop("stopping", StoppingRequest(max_chars))
+    return GenerateRequest(Target(session=name), prompt, sampling, stopping, request_id=request_id, **kwargs)  # type: ignore[arg-type]
