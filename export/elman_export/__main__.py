@@ -1,4 +1,4 @@
-"""The command line: train, trace, verify, evaluate, inspect, card.
+"""The command line: train, trace, quantize, verify, evaluate, inspect, card.
 
 What needs torch is imported where it is used, so that every --help but train's is there at once.
 """
@@ -6,6 +6,7 @@ What needs torch is imported where it is used, so that every --help but train's 
 # ruff: noqa: D301, PLC0415 — click's paragraph mark is a real backspace
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,17 +25,20 @@ if TYPE_CHECKING:
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
+# Commands in modules of their own, `NAME_command`, that are imported when they are asked for.
+_ELSEWHERE = ("quantize", "train")
+
+
 class _Group(click.Group):
-    """Turns our errors into one line on stderr, and finds `train` only when it is asked for."""
+    """Turns our errors into one line on stderr, and finds some commands only when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*super().list_commands(ctx), "train"]
+        return sorted([*super().list_commands(ctx), *_ELSEWHERE])
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name == "train":
-            from elman_export.train_command import train
-
-            return train
+        if cmd_name in _ELSEWHERE:
+            command: click.Command = getattr(import_module(f"elman_export.{cmd_name}_command"), cmd_name)
+            return command
         return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:

@@ -42,14 +42,15 @@ _REQUIRED = frozenset(
 InitialState = tuple[NDArray[np.float32], ...]
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Of the packages that write a file, here and now."""
+    found = {}
     for package in ("elman", "torch", "onnx", "onnxruntime"):
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # run from a bare source tree
-            versions[package] = "unknown"
-    return versions
+            found[package] = "unknown"
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +81,17 @@ class Metadata:
     initial_states: Mapping[str, InitialState] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Sequence[Mapping[str, Any]] = ()
-    exporter: Mapping[str, str] = field(default_factory=_versions)
+    exporter: Mapping[str, str] = field(default_factory=versions)
 
     @property
     def vocabulary_size(self) -> int:
         """Number of symbols: the width of the logits."""
         return NUM_BYTES if self.vocabulary is None else len(self.vocabulary)
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the products are int8: then it agrees with its source to about a hundredth."""
+        return "quantisation" in self.recipe
 
     def entries(self) -> dict[str, str]:
         """The `metadata_props` entries, all but the prefill graph and the digest."""
