@@ -5,7 +5,7 @@ times float32 and int8 one after the other, in slices of a few milliseconds, so 
 `ratio` is the median of the rounds' ratios. One thread is timed by its own CPU time, which a busy neighbour takes no
 part of; more are timed by the wall clock, on a quiet machine.
 
-    python benchmarks/quantised_step.py > quantised_step.json
+    python -m benchmarks.quantised_step > quantised_step.json
 """
 
 import argparse
@@ -84,21 +84,22 @@ class Stepper:
         return (self._clock() - begin) / num_steps
 
 
-def measure(cell: str, num_layers: int, hidden_size: int, batches: list[int], threads: int, rounds: int) -> list[dict]:
+def measure(cell: str, given: argparse.Namespace) -> list[dict[str, object]]:
     """One record a batch."""
+    num_layers, hidden_size, threads = given.layers, given.hidden_size, given.threads
     weights = random_weights(cell, num_layers, hidden_size)
     floats = StepGraphs(cell, weights)
     quantised = QuantisedGraphs(cell, floats.initializers, [SCALE] * num_layers)
     num_states = num_layers * len(STATES[cell])
     steppers = [Stepper(graphs, num_states, hidden_size, threads) for graphs in (floats, quantised)]
     records = []
-    for batch in batches:
+    for batch in given.batch or [1, 16, 64]:
         for stepper in steppers:
             stepper.prepare(batch)
             stepper.time(4)
         counts = [max(2, round(SECONDS / min(stepper.time(4) for _ in range(5)))) for stepper in steppers]
         times = [
-            [stepper.time(count) for stepper, count in zip(steppers, counts, strict=True)] for _ in range(rounds)
+            [stepper.time(count) for stepper, count in zip(steppers, counts, strict=True)] for _ in range(given.rounds)
         ]
         record = {
             "cell": cell,
@@ -127,9 +128,7 @@ def main() -> None:
     given = parser.parse_args()
     records = []
     for cell in given.cell or ["lstm", "gru"]:
-        records += measure(
-            cell, given.layers, given.hidden_size, given.batch or [1, 16, 64], given.threads, given.rounds
-        )
+        records += measure(cell, given)
     about = {"machine": platform.machine(), "onnxruntime": ort.__version__, "num_cores": os.cpu_count()}
     print(json.dumps({**about, "records": records}, indent=2))
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from elman_export.artefact import Artefact
 from elman_export.errors import ArtefactError, CorpusError
 from elman_export.reference import Array
-from elman_export.verify import Runtime
+from elman_export.runtime import Runtime
 from elman_export.vocabulary import Vocabulary
 
 CHUNK = 256  # positions read at a time; it changes no figure

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from elman_export._reading import Losses, Text, mean_and_error, read_text, streaming_losses
 from elman_export.artefact import Artefact, read_artefact
-from elman_export.quantisation import largest_states, quantise, require_quantisable
+from elman_export.quantisation import calibrate, quantise, require_quantisable
 from elman_export.verify import verify
 
 TRAINING_PERCENT = 90  # as train has it; the rest of a text is held out
@@ -51,8 +51,8 @@ def quantize(
 ) -> None:
     """Write MODEL with int8 products: a third of the time, a third of the size, and as exact.
 
-    The first 90 % of the text, at most 200,000 symbols of it, tell how far each layer's state goes. Both models are then
-    measured on its last 10 %. Nothing is written unless rows are the same bits in every batch and prefill equals
+    The first 90 % of the text, at most 200,000 symbols of it, tell how far each layer's state goes. Both models are
+    then measured on its last 10 %. Nothing is written unless rows are the same bits in every batch and prefill equals
     stepping.
 
     \b
@@ -65,10 +65,10 @@ def quantize(
     seen, held_out = _texts(source, text, unseen)
     output = output or model.with_name(f"{model.stem}-int8.onnx")
     own = source.metadata
-    identity = (name or own.name, model_version or f"{own.version}-int8")
+    name, model_version = name or own.name, model_version or f"{own.version}-int8"
     with _progress() as progress:
-        maxima = largest_states(source, seen.ids, _bar(progress, "calibrating", len(seen.ids)))
-        unmeasured = quantise(source, maxima, seen, clip, *identity)
+        calibration = calibrate(source, seen, _bar(progress, "calibrating", len(seen.ids)))
+        unmeasured = quantise(source, calibration, clip=clip, name=name, version=model_version)
         before = streaming_losses(source, held_out.ids, _bar(progress, "measuring float32", len(held_out.ids)))
         after = streaming_losses(unmeasured, held_out.ids, _bar(progress, "measuring int8", len(held_out.ids)))
         progress.add_task("verifying", total=None)
