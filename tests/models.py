@@ -9,7 +9,6 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_export._reading import Text
 from elman_export.artefact import read_artefact, write_artefact
 from elman_export.metadata import Metadata
 from elman_export.quantisation import calibrate, quantise
@@ -153,6 +152,6 @@ def quantised_model(
 ) -> Path:
     """Write the int8 form of a `tiny_model`, calibrated on random characters."""
     source = read_artefact(tiny_model(path, cell, num_layers, hidden_size, seed=3))
-    text = Text(np.random.default_rng(1).integers(0, len(CHARACTERS), 6400), "0" * 64)
-    quantise(source, calibrate(source, text), name=name, version="1").save(path)
+    ids = np.random.default_rng(1).integers(0, len(CHARACTERS), 6400)
+    quantise(source, calibrate(source, ids, "0" * 64), name=name, version="1").save(path)
     return path

@@ -1,6 +1,6 @@
 """From a float32 artefact to one with int8 products, by way of a text that tells how far each layer's h goes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from elman_export._reading import Advance, Text
 from elman_export.artefact import Artefact
 from elman_export.errors import ArtefactError
 from elman_export.metadata import versions
@@ -20,6 +19,8 @@ from elman_export.step import GATES, STATES
 SCHEME = "int8-static"
 NUM_STEPS = 127  # of h_q on either side of zero
 NUM_STREAMS = 64
+
+Advance = Callable[[int], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +58,15 @@ def require_quantisable(source: Artefact) -> None:
         raise ArtefactError(f"{metadata.name} was not traced from a checkpoint by this exporter: trace it again.")
 
 
-def calibrate(source: Artefact, text: Text, advance: Advance = lambda _: None) -> Calibration:
+def calibrate(
+    source: Artefact, ids: NDArray[np.int64], corpus_sha256: str, advance: Advance = lambda _: None
+) -> Calibration:
     """Read a text with a float32 artefact, 64 rows side by side.
 
     Args:
         source: What `require_quantisable` accepts.
-        text: At least 64 symbols of the usual kind.
+        ids: ``[N]``, at least 64 symbols of the usual kind.
+        corpus_sha256: Of the whole file that they are from.
         advance: Told of so many symbols that were read.
 
     Raises:
@@ -72,14 +76,14 @@ def calibrate(source: Artefact, text: Text, advance: Advance = lambda _: None) -
     kinds = len(STATES[source.metadata.cell])
     state = runtime.initial_state(NUM_STREAMS)
     largest = _largest(state[::kinds])
-    length = len(text.ids) // NUM_STREAMS
-    for char in text.ids[: NUM_STREAMS * length].reshape(NUM_STREAMS, length).T:
+    length = len(ids) // NUM_STREAMS
+    for char in ids[: NUM_STREAMS * length].reshape(NUM_STREAMS, length).T:
         _, state = runtime.step(np.ascontiguousarray(char), state)
         largest = np.maximum(largest, _largest(state[::kinds]))
         advance(NUM_STREAMS)
     if not np.isfinite(largest).all():
         raise ArtefactError(f"The states of {source.metadata.name} are not finite on this text: train it again.")
-    return Calibration(tuple(largest.tolist()), text.sha256, len(text.ids))
+    return Calibration(tuple(largest.tolist()), corpus_sha256, len(ids))
 
 
 def quantise(source: Artefact, calibration: Calibration, *, clip: float = 1.0, name: str, version: str) -> Artefact:
@@ -100,7 +104,7 @@ def quantise(source: Artefact, calibration: Calibration, *, clip: float = 1.0, n
         "scales": scales,
         "clip": clip,
         "corpus_sha256": calibration.corpus_sha256,
-        "num_characters": calibration.num_symbols,
+        "num_symbols": calibration.num_symbols,
         "source_digest": source.digest,
     }
     recipe: dict[str, Any] = {**source.metadata.recipe, "quantisation": record}

@@ -4,7 +4,6 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,14 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from elman_export._reading import Losses, Text, mean_and_error, read_text, streaming_losses
 from elman_export.artefact import Artefact, read_artefact
+from elman_export.errors import CorpusError
+from elman_export.evaluate import STREAMING, Evaluation, streaming_losses, with_records
+from elman_export.loss import Losses
 from elman_export.quantisation import calibrate, quantise, require_quantisable
+from elman_export.split import Ids, Split, read_split
 from elman_export.verify import verify
 
-TRAINING_PERCENT = 90  # as train has it; the rest of a text is held out
 # The largest |h| hardly grows any more after so many, and a gigabyte would take half a day.
 MAX_CALIBRATION = 200_000
 _path = click.Path(path_type=Path)
@@ -27,7 +28,7 @@ _path = click.Path(path_type=Path)
 @click.argument("model", type=_path)
 @click.option("--calibrate", "text", required=True, type=_path, help="A text of the kind that MODEL reads.")
 @click.option("-o", "--output", type=_path, help="The file to write; by default MODEL's name with -int8.")
-@click.option("--evaluate", "unseen", type=_path, help="Measure the loss on all of this text instead.")
+@click.option("--evaluate", "unseen", type=_path, help="Measure the loss on all of this text.")
 @click.option(
     "--clip",
     type=click.FloatRange(0, 1, min_open=True),
@@ -52,8 +53,8 @@ def quantize(
     """Write MODEL with int8 products: a third of the time, a third of the size, and as exact.
 
     The first 90 % of the text, at most 200,000 symbols of it, tell how far each layer's state goes. Both models are
-    then measured on its last 10 %. Nothing is written unless rows are the same bits in every batch and prefill equals
-    stepping.
+    then measured on its last 10 %; with --evaluate on all of the other text, and all of the first calibrates. Nothing
+    is written unless rows are the same bits in every batch and prefill equals stepping.
 
     \b
     Example:
@@ -62,31 +63,33 @@ def quantize(
     """
     source = read_artefact(model)
     require_quantisable(source)
-    seen, held_out = _texts(source, text, unseen)
+    seen, sha256, held_out = _texts(source, text, unseen)
     output = output or model.with_name(f"{model.stem}-int8.onnx")
-    own = source.metadata
-    name, model_version = name or own.name, model_version or f"{own.version}-int8"
+    name, version = name or source.metadata.name, model_version or f"{source.metadata.version}-int8"
     with _progress() as progress:
-        calibration = calibrate(source, seen, _bar(progress, "calibrating", len(seen.ids)))
-        unmeasured = quantise(source, calibration, clip=clip, name=name, version=model_version)
-        before = streaming_losses(source, held_out.ids, _bar(progress, "measuring float32", len(held_out.ids)))
-        after = streaming_losses(unmeasured, held_out.ids, _bar(progress, "measuring int8", len(held_out.ids)))
+        calibration = calibrate(source, seen, sha256, _bar(progress, "calibrating", len(seen)))
+        unmeasured = quantise(source, calibration, clip=clip, name=name, version=version)
+        before, after = (
+            streaming_losses(artefact, held_out, _bar(progress, f"measuring {what}", len(held_out.evaluated) - 1))
+            for artefact, what in ((source, "float32"), (unmeasured, "int8"))
+        )
         progress.add_task("verifying", total=None)
-        artefact = _with_record(unmeasured, held_out, after, "streaming-whole" if unseen else "streaming")
+        measured = Evaluation(held_out, {STREAMING: after}, None)
+        artefact = with_records(unmeasured, measured)
         verify(artefact, {}).require()
     artefact.save(output)
-    report = _report(source, artefact, output, before, after)
+    report = _report(source, artefact, output, measured, before)
     click.echo(json.dumps(report, indent=2) if as_json else _sentences(report))
 
 
-def _texts(source: Artefact, text: Path, unseen: Path | None) -> tuple[Text, Text]:
-    """What is calibrated on, and what is measured on."""
-    whole = read_text(text, source.metadata.vocabulary)
-    cut = len(whole.ids) * TRAINING_PERCENT // 100
-    seen = replace(whole, ids=whole.ids[: min(cut, MAX_CALIBRATION)])
-    if unseen:
-        return seen, read_text(unseen, source.metadata.vocabulary)
-    return seen, replace(whole, ids=whole.ids[cut:])
+def _texts(source: Artefact, text: Path, unseen: Path | None) -> tuple[Ids, str, Split]:
+    """What is calibrated on, [N], the digest of its file, and what is measured on."""
+    vocabulary = source.metadata.vocabulary
+    split = read_split(text, vocabulary, is_whole=unseen is not None)
+    seen = (split.evaluated if unseen else split.training)[:MAX_CALIBRATION]
+    if seen.max() >= source.metadata.vocabulary_size:
+        raise CorpusError(f"The text {text} has characters that the model does not know: take them out.")
+    return seen, split.sha256, read_split(unseen, vocabulary, is_whole=True) if unseen else split
 
 
 def _progress() -> Progress:
@@ -101,21 +104,9 @@ def _bar(progress: Progress, description: str, total: int) -> Callable[[int], ob
     return lambda count: progress.advance(task, count)
 
 
-def _with_record(artefact: Artefact, text: Text, losses: Losses, protocol: str) -> Artefact:
-    """The same with its loss, which is not its source's."""
-    nats, error = mean_and_error(losses)
-    record = {
-        "corpus_sha256": text.sha256,
-        "protocol": protocol,
-        "nats_per_character": round(nats, 6),
-        "standard_error": round(error, 6),
-        "num_characters": len(losses),
-    }
-    return artefact.with_metadata(replace(artefact.metadata, evaluation=(record,)))
-
-
-def _report(source: Artefact, artefact: Artefact, output: Path, before: Losses, after: Losses) -> dict[str, Any]:
-    difference, error = mean_and_error(after - before)
+def _report(source: Artefact, artefact: Artefact, output: Path, measured: Evaluation, before: Losses) -> dict[str, Any]:
+    after = measured.losses[STREAMING]
+    difference = measured.loss(after - before)
     return {
         "output": str(output),
         "name": artefact.metadata.name,
@@ -124,11 +115,11 @@ def _report(source: Artefact, artefact: Artefact, output: Path, before: Losses, 
         "file_bytes": len(artefact.data),
         "source_file_bytes": len(source.data),
         "scales": artefact.metadata.recipe["quantisation"]["scales"],
-        "num_characters": len(after),
-        "float32_nats_per_character": mean_and_error(before)[0],
-        "int8_nats_per_character": mean_and_error(after)[0],
-        "difference_nats": difference,
-        "difference_standard_error": error,
+        "num_characters": difference.num_characters,
+        "float32_nats_per_character": measured.loss(before).nats,
+        "int8_nats_per_character": measured.loss(after).nats,
+        "difference_nats": difference.nats,
+        "difference_standard_error": difference.standard_error,
     }
 
 
