@@ -9,8 +9,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_export.artefact import write_artefact
+from elman_export.artefact import read_artefact, write_artefact
 from elman_export.metadata import Metadata
+from elman_export.quantisation import calibrate, quantise
 from elman_export.step import GATES, StepGraphs, make_model
 
 # The 65 characters of tiny Shakespeare, in code point order.
@@ -156,3 +157,13 @@ def _write_other(
         [numpy_helper.from_array(array, key) for key, array in initializers.items()],
     )
     write_artefact(path, make_model(graph), Metadata(name, tuple(CHARACTERS)))
+
+
+def quantised_model(
+    path: Path, cell: str = "gru", num_layers: int = 1, hidden_size: int = 16, name: str = "int8"
+) -> Path:
+    """Write the int8 form of a `tiny_model`, calibrated on random characters."""
+    source = read_artefact(tiny_model(path, cell, num_layers, hidden_size, seed=3))
+    ids = np.random.default_rng(1).integers(0, len(CHARACTERS), 6400)
+    quantise(source, calibrate(source, ids, "0" * 64), name=name, version="1").save(path)
+    return path

@@ -1,4 +1,4 @@
-"""The command line: train, trace, verify, evaluate, inspect, card, probe, prime.
+"""The command line: train, trace, quantize, verify, evaluate, inspect, card, probe, prime.
 
 What needs torch is imported where it is used, so that every --help but train's is there at once.
 """
@@ -26,7 +26,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
 # Commands in modules of their own, `NAME_command`, that are imported when they are asked for.
-_ELSEWHERE = ("prime", "probe", "train")
+_ELSEWHERE = ("prime", "probe", "quantize", "train")
 
 
 class _Group(click.Group):

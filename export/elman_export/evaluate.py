@@ -86,12 +86,28 @@ def evaluate(artefact: Artefact, split: Split, advance: Advance = lambda _: None
     reader = _Reader(artefact, split.evaluated, advance)
     losses = {STREAMING: reader.streaming(), WINDOWS: reader.windows()}
     for protocol, found in losses.items():
-        if not np.isfinite(found).all():
-            raise ArtefactError(
-                f"The logits are not finite after {int(np.argmin(np.isfinite(found))) + 1:,} symbols ({protocol}): "
-                "nothing can be drawn from such a model. Train it again, with a lower learning_rate."
-            )
+        _check_finite(found, protocol)
     return Evaluation(split, losses, counting)
+
+
+def streaming_losses(artefact: Artefact, split: Split, advance: Advance = lambda _: None) -> Losses:
+    """The one protocol alone: nats for every symbol of the evaluated part but the first, ``[N - 1]``.
+
+    Raises:
+        ArtefactError: As `evaluate`.
+    """
+    check_predicts(artefact)
+    losses = _Reader(artefact, split.evaluated, advance).streaming()
+    _check_finite(losses, STREAMING)
+    return losses
+
+
+def _check_finite(losses: Losses, protocol: str) -> None:
+    if not np.isfinite(losses).all():
+        raise ArtefactError(
+            f"The logits are not finite after {int(np.argmin(np.isfinite(losses))) + 1:,} symbols ({protocol}): "
+            "nothing can be drawn from such a model. Train it again, with a lower learning_rate."
+        )
 
 
 def num_steps(split: Split) -> int:

@@ -43,14 +43,15 @@ _OPTIONAL = frozenset({"elman.prefill", "elman.labels", "elman.probes"})
 InitialState = tuple[NDArray[np.float32], ...]
 
 
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """Of the packages that write a file, here and now."""
+    found = {}
     for package in ("elman", "torch", "onnx", "onnxruntime"):
         try:
-            versions[package] = importlib.metadata.version(package)
+            found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:  # run from a bare source tree
-            versions[package] = "unknown"
-    return versions
+            found[package] = "unknown"
+    return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,7 @@ class Metadata:
     initial_states: Mapping[str, InitialState] = field(default_factory=dict)
     recipe: Mapping[str, Any] = field(default_factory=dict)
     evaluation: Sequence[Mapping[str, Any]] = ()
-    exporter: Mapping[str, str] = field(default_factory=_versions)
+    exporter: Mapping[str, str] = field(default_factory=versions)
     labels: Sequence[str] = ()
     probes: Mapping[str, Probe] = field(default_factory=dict)
 
@@ -96,6 +97,11 @@ class Metadata:
     def output_size(self) -> int:
         """The width of the logits: the symbols, or the labels of a tagging model."""
         return len(self.labels) or self.vocabulary_size
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the products are int8: then it agrees with its source to about a hundredth."""
+        return "quantisation" in self.recipe
 
     def entries(self) -> dict[str, str]:
         """The `metadata_props` entries, all but the prefill graph and the digest."""

@@ -59,7 +59,7 @@ def read_split(path: Path, vocabulary: Vocabulary, *, is_whole: bool = False) ->
     if len(evaluated) < MIN_EVALUATED:
         raise CorpusError(
             f"The text {path} has {len(evaluated):,} {'' if is_whole else 'held-out '}symbols, evaluation needs "
-            f"{MIN_EVALUATED}: take a longer text{'' if is_whole else ', or --whole if all of it is held out'}."
+            f"{MIN_EVALUATED}: take a longer text{'' if is_whole else ', or say that all of it is held out'}."
         )
     counted = corpus.ids[:0] if is_whole else corpus.training[-MAX_COUNTED:]
     if vocabulary is None or corpus.vocabulary is None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 Weights = Mapping[str, NDArray[np.float32]]
+Initializers = Mapping[str, NDArray[Any]]
 
 # Gates in PyTorch's order: the rows of `weight_ih` and `weight_hh` are stacked so.
 GATES = {
@@ -35,25 +36,28 @@ def make_model(graph: onnx.GraphProto) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
 
 
-class StepGraphs:
-    """Builds both graphs of one network.
+class CellGraphs:
+    """Builds both graphs of one network from initializers.
 
     Args:
         cell: `elman`, `gru` or `lstm`.
-        weights: `embedding.weight` [V, E] (absent: one-hot), `layers.{l}.weight_ih` [G*H, in],
-            `layers.{l}.weight_hh` [G*H, H], `layers.{l}.bias_ih` and `layers.{l}.bias_hh` [G*H],
-            `output.weight` [V, H] and `output.bias` [V].
+        initializers: What both graphs share, by name: for gate g of layer l `layer_{l}.{g}.weight_hh` [H, H], and
+            `.table` [V, H] in layer 0, `.weight_ih` [H, H] and `.bias` [H] above; of the candidate also `.bias_hh` [H];
+            `output.weight` [H, V] and `output.bias` [V].
+
+    Attributes:
+        initializers: The same.
     """
 
-    def __init__(self, cell: str, weights: Weights) -> None:
+    def __init__(self, cell: str, initializers: Initializers) -> None:
         self._cell = cell
-        self._num_layers = sum(name.endswith(".weight_hh") for name in weights)
-        self._vocabulary_size, self._hidden_size = weights["output.weight"].shape
-        self._initializers = _fold(cell, self._num_layers, weights)
+        self._num_layers = sum(name.endswith(f".{GATES[cell][0]}.weight_hh") for name in initializers)
+        self._hidden_size, self._vocabulary_size = initializers["output.weight"].shape
+        self.initializers = initializers
 
     def step(self) -> onnx.ModelProto:
         """The main graph, weights included: char [B], state_i [B, H] to logits [B, V]."""
-        ops = _Ops("step")
+        ops = Ops("step")
         x = "char"
         for layer in range(self._num_layers):
             x = self._advance(
@@ -63,12 +67,12 @@ class StepGraphs:
                 self._state_names(layer),
                 self._state_names(layer, "next_"),
             )
-        ops.add("Gemm", x, "output.weight", "output.bias", out="logits")
+        self._product(ops, self._operand(ops, self._num_layers - 1, x), "output.weight", "output.bias", out="logits")
         return self._model(ops, ["batch"])
 
     def prefill(self) -> onnx.ModelProto:
         """The prefill graph without the shared weights: char [T, B] to logits [T, B, V]."""
-        ops = _Ops("prefill")
+        ops = Ops("prefill")
         ops.constants["rows"] = np.array([-1, self._hidden_size], np.int64)
         ops.constants["width"] = np.array([-1], np.int64)
         # [T, B, -1]: what a product over T*B rows is folded back into.
@@ -79,24 +83,42 @@ class StepGraphs:
             if layer > 0:
                 inputs = {gate: ops.add("Reshape", y, shape) for gate, y in inputs.items()}
             x = ops.add("Reshape", self._scan(ops, layer, inputs), "rows")
-        logits = ops.add("Gemm", x, "output.weight", "output.bias")
+        logits = self._product(ops, self._operand(ops, self._num_layers - 1, x), "output.weight", "output.bias")
         ops.add("Reshape", logits, shape, out="logits")
         model = self._model(ops, ["time", "batch"])
-        del model.graph.initializer[: len(self._initializers)]
+        del model.graph.initializer[: len(self.initializers)]
         return model
 
-    def _inputs(self, ops: "_Ops", layer: int, x: str) -> dict[str, str]:
+    def _inputs(self, ops: "Ops", layer: int, x: str) -> dict[str, str]:
         """W_ih x + b for every gate; in layer 0 a row of a table, for x is one character."""
         if layer == 0:
             return {gate: ops.add("Gather", f"layer_0.{gate}.table", x, axis=0) for gate in GATES[self._cell]}
-        return {
-            gate: ops.add("Gemm", x, f"layer_{layer}.{gate}.weight_ih", f"layer_{layer}.{gate}.bias")
-            for gate in GATES[self._cell]
-        }
+        operand = self._operand(ops, layer - 1, x)
+        return {gate: self._input_product(ops, operand, f"layer_{layer}.{gate}") for gate in GATES[self._cell]}
+
+    # What quantised graphs do otherwise
+
+    def _operand(self, ops: "Ops", layer: int, h: str) -> str:  # noqa: ARG002  # for those who override it
+        """A layer's h as the products take it."""
+        return h
+
+    def _product(self, ops: "Ops", operand: str, weight: str, addend: str, out: str = "") -> str:
+        """The sum ``operand @ weight + addend``, in float32."""
+        return ops.add("Gemm", operand, weight, addend, out=out)
+
+    def _input_product(self, ops: "Ops", operand: str, gate: str) -> str:
+        """W_ih x + b of one gate, as `_product` takes it for its addend."""
+        return self._product(ops, operand, f"{gate}.weight_ih", f"{gate}.bias")
+
+    def _addend_type(self, gate: str) -> int:  # noqa: ARG002  # the same
+        """The element type of a gate's W_ih x + b."""
+        return TensorProto.FLOAT
+
+    # The cells
 
     def _advance(
         self,
-        ops: "_Ops",
+        ops: "Ops",
         layer: int,
         inputs: Mapping[str, str],
         state: Sequence[str],
@@ -104,9 +126,10 @@ class StepGraphs:
     ) -> str:
         """One layer's equations, from its inputs and state to its next state; returns h'."""
         h = state[0]
+        operand = self._operand(ops, layer, h)
 
         def product(gate: str, addend: str) -> str:
-            return ops.add("Gemm", h, f"layer_{layer}.{gate}.weight_hh", addend)
+            return self._product(ops, operand, f"layer_{layer}.{gate}.weight_hh", addend)
 
         def gate(name: str, activation: str = "Sigmoid") -> str:
             return ops.add(activation, product(name, inputs[name]))
@@ -125,9 +148,9 @@ class StepGraphs:
         c = ops.add("Add", kept, added, out=next_state[1])
         return ops.add("Mul", gate("output"), ops.add("Tanh", c), out=next_state[0])
 
-    def _scan(self, ops: "_Ops", layer: int, inputs: Mapping[str, str]) -> str:
+    def _scan(self, ops: "Ops", layer: int, inputs: Mapping[str, str]) -> str:
         """One layer over all positions; returns its h at each of them, [T, B, H]."""
-        body = _Ops(f"layer_{layer}.scan")
+        body = Ops(f"layer_{layer}.scan")
         kinds = STATES[self._cell]
         state = [f"layer_{layer}.scan.{kind}" for kind in kinds]
         next_state = [f"layer_{layer}.scan.next_{kind}" for kind in kinds]
@@ -138,7 +161,10 @@ class StepGraphs:
         graph = helper.make_graph(
             body.nodes,
             f"layer_{layer}",
-            [value_info(name, row) for name in [*state, *xs.values()]],
+            [
+                *(value_info(name, row) for name in state),
+                *(value_info(name, row, self._addend_type(gate)) for gate, name in xs.items()),
+            ],
             [value_info(name, row) for name in [*next_state, output]],
         )
         every_h = f"layer_{layer}.every_h"
@@ -157,7 +183,7 @@ class StepGraphs:
         num_kinds = len(STATES[self._cell])
         return [f"{prefix}state_{layer * num_kinds + kind}" for kind in range(num_kinds)]
 
-    def _model(self, ops: "_Ops", positions: list[str | int]) -> onnx.ModelProto:
+    def _model(self, ops: "Ops", positions: list[str | int]) -> onnx.ModelProto:
         row: list[str | int] = ["batch", self._hidden_size]
         layers = range(self._num_layers)
         return make_model(
@@ -172,12 +198,27 @@ class StepGraphs:
                     value_info("logits", [*positions, self._vocabulary_size]),
                     *(value_info(name, row) for i in layers for name in self._state_names(i, "next_")),
                 ],
-                _tensors(self._initializers) + _tensors(ops.constants),
+                _tensors(self.initializers) + _tensors(ops.constants),
             )
         )
 
 
-class _Ops:
+class StepGraphs(CellGraphs):
+    """Builds both graphs of one network in float32.
+
+    Args:
+        cell: `elman`, `gru` or `lstm`.
+        weights: `embedding.weight` [V, E] (absent: one-hot), `layers.{l}.weight_ih` [G*H, in],
+            `layers.{l}.weight_hh` [G*H, H], `layers.{l}.bias_ih` and `layers.{l}.bias_hh` [G*H],
+            `output.weight` [V, H] and `output.bias` [V].
+    """
+
+    def __init__(self, cell: str, weights: Weights) -> None:
+        num_layers = sum(name.endswith(".weight_hh") for name in weights)
+        super().__init__(cell, _fold(cell, num_layers, weights))
+
+
+class Ops:
     """Nodes in order, each with a name of its own for what it computes."""
 
     def __init__(self, name: str) -> None:

@@ -141,7 +141,7 @@ def test_a_file_that_is_no_artefact_is_one_line(command: str, content: bytes, tm
 # The group
 
 
-@pytest.mark.parametrize("command", ["trace", "verify", "evaluate", "inspect", "card", "train"])
+@pytest.mark.parametrize("command", ["trace", "quantize", "verify", "evaluate", "inspect", "card", "train"])
 def test_every_command_has_help_with_an_example(command: str):
     """And the example stands on a line of its own."""
     result = run(command, "--help")

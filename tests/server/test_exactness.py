@@ -9,19 +9,22 @@ import pytest_asyncio
 
 from elman_server.generation import Detail, FinishReason
 from elman_server.requests import AppendRequest, SamplingRequest, ScoreRequest, StoppingRequest, Target
-from tests.models import CHARACTERS, tiny_model
+from tests.models import CHARACTERS, quantised_model, tiny_model
 from tests.server.house import PLAIN, House, Text
 
 CELLS = ("elman", "gru", "lstm")
+QUANTISED = ("int8-gru", "int8-lstm")
+MODELS = (*CELLS, *QUANTISED)  # they are promised the same
 PROMPT = "What is the city but the people?\n"
 RANDOM_CANCELS = 1000
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2], ids=["1-thread", "2-threads"])
 async def house(request, tmp_path_factory) -> AsyncIterator[House]:
-    """One engine a cell, with two layers, and one for a model without a prefill graph."""
+    """One engine a cell, with two layers, two that are quantised, and one for a model without a prefill graph."""
     folder = tmp_path_factory.mktemp("models")
     paths = [tiny_model(folder / f"{cell}.onnx", cell, 2, 64, seed=3, name=cell) for cell in CELLS]
+    paths += [quantised_model(folder / f"{name}.onnx", name[5:], 2, 64, name=name) for name in QUANTISED]
     paths.append(tiny_model(folder / "stepped.onnx", "gru", 2, 64, seed=3, name="stepped", prefill=False))
     async with House(paths, num_threads=request.param) as house:
         yield house
@@ -53,7 +56,7 @@ async def neighbour(house: House, cell: str, number: int) -> None:
     await house.generate(Target(model=cell), prompt, 1, sampling, stopping=stopping, stop_after=stop_after)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", MODELS)
 async def test_a_text_is_the_same_alone_and_among_63_neighbours(house, cell):
     """1: neither the batch nor the neighbours show in the text or in the state."""
     expected = await alone(house, cell)
@@ -72,7 +75,7 @@ async def test_a_prefill_graph_and_stepping_give_the_same_text(house):
     assert stepped.end.state_digest == scanned.end.state_digest
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", MODELS)
 @pytest.mark.parametrize("pieces", [2, 5, len(PROMPT)])
 async def test_a_prompt_may_be_fed_in_pieces(house, cell, pieces):
     """2: whole, by halves or one by one, the state and the text after it are the same."""
@@ -97,7 +100,7 @@ async def test_a_long_prompt_fed_whole_equals_one_fed_by_thousands(house):
     assert other.position == info.position == 5000
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", MODELS)
 @pytest.mark.parametrize("chunk_chars", [0, 1, 7])
 async def test_joined_chunks_are_the_transcript(house, cell, chunk_chars):
     """3 and 4: what was streamed is what is kept, however it was cut."""
@@ -110,7 +113,7 @@ async def test_joined_chunks_are_the_transcript(house, cell, chunk_chars):
         assert max(len(chunk.text) for chunk in text.chunks) <= chunk_chars
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", MODELS)
 async def test_scoring_a_generated_text_gives_the_streamed_log_probabilities(house, cell):
     """2: the same bits, drawn or fed."""
     text = await alone(house, cell, detail=Detail(log_probability=True, top_n=3))

@@ -98,7 +98,6 @@ def test_a_decoder_gives_valid_text_in_any_pieces(data, cuts, is_one_stream):
     assert "".join(pieces) == codecs.getincrementaldecoder("utf-8")("replace").decode(data)
 
 
-
 def test_ids_of_single_characters():
     """A character's id is found by name; of a byte-level model U+0000 to U+00FF stand for the bytes."""
     assert SHAKESPEARE.id_of("a", "f") == CHARACTERS.index("a")

@@ -1,0 +1,111 @@
+"""The known cells with int8 products: the graphs of `step`, their weights in bytes, their sums in integers.
+
+Every sum W_ih x + W_hh h + b is taken in int32, in units of its own column, and scaled to float32 once, at its end.
+Integers add up to the same in any order, batch and chunk: that rows do not see one another, and that prefill equals
+stepping, holds by arithmetic and not by the care of a kernel.
+
+    h_q  = round(h / s) + 128                  uint8; s is calibrated, one a layer, and never depends on the batch
+    W_q  = round(W s / u)                      int8; u is one number a column
+    sum  = u (W_q (h_q - 128) + round(b / u))
+
+Only the GRU's candidate has two sums, for the reset gate scales one of them.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+
+from elman_export.step import GATES, CellGraphs, Ops
+
+DOMAIN = "com.microsoft"
+ZERO_POINT = 128
+# Not 127: without VNNI, x86 adds pairs of products in 16 bits, and 2 * 255 * 64 is what they hold.
+MAX_WEIGHT = 64
+# What a bias or a row of a table may be at most, so that no sum leaves 32 bits.
+MAX_ADDEND = 2**30
+
+Floats = Mapping[str, NDArray[np.float32]]
+
+
+class QuantisedGraphs(CellGraphs):
+    """Builds both int8 graphs of one network.
+
+    Args:
+        cell: `elman`, `gru` or `lstm`.
+        floats: The initializers of the float32 graphs, as `CellGraphs` takes them.
+        scales: What one step of h_q is in each layer, float32 and positive; |h| beyond 127 of them is clipped.
+    """
+
+    def __init__(self, cell: str, floats: Floats, scales: Sequence[float]) -> None:
+        super().__init__(cell, _quantise(cell, floats, scales))
+
+    def _operand(self, ops: Ops, layer: int, h: str) -> str:
+        return ops.add("QuantizeLinear", h, f"layer_{layer}.scale", "zero_point")
+
+    def _product(self, ops: Ops, operand: str, weight: str, addend: str, out: str = "") -> str:
+        column = (f"{weight}.unit", f"{weight}.zero_point")
+        return ops.add("QGemm", operand, "one", "zero_point", weight, *column, addend, out=out, domain=DOMAIN)
+
+    def _input_product(self, ops: Ops, operand: str, gate: str) -> str:
+        if self._addend_type(gate) == TensorProto.FLOAT:
+            return super()._input_product(ops, operand, gate)
+        return ops.add("Add", ops.add("MatMulInteger", operand, f"{gate}.weight_ih", "zero_point"), f"{gate}.bias")
+
+    def _addend_type(self, gate: str) -> int:
+        return TensorProto.FLOAT if _has_two_sums(gate) else TensorProto.INT32
+
+    def _model(self, ops: Ops, positions: list[str | int]) -> onnx.ModelProto:
+        model = super()._model(ops, positions)
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+        return model
+
+
+def _has_two_sums(gate: str) -> bool:
+    return gate.endswith("candidate")
+
+
+def _quantise(cell: str, floats: Floats, scales: Sequence[float]) -> dict[str, NDArray[np.generic]]:
+    """The initializers of the int8 graphs: the float32 ones by the same names, and what they are measured in."""
+    whole: dict[str, NDArray[np.generic]] = {
+        "one": np.array(1, np.float32),
+        "zero_point": np.array(ZERO_POINT, np.uint8),
+    }
+    for layer, scale in enumerate(scales):
+        whole[f"layer_{layer}.scale"] = np.array(scale, np.float32)
+        below = scales[layer - 1] if layer else 0.0
+        for gate in GATES[cell]:
+            name = f"layer_{layer}.{gate}"
+            inputs = {f"{name}.weight_ih": below} if layer else {}
+            addend = f"{name}.bias" if layer else f"{name}.table"
+            recurrent = {f"{name}.weight_hh": scale}
+            if not _has_two_sums(gate):
+                whole |= _sum(floats, inputs | recurrent, addend)
+                continue
+            whole |= _sum(floats, recurrent, f"{name}.bias_hh")
+            whole |= _sum(floats, inputs, addend) if layer else {addend: floats[addend]}
+    return whole | _sum(floats, {"output.weight": scales[-1]}, "output.bias")
+
+
+def _sum(floats: Floats, weights: Mapping[str, float], addend: str) -> dict[str, NDArray[np.generic]]:
+    """The terms of one sum in its units.
+
+    Args:
+        floats: What they are in float32.
+        weights: Name to the scale of what it multiplies, [in, N] each; the last of them ends the sum.
+        addend: Its bias [N] or table [V, N].
+    """
+    wide = {name: floats[name].astype(np.float64) * scale for name, scale in weights.items()}
+    constant = floats[addend].astype(np.float64)
+    largest = [np.abs(array).max(axis=0) / MAX_WEIGHT for array in wide.values()]
+    unit = np.max([*largest, np.abs(np.atleast_2d(constant)).max(axis=0) / MAX_ADDEND], axis=0)  # [N]
+    unit = np.where(unit > 0, unit, 1).astype(np.float32)
+    last = list(weights)[-1]
+    return {
+        **{name: np.rint(array / unit).astype(np.int8) for name, array in wide.items()},
+        addend: np.rint(constant / unit).astype(np.int32),
+        f"{last}.unit": unit,
+        f"{last}.zero_point": np.zeros(len(unit), np.int8),
+    }
