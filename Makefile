@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve up down test check fmt proto docs picture models card constraints clean
+.PHONY: help demo serve up down test bench check fmt proto docs picture models card constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ down: ## stop the container
 
 test: $(VENV)/dev.done ## run every test; installs torch and the tools first
 	$(BIN)/python -m pytest
+
+bench: $(VENV)/dev.done ## run every benchmark, less than 10 minutes; docs/benchmarks.md tells what they mean
+	$(BIN)/python -m benchmarks
 
 check: $(VENV)/dev.done ## what CI checks: style, types, import contracts, generated files
 	$(BIN)/ruff check

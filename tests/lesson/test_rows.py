@@ -134,10 +134,11 @@ def test_r3_softmax_gives_the_first_two_thirds(lesson: Client):
 def test_r4_temperature_sharpens_and_softens(temperature: float, expected: list[float]):
     """The sampler, asked at 100,000 points spread evenly over [0, 1), gives the lesson's shares."""
     size = 100_000
-    row = (temperature, 0, 1.0, 0.0, False)
-    kinds = [("temperature", "f8"), ("top_k", "i8"), ("top_p", "f8"), ("min_p", "f8"), ("filters", "?")]
+    sampler = sampling.Sampler(size, len(LOGITS))
+    for row in range(size):
+        sampler.load(row, sampling.Sampling(seed=0, temperature=temperature))
     logits = np.tile(np.array(LOGITS, np.float32), (size, 1))
-    drawn = sampling.draw(logits, np.array([row] * size, kinds), (np.arange(size) + 0.5) / size)
+    drawn = sampler.draw(logits, (np.arange(size) + 0.5) / size)
 
     assert (np.bincount(drawn) / size).round(3).tolist() == expected
 

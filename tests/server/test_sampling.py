@@ -2,16 +2,14 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
-from elman_server.engine.rows import _ROW
-from elman_server.sampling import Sampling, draw, log_softmax, penalise, uniforms
+from elman_server.sampling import Sampler, Sampling, log_softmax, penalise, uniforms
 
 LESSON = [2.0, 1.0, 0.1]  # logits, source.md R3 and R4
 NUM_DRAWS = 100_000
@@ -32,21 +30,20 @@ logit_rows = st.lists(st.sampled_from([-math.inf, -3.0, -1.0, 0.0, 0.5, 0.5, 2.0
 )
 
 
-def rows_of(samplings: Iterable[Sampling]) -> NDArray[np.void]:
-    """Return parameters as the engine keeps them."""
-    return np.array(
-        [
-            (s.temperature, s.top_k, s.top_p, s.min_p, s.repetition_penalty, s.filters, False, 0, 0, 0)
-            for s in samplings
-        ],
-        _ROW,
-    )
+def sampler_of(samplings: Sequence[Sampling], vocabulary_size: int) -> Sampler:
+    """Return a sampler with a row for each of the parameters."""
+    sampler = Sampler(len(samplings), vocabulary_size)
+    for row, sampling in enumerate(samplings):
+        sampler.load(row, sampling)
+    return sampler
 
 
 def draw_alone(logits: list[float], sampling: Sampling, uniform: list[float]) -> list[int]:
     """Draw once for each uniform, all from one distribution."""
+    if -math.inf in logits:  # only a bias bans
+        sampling = dataclasses.replace(sampling, bias=((0, -math.inf),))
     batch = np.tile(np.array(logits, np.float32), (len(uniform), 1))
-    drawn: list[int] = draw(batch, np.repeat(rows_of([sampling]), len(uniform)), np.array(uniform)).tolist()
+    drawn: list[int] = sampler_of([sampling] * len(uniform), len(logits)).draw(batch, np.array(uniform)).tolist()
     return drawn
 
 
@@ -71,10 +68,16 @@ def distribution(logits: list[float], sampling: Sampling) -> list[float]:
     return [weights[index] / total if index in order else 0.0 for index in range(len(logits))]
 
 
-def between(expected: list[float]) -> list[tuple[float, int]]:
-    """Return a uniform in the middle of each character's share, and that character."""
-    edges = np.cumsum([0, *expected])
-    return [((edges[i] + edges[i + 1]) / 2, i) for i, share in enumerate(expected) if share > 1e-9]
+def between(expected: list[float], logits: list[float], sampling: Sampling) -> list[tuple[float, int]]:
+    """Return a uniform in the middle of each character's share, and that character.
+
+    A row that filters lays the shares in falling order, others in the order of ids.
+    """
+    order = list(range(len(logits)))
+    if sampling.filters:
+        order.sort(key=lambda index: -logits[index])
+    edges = np.cumsum([0, *(expected[index] for index in order)])
+    return [((edges[at] + edges[at + 1]) / 2, index) for at, index in enumerate(order) if expected[index] > 1e-9]
 
 
 @given(logits=logit_rows, sampling=parameters)
@@ -87,7 +90,7 @@ def test_the_filters_are_those_of_the_documents(logits, sampling):
             sampling, top_p=min(1.0, sampling.top_p * factor), min_p=min(1.0, sampling.min_p * factor)
         )
         assume(np.allclose(distribution(logits, near), expected, atol=1e-9))
-    uniform, ids = zip(*between(expected), strict=True)
+    uniform, ids = zip(*between(expected, logits, sampling), strict=True)
     assert draw_alone(logits, sampling, list(uniform)) == list(ids)
 
 
@@ -143,25 +146,30 @@ def test_a_row_does_not_depend_on_its_neighbours(batch):
         [1, 1, 0.9, 0.2],
         [0, 0, 0.05],
     )
-    rows = rows_of(
+    every = [
         Sampling(
             0,
+            bias=((0, -math.inf),),
             temperature=float(random.choice(temperatures)),
             top_k=int(random.choice(top_ks)),
             top_p=float(random.choice(top_ps)),
             min_p=float(random.choice(min_ps)),
         )
         for _ in range(256)
-    )
+    ]
     uniform = random.random(256)
-    alone = [draw(logits[i : i + 1], rows[i : i + 1], uniform[i : i + 1]).item() for i in range(256)]
-    order = random.permutation(256)
+
+    def drawn(chosen: list[int]) -> list[int]:
+        sampler = sampler_of([every[row] for row in chosen], VOCABULARY)
+        result: list[int] = sampler.draw(logits[chosen], uniform[chosen]).tolist()
+        return result
+
+    alone = [drawn([row])[0] for row in range(256)]
+    order = random.permutation(256).tolist()
     together: dict[int, int] = {}
     for at in range(0, 256, batch):
         chosen = order[at : at + batch]
-        together |= dict(
-            zip(chosen.tolist(), draw(logits[chosen], rows[chosen], uniform[chosen]).tolist(), strict=True)
-        )
+        together |= dict(zip(chosen, drawn(chosen), strict=True))
     assert [together[i] for i in range(256)] == alone
 
 

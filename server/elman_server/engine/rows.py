@@ -15,93 +15,94 @@ if TYPE_CHECKING:
     from elman_server.scheduler import Stream
 
 FLUSH_STEPS: Final = 256  # the most steps between two flushes
-
-_ROW: Final = np.dtype([
-    ("temperature", np.float64),
-    ("top_k", np.int64),
-    ("top_p", np.float64),
-    ("min_p", np.float64),
-    ("penalty", np.float64),
-    ("filters", np.bool_),  # whether the row has to be sorted
-    ("biased", np.bool_),
-    ("position", np.int64),  # of the next character to draw
-    ("left", np.int64),  # characters until the stream ends or pauses
-    ("unsent", np.int64),  # characters in `drawn`
-])  # fmt: skip
+_BLOCK: Final = sampling.UNIFORMS_PER_BLOCK
+_NEVER: Final = np.iinfo(np.int64).max
 
 
 class Rows:
-    """Draws for the first rows of the batch, all at once."""
+    """Draws for the first rows of the batch, all at once.
+
+    What has to be done for a row now and then is known as the step at which it is due, so that most steps look at no
+    row of their own.
+    """
 
     def __init__(self, capacity: int, vocabulary_size: int) -> None:
-        self._rows = np.zeros(capacity, _ROW)
-        self._drawn = np.zeros((capacity, FLUSH_STEPS), np.int64)
-        self._uniform = np.zeros((capacity, sampling.UNIFORMS_PER_BLOCK))
+        self._sampler = sampling.Sampler(capacity, vocabulary_size)
+        self._step = 0  # taken so far
+        self._end = np.zeros(capacity, np.int64)  # the step at which a row may draw no more,
+        self._block_end = np.zeros(capacity, np.int64)  # and at which it needs its next block of uniforms
+        self._due = 0  # not later than the first of them
+        self._drawn = np.zeros((FLUSH_STEPS, capacity), np.int64)
+        self._num_drawn = 0  # of the steps of `_drawn`: since the last flush of all
+        self._first_unsent = [0] * capacity  # the first step of them that a row has not sent
+        self._uniforms = np.zeros((capacity, _BLOCK))
+        self._flat_uniforms = self._uniforms.reshape(-1)
+        self._next_uniform = np.zeros(capacity, np.int64)  # in `_flat_uniforms`
+        self._positions = [0] * capacity  # of a row's block of uniforms
         self._seeds = [0] * capacity
         self._bias = np.zeros((capacity, vocabulary_size), np.float32)
+        self._biased = np.zeros(capacity, np.bool_)
+        self._penalty = np.ones((capacity, 1))
         self._seen = np.zeros((capacity, vocabulary_size), np.int64)  # counts in the repetition window
         self._windows: list[deque[int] | None] = [None] * capacity
+        self._penalised: list[int] | None = None  # the rows with a penalty; None: look
+        self._any_biased = False
+        self._planned_size = 0
 
     def load(self, row: int, stream: Stream) -> None:
         """Set a row up for a stream that joins."""
         job, parameters = stream.job, stream.job.sampling
         position = job.position + len(job.prompt) + stream.num_drawn
-        self._rows[row] = (
-            parameters.temperature,
-            parameters.top_k,
-            parameters.top_p,
-            parameters.min_p,
-            parameters.repetition_penalty,
-            parameters.filters,
-            bool(parameters.bias),
-            position,
-            stream.num_left,
-            0,
-        )
+        self._sampler.load(row, parameters)
+        self._first_unsent[row] = self._num_drawn
         self._seeds[row] = parameters.seed
-        self._uniform[row] = sampling.uniforms(parameters.seed, position // sampling.UNIFORMS_PER_BLOCK)
-        self._bias[row] = 0
-        for character, bias in parameters.bias:
-            self._bias[row, character] = bias
+        self._begin_block(row, position)
+        self.allow(row, stream.num_left)
+        self._biased[row] = bool(parameters.bias)
+        if parameters.bias:
+            self._bias[row] = 0
+            for character, bias in parameters.bias:
+                self._bias[row, character] = bias
+        self._penalty[row] = parameters.repetition_penalty
         self._windows[row] = None
         if parameters.repetition_penalty != 1:
             window = deque(stream.recent, maxlen=parameters.repetition_window)
             self._windows[row] = window
             self._seen[row] = np.bincount(window, minlength=self._seen.shape[1])
+        self._penalised = None
 
     def move(self, source: int, target: int) -> None:
         """Copy a row over another."""
-        for array in (self._rows, self._drawn, self._uniform, self._bias, self._seen):
+        self._sampler.move(source, target)
+        for array in (self._end, self._block_end, self._uniforms, self._bias, self._biased, self._penalty, self._seen):
             array[target] = array[source]
-        self._seeds[target] = self._seeds[source]
+        self._drawn[:, target] = self._drawn[:, source]
+        self._next_uniform[target] = self._next_uniform[source] + (target - source) * _BLOCK
+        for values in (self._first_unsent, self._positions, self._seeds):
+            values[target] = values[source]
         self._windows[target] = self._windows[source]
+        self._penalised = None
 
     def draw(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """Draw one character a row and take it down; logits [B, V] float32, result [B] int64."""
         size = len(logits)
-        rows = self._rows[:size]
-        if rows["biased"].any():
-            logits = logits + self._bias[:size]
-        penalty = rows["penalty"]
-        if (penalty != 1).any():
-            logits = sampling.penalise(logits, self._seen[:size] > 0, penalty[:, None])
-        offset = rows["position"] % sampling.UNIFORMS_PER_BLOCK
-        drawn = sampling.draw(logits, rows, self._uniform[np.arange(size), offset])
-        self._take_down(drawn)
-        return drawn
-
-    def _take_down(self, drawn: NDArray[np.int64]) -> None:
-        rows = self._rows[: len(drawn)]
-        self._drawn[np.arange(len(drawn)), rows["unsent"]] = drawn
-        rows["unsent"] += 1
-        rows["left"] -= 1
-        rows["position"] += 1
-        for row in np.flatnonzero(rows["position"] % sampling.UNIFORMS_PER_BLOCK == 0).tolist():
-            self._uniform[row] = sampling.uniforms(
-                self._seeds[row], int(rows["position"][row]) // sampling.UNIFORMS_PER_BLOCK
-            )
-        for row in np.flatnonzero(rows["penalty"] != 1).tolist():
+        if self._penalised is None or size != self._planned_size:
+            self._planned_size = size
+            self._penalised = np.flatnonzero(self._penalty[:size, 0] != 1).tolist()
+            self._any_biased = bool(self._biased[:size].any())
+        if self._any_biased:
+            logits = np.where(self._biased[:size, None], logits + self._bias[:size], logits)
+        if self._penalised:
+            logits = sampling.penalise(logits, self._seen[:size] > 0, self._penalty[:size])
+        following = self._next_uniform[:size]
+        drawn = self._sampler.draw(logits, self._flat_uniforms.take(following))
+        following += 1
+        self._drawn[self._num_drawn, :size] = drawn
+        self._num_drawn += 1
+        self._step += 1
+        for row in self._penalised:
             self._slide(row, int(drawn[row]))
+        return drawn
 
     def _slide(self, row: int, character: int) -> None:
         window = self._windows[row]
@@ -111,30 +112,51 @@ class Rows:
         window.append(character)
         self._seen[row, character] += 1
 
+    def _begin_block(self, row: int, position: int) -> None:
+        block, offset = divmod(position, _BLOCK)
+        self._uniforms[row] = sampling.uniforms(self._seeds[row], block)
+        self._next_uniform[row] = row * _BLOCK + offset
+        self._positions[row] = block * _BLOCK
+        self._block_end[row] = self._step + _BLOCK - offset
+        self._due = min(self._due, int(self._block_end[row]))
+
     def recent(self, row: int) -> list[int]:
         """Return the characters in a row's repetition window, for when it joins again."""
         return list(self._windows[row] or ())
 
     def num_unsent(self, row: int) -> int:
         """Return how many characters `take` would return."""
-        return int(self._rows["unsent"][row])
+        return self._num_drawn - self._first_unsent[row]
 
     def take(self, row: int) -> list[int]:
         """Return and forget the characters of a row that were not sent yet."""
-        unsent = int(self._rows["unsent"][row])
-        self._rows["unsent"][row] = 0
-        taken: list[int] = self._drawn[row, :unsent].tolist()
+        taken: list[int] = self._drawn[self._first_unsent[row] : self._num_drawn, row].tolist()
+        self._first_unsent[row] = self._num_drawn
         return taken
+
+    def forget(self) -> None:
+        """Make room after every row's characters were taken."""
+        self._num_drawn = 0
+        self._first_unsent = [0] * len(self._first_unsent)
 
     def allow(self, row: int, num_left: int) -> None:
         """Set how many characters a row may draw until it ends or pauses."""
-        self._rows["left"][row] = num_left
+        self._end[row] = self._step + num_left
+        self._due = min(self._due, self._step + num_left)
 
     def at_end(self, size: int) -> list[int]:
         """Return the rows that may draw no more."""
-        ended: list[int] = np.flatnonzero(self._rows["left"][:size] == 0).tolist()
+        if self._step < self._due:
+            return []
+        ends, block_ends = self._end[:size], self._block_end[:size]
+        for row in np.flatnonzero(block_ends == self._step).tolist():
+            self._begin_block(row, self._positions[row] + _BLOCK)
+        ended: list[int] = np.flatnonzero(ends == self._step).tolist()
+        later = ends[ends > self._step]
+        self._due = int(min(block_ends.min(initial=_NEVER), later.min(initial=_NEVER)))
         return ended
 
-    def is_full(self, size: int) -> bool:
-        """Whether some row has no room for another character until it is flushed."""
-        return bool((self._rows["unsent"][:size] == FLUSH_STEPS).any())
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no room for another step until all rows are flushed."""
+        return self._num_drawn == FLUSH_STEPS

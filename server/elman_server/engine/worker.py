@@ -6,6 +6,7 @@ every row, forced or drawn before, and draws the next.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from itertools import islice
@@ -51,6 +52,7 @@ class Worker:
 
     def run(self) -> None:
         """Take steps until the front is gone."""
+        np.seterr(all="ignore")  # what is not finite is found by looking
         try:
             while True:
                 for message in self._link.receive(wait=self._scheduler.is_idle):
@@ -95,6 +97,8 @@ class Worker:
 
     def _read_chunk(self) -> list[Stream]:
         """Read one chunk of some prompts; return the streams that are ready to draw after it."""
+        if not self._scheduler.reading:
+            return []
         streams, size = self._scheduler.next_chunk()
         if size:
             logits, states = self._read(streams, size)
@@ -183,7 +187,7 @@ class Worker:
 
     def _mend(self, logits: NDArray[np.float32]) -> list[int]:
         """Return the rows that left the real numbers; their logits are put right for the sampler's sake."""
-        if np.isfinite(logits).all():
+        if math.isfinite(np.add.reduce(logits, axis=None)):  # of an overflow, look twice
             return []
         broken: list[int] = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
         logits[broken] = 0
@@ -204,7 +208,8 @@ class Worker:
     def _deliver(self, broken: list[int], stopped: dict[int, int], joined: list[Stream]) -> None:
         """End, pause and flush. The last row first: a row that moves into a hole was looked at already."""
         drawing = self._scheduler.drawing
-        for row in sorted({*broken, *stopped, *self._rows.at_end(len(drawing))}, reverse=True):
+        ended = self._rows.at_end(len(drawing))
+        for row in sorted({*broken, *stopped, *ended}, reverse=True) if broken or stopped or ended else ():
             stream = drawing[row]
             if row in broken:
                 self._outputs.append(Output(stream.id, not_finite=True))
@@ -217,10 +222,11 @@ class Worker:
             if stream.phase is Phase.DRAWING:
                 self._flush(stream)
         now = time.monotonic()
-        if now >= self._next_flush or self._rows.is_full(len(drawing)):
+        if now >= self._next_flush or self._rows.is_full:
             self._next_flush = now + max(self._flush_seconds, len(drawing) / STREAMS_PER_SECOND)
             for stream in drawing:
                 self._flush(stream)
+            self._rows.forget()
 
     def _go_on(self, stream: Stream) -> None:
         """Decide about a stream that has drawn all that it may for now."""

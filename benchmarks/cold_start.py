@@ -1,0 +1,32 @@
+"""From the command `elman-server` to SERVING with the bundled models, and how long importing the client takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+from benchmarks.measure import Table, command
+from benchmarks.processes import ROOT, elman_server
+
+_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+
+
+def run(table: Table, rounds: int) -> None:
+    """Add the seconds until the server serves and the milliseconds of the imports."""
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        with elman_server(None):
+            table.add("start to SERVING", "s", time.perf_counter() - begin, at_most=1.5)
+        table.add("import elman_client", "ms", _import("import elman_client"), at_most=150)
+        table.add("from elman_client import Client", "ms", _import("from elman_client import Client"), at_most=150)
+        table.add("import grpc", "ms", _import("import grpc"))
+
+
+def _import(statement: str) -> float:
+    ask = [sys.executable, "-c", _IMPORT.format(statement)]
+    return 1e3 * float(subprocess.run(ask, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
+
+
+if __name__ == "__main__":
+    command(run, __doc__)

@@ -1,0 +1,101 @@
+"""The load on sessions: many open streams, many idle sessions, a session of a great age."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from benchmarks.load import request
+from benchmarks.processes import resident_bytes
+from elman.v1.generation_pb2 import AppendRequest, GenerateRequest, Stopping
+from elman.v1.generation_pb2_grpc import GenerationServiceStub
+from elman.v1.sampling_pb2 import Sampling
+from elman.v1.session_pb2 import CreateSessionRequest
+from elman.v1.session_pb2_grpc import SessionServiceStub
+
+if TYPE_CHECKING:
+    import grpc
+
+WRITERS: Final = 64
+TURN_CHARS: Final = 16
+APPEND_CHARS: Final = 100_000
+
+
+async def open_streams(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
+    """Open `streams` endless turns; take the first text of each, and hold them all."""
+    stub, begin = GenerationServiceStub(channel), time.perf_counter()
+    calls: list[Any] = [stub.Generate(request(options["model"], seed, options)) for seed in range(options["streams"])]
+    await asyncio.gather(*(call.read() for call in calls))  # Started
+    seconds_open = time.perf_counter() - begin
+    await asyncio.gather(*(call.read() for call in calls))  # the first text
+    seconds_text = time.perf_counter() - begin
+    resident = [resident_bytes(pid) for pid in options.get("pids", [])]
+    for call in calls:
+        call.cancel()
+    return {"seconds_open": seconds_open, "seconds_text": seconds_text, "resident": resident}
+
+
+async def make_sessions(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
+    """Create `sessions` sessions, named by their numbers; those that are there already stay."""
+    stub, begin = SessionServiceStub(channel), time.perf_counter()
+    numbers = iter(range(1 if options["sessions"] > 1 else 0, options["sessions"]))
+
+    async def write() -> None:
+        for number in numbers:
+            await stub.CreateSession(_create(options["model"], number))
+
+    await asyncio.gather(*(write() for _ in range(WRITERS)))
+    return {"seconds": time.perf_counter() - begin}
+
+
+async def take_turns(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
+    """Take `turns` turns, one after another, each on one of `sessions` sessions by chance."""
+    stub, chance = GenerationServiceStub(channel), random.Random(0)
+    seconds = [await _turn(stub, chance.randrange(options["sessions"])) for _ in range(options["turns"])]
+    return {"p50": statistics.median(seconds)}
+
+
+async def grow_old(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
+    """Take turns on one session a position, all read so far, in alternating rounds."""
+    stub, sessions, engines = GenerationServiceStub(channel), SessionServiceStub(channel), []
+    for number, position in enumerate(options["positions"]):
+        await sessions.CreateSession(_create(options["model"], number))
+        for at in range(0, position, APPEND_CHARS):
+            text = "A" * min(APPEND_CHARS, position - at)
+            await stub.Append(AppendRequest(session=_name(number), text=text))
+        await _turn(stub, number)
+        engines.append(resident_bytes(options["engine"]))
+    numbers = range(len(options["positions"]))
+    p50 = [
+        [statistics.median([await _turn(stub, number) for _ in range(options["turns"])]) for number in numbers]
+        for _ in range(options["rounds"])
+    ]
+    return {"p50": list(zip(*p50, strict=True)), "engine_bytes": engines}
+
+
+async def _turn(stub: GenerationServiceStub, number: int) -> float:
+    begin = time.perf_counter()
+    turn = GenerateRequest(
+        session=_name(number),
+        prompt="A",
+        sampling=Sampling(temperature=0.8, top_k=40, top_p=0.95),
+        stopping=Stopping(max_chars=TURN_CHARS),
+    )
+    call: Any = stub.Generate(turn)
+    async for _ in call:
+        pass
+    return time.perf_counter() - begin
+
+
+def _create(model: str, number: int) -> CreateSessionRequest:
+    return CreateSessionRequest(session_id=f"s-{number:07d}", model=f"models/{model}")
+
+
+def _name(number: int) -> str:
+    return f"sessions/s-{number:07d}"
+
+
+MODES: Final = {"open": open_streams, "sessions": make_sessions, "turns": take_turns, "ages": grow_old}

@@ -1,0 +1,72 @@
+"""Reading a prompt by the prefill graph against stepping through it: speed, equal bits, and four prompts at once."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+import elman_server  # noqa: F401  switches onnxruntime's telemetry off
+from benchmarks.artefacts import artefact
+from benchmarks.measure import Table, command
+from elman_server.artefact import read_artefact
+from elman_server.model import Model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+POSITIONS = 64  # of one chunk, as the scheduler cuts them
+CHUNKS = 8
+BARS = {"a": 2.0, "b": None, "c": 1.25}
+
+
+def run(table: Table, rounds: int) -> None:
+    """Add how many times faster the prefill graph is, alone and for four prompts together."""
+    loaded = {name: Model(read_artefact(artefact(name)), capacity=64, num_threads=1) for name in BARS}
+    for name, model in loaded.items():
+        _check_equal(model, name)
+    for _ in range(rounds):
+        for name, model in loaded.items():
+            stepping = _seconds_stepping(model)
+            alone, four = _seconds_reading(model, 1), _seconds_reading(model, 4)
+            table.add(f"prefill {name}", "characters/s", CHUNKS * POSITIONS / alone)
+            table.add(f"prefill {name} / stepping", "ratio", stepping / alone, at_least=BARS[name])
+            table.add(f"prefill {name}, four prompts / one after another", "ratio", 4 * alone / four, at_least=1)
+
+
+def _chars(batch: int) -> NDArray[np.int64]:
+    return np.random.default_rng(1).integers(0, 65, (POSITIONS, batch))
+
+
+def _check_equal(model: Model, name: str) -> None:
+    """Both ways give the same bits; a benchmark of two different things would mean nothing."""
+    chars = _chars(1)
+    logits, states = model.read(chars, model.rows([model.initial]))
+    model.load_row(0, model.initial.tensors)
+    for position, column in enumerate(chars):
+        model.chars[0] = column[0]
+        assert np.array_equal(model.step(1)[0], logits[position, 0]), name
+    assert model.save_row(0) == tuple(state[0].tobytes() for state in states), name
+
+
+def _seconds_stepping(model: Model) -> float:
+    model.load_row(0, model.initial.tensors)
+    begin = time.perf_counter()
+    for _ in range(CHUNKS):
+        for column in _chars(1):
+            model.chars[0] = column[0]
+            model.step(1)
+    return time.perf_counter() - begin
+
+
+def _seconds_reading(model: Model, batch: int) -> float:
+    states, chars = model.rows([model.initial] * batch), _chars(batch)
+    begin = time.perf_counter()
+    for _ in range(CHUNKS):
+        _, states = model.read(chars, states)
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    command(run, __doc__)
