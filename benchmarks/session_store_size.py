@@ -1,0 +1,233 @@
+"""A million sessions: what a turn on one of them takes, and what memory an idle one needs.
+
+    python -m benchmarks.session_store_size build /var/tmp/elman          # 1,000,000 sessions of an LSTM 2x512, 9 GB
+    python -m benchmarks.session_store_size measure /var/tmp/elman        # turns on random ones, against memory
+    python -m benchmarks.session_store_size redis                         # 20,000 in Redis, bytes of each
+
+Each prints JSON. `build` takes a few minutes, the others less than one.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import os
+import random
+import sqlite3
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from elman_client import Client
+from elman_server import records
+from elman_server.stores import MemoryStore, SqliteStore, Store
+from tests.models import tiny_model
+from tests.redis_process import RedisProcess
+from tests.server_process import ServerProcess
+
+NUM_LAYERS, HIDDEN_SIZE = 2, 512
+GROUP = 10_000  # sessions in one transaction of the bulk load
+MAX_SESSIONS = 2_000_000
+NUMBERS = np.random.default_rng(0).uniform(-1, 1, 2**22).astype(np.float32).tobytes()  # of which states are cut
+SETTINGS = ("--max-sessions", str(MAX_SESSIONS), "--max-session-bytes", str(2**40))
+
+
+def main() -> None:
+    """Run one part."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = parser.add_subparsers(dest="part", required=True)
+    for part in ("build", "measure"):
+        command = parts.add_parser(part)
+        command.add_argument("folder", type=Path)
+        command.add_argument("--sessions", type=int, default=1_000_000)
+        command.add_argument("--turns", type=int, default=1000)
+    command = parts.add_parser("redis")
+    command.add_argument("--sessions", type=int, default=20_000)
+    command.add_argument("--program", default="redis-server")
+    arguments = parser.parse_args()
+    if arguments.part == "build":
+        result = build(arguments.folder, arguments.sessions)
+    elif arguments.part == "measure":
+        result = measure(arguments.folder, arguments.turns)
+    else:
+        result = asyncio.run(measure_redis(arguments.program, arguments.sessions))
+    print(json.dumps(result, indent=2))
+
+
+def build(folder: Path, num_sessions: int) -> dict[str, Any]:
+    """Fill a SQLite store with sessions as a server writes them, each with a random state of its own."""
+    models = folder / "models"
+    models.mkdir(parents=True)
+    tiny_model(models / "lstm.onnx", "lstm", NUM_LAYERS, HIDDEN_SIZE, name="lstm")
+    database = folder / "sessions.db"
+    with (
+        ServerProcess(models, "--store", f"sqlite:{database}", *SETTINGS) as process,
+        Client(process.address) as client,
+    ):
+        session = client.create_session("lstm", session_id="pattern")
+        "".join(session.generate("To be, or not to be", max_chars=100))
+    head, segments = asyncio.run(_pattern(SqliteStore(database, MAX_SESSIONS)))
+    begin = time.perf_counter()
+    connection = sqlite3.connect(database, isolation_level=None)
+    # As fast as can be: nobody minds if this file is lost.
+    connection.executescript("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF; PRAGMA cache_size = -262144;")
+    names = sorted(str(uuid.UUID(int=random.getrandbits(128), version=4)) for _ in range(num_sessions))
+    expires = time.time() + 86400
+    for start in range(0, num_sessions, GROUP):
+        group = names[start : start + GROUP]
+        numbers = range(start + 2, start + 2 + len(group))  # 1 is the pattern
+        connection.execute("BEGIN")
+        connection.executemany(
+            "INSERT INTO sessions (id, name, revision, expires, num_segments, head) VALUES (?, ?, ?, ?, ?, ?)",
+            (
+                (number, name, number, expires + random.random() * 86400, len(segments), _head_like(head))
+                for number, name in zip(numbers, group, strict=True)
+            ),
+        )
+        connection.executemany(
+            "INSERT INTO segments VALUES (?, ?, ?)",
+            ((number, index, data) for number in numbers for index, data in enumerate(segments)),
+        )
+        connection.execute("UPDATE counters SET num_sessions = num_sessions + ?", (len(group),))
+        connection.execute("COMMIT")
+        if sys.stderr.isatty():
+            print(f"\r{start + len(group):,} sessions", end="", file=sys.stderr)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.close()
+    return {
+        "sessions": num_sessions,
+        "state_bytes": head.memory.num_bytes,
+        "file_bytes": database.stat().st_size,
+        "file_bytes_per_session": database.stat().st_size / num_sessions,
+        "build_seconds": time.perf_counter() - begin,
+    }
+
+
+def measure(folder: Path, num_turns: int) -> dict[str, Any]:
+    """Take turns on random sessions of the file and, for comparison, of memory; through a server and without."""
+    database = folder / "sessions.db"
+    with sqlite3.connect(database) as connection:
+        (count,) = connection.execute("SELECT num_sessions FROM counters").fetchone()
+        ids = random.sample(range(1, count + 1), 3 * num_turns)
+        chosen = [connection.execute("SELECT name FROM sessions WHERE id = ?", (i,)).fetchone()[0] for i in ids]
+    connection.close()
+    descriptor = os.open(database, os.O_RDONLY)
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)  # a disk is read, not the page cache
+    os.close(descriptor)
+    result: dict[str, Any] = {"sessions": count, "turns": num_turns}
+    flags = ["--store", f"sqlite:{database}", *SETTINGS]
+    with ServerProcess(folder / "models", *flags) as process, Client(process.address) as client:
+        result["sqlite_turn_ms"] = _turns(client, chosen[:num_turns])
+        next(iter(client.list_sessions(page_size=1000)))
+        result["sqlite_server_rss_bytes"] = process.rss()
+    with ServerProcess(folder / "models", *SETTINGS) as process, Client(process.address) as client:
+        names = [client.create_session("lstm").name.removeprefix("sessions/") for _ in range(num_turns)]
+        for name in names:  # a past like the others'
+            "".join(client.session(name).generate("To be, or not to be", max_chars=100))
+        result["memory_turn_ms"] = _turns(client, names)
+    result["more_p99_ms"] = result["sqlite_turn_ms"]["p99"] - result["memory_turn_ms"]["p99"]
+    sqlite = SqliteStore(database, MAX_SESSIONS)
+    result["sqlite_load_commit_ms"] = asyncio.run(_commits(sqlite, chosen[num_turns : 2 * num_turns], 1, close=False))
+    result["sqlite_load_commit_16_at_once_ms"] = asyncio.run(_commits(sqlite, chosen[2 * num_turns :], 16))
+    memory = MemoryStore(MAX_SESSIONS, 2**40)
+    result["memory_load_commit_ms"] = asyncio.run(_commits(memory, chosen[:num_turns], 1, fill=bytes(8500)))
+    return result
+
+
+async def measure_redis(program: str, num_sessions: int) -> dict[str, Any]:
+    """Create sessions as a server does, of one turn each, and see what Redis says that they take."""
+    from elman_server.stores.redis import RedisStore  # noqa: PLC0415  an extra
+
+    with tempfile.TemporaryDirectory() as folder, RedisProcess(Path(folder), program=program) as process:
+        models = Path(folder) / "models"
+        models.mkdir()
+        tiny_model(models / "lstm.onnx", "lstm", NUM_LAYERS, HIDDEN_SIZE, name="lstm")
+        with ServerProcess(models, "--store", process.url) as server, Client(server.address) as client:
+            session = client.create_session("lstm", session_id="pattern")
+            "".join(session.generate("To be, or not to be", max_chars=100))
+        store = RedisStore(process.url, 10.0)
+        stored = await store.load("pattern")
+        head, segments = records.decode(stored.head, records.Head), await store.segments("pattern")
+        before = process.client.info("memory")
+        names = [str(uuid.uuid4()) for _ in range(num_sessions)]
+        for name in names:
+            revision = await store.create(name, records.encode(head), stored.expires)
+            await store.commit(name, revision, _head_like(head), stored.expires, segments)
+        await store.close()
+        after = process.client.info("memory")
+        key = f"elman:{{{names[0]}}}"
+        return {
+            "program": program,
+            "version": process.client.info("server")["redis_version"],
+            "sessions": num_sessions,
+            "state_bytes": head.memory.num_bytes,
+            "head_bytes": len(records.encode(head)),
+            "used_memory_per_session": (after["used_memory"] - before["used_memory"]) / num_sessions,
+            "rss_per_session": (after["used_memory_rss"] - before["used_memory_rss"]) / num_sessions,
+            "memory_usage_of_one": sum(process.client.memory_usage(one) or 0 for one in (key, f"{key}:s")),
+        }
+
+
+async def _pattern(store: Store) -> tuple[records.Head, list[bytes]]:
+    head = records.decode((await store.load("pattern")).head, records.Head)
+    segments = await store.segments("pattern")
+    await store.close()
+    return head, segments
+
+
+def _head_like(head: records.Head) -> bytes:
+    """Return the record of a session with a state of its own: finite, and as hard to compress as they are."""
+    size = head.memory.num_bytes
+    start = random.randrange((len(NUMBERS) - size) // 4) * 4
+    state, tensors = NUMBERS[start : start + size], []
+    for tensor in head.memory.tensors:
+        tensors.append(state[: len(tensor)])
+        state = state[len(tensor) :]
+    memory = dataclasses.replace(head.memory, tensors=tuple(tensors))
+    return records.encode(msgspec.structs.replace(head, memory=memory))
+
+
+def _turns(client: Client, names: list[str]) -> dict[str, float]:
+    """Feed one character to each session and draw one."""
+    taken = []
+    for name in names:
+        begin = time.perf_counter()
+        "".join(client.session(name).generate("a", max_chars=1))
+        taken.append(time.perf_counter() - begin)
+    return _summary(taken)
+
+
+async def _commits(
+    store: Store, names: list[str], at_once: int, *, fill: bytes = b"", close: bool = True
+) -> dict[str, float]:
+    """Load and commit each session, so many at once."""
+    for name in dict.fromkeys(names) if fill else ():
+        await store.create(name, fill, time.time() + 3600)
+    left, taken = iter(names), []
+
+    async def work() -> None:
+        for name in left:
+            begin = time.perf_counter()
+            stored = await store.load(name)
+            await store.commit(name, stored.revision, stored.head, stored.expires, [b"x" * 130])
+            taken.append(time.perf_counter() - begin)
+
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    if close:
+        await store.close()
+    return _summary(taken)
+
+
+def _summary(taken: list[float]) -> dict[str, float]:
+    p50, p99 = np.percentile(taken, [50, 99]) * 1000
+    return {"p50": round(float(p50), 3), "p99": round(float(p99), 3), "max": round(max(taken) * 1000, 3)}
+
+
+if __name__ == "__main__":
+    main()
