@@ -38,7 +38,9 @@ class Replayed:
     end_position: int
 
 
-async def replay(sessions: Sessions, engines: Mapping[str, AnyEngine], session_id: str) -> AsyncGenerator[Replayed, None]:
+async def replay(
+    sessions: Sessions, engines: Mapping[str, AnyEngine], session_id: str
+) -> AsyncGenerator[Replayed, None]:
     """Take every turn of a session again from the beginning; end at the first difference."""
     head, segments = await sessions.read(session_id)
     model = sessions.model_of(head)

@@ -1,15 +1,13 @@
 """Several engines of one model: jobs are spread, a dead one is done without, no text shows which engine drew it."""
 
 import asyncio
-import os
-import signal
 
 import pytest
 
 from elman_server.engine import Configure, EnginePool
 from elman_server.errors import ArtefactError
 from tests.models import tiny_model
-from tests.server.test_engine import job, read
+from tests.server.test_engine import job, kill, read
 
 
 async def test_jobs_are_spread_and_texts_do_not_show_it(tmp_path):
@@ -33,11 +31,8 @@ async def test_a_dead_engine_is_done_without(tmp_path):
     model = await pool.start()
     try:
         dead, alive = pool._engines
-        assert dead._process is not None
         expected = await read(pool.open(job(model, 50)))
-        os.kill(dead._process.pid, signal.SIGKILL)
-        while dead._serving.is_set():
-            await asyncio.sleep(0.01)
+        await kill(dead)
         stream = pool.open(job(model, 50))
         assert alive.num_streams == 1
         assert await read(stream) == expected
