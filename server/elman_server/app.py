@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from elman_server.commits import Durability
-from elman_server.engine import Configure, Engine
+from elman_server.engine import Configure, EnginePool
 from elman_server.errors import ArtefactError, SettingsError
 from elman_server.grpc.server import GrpcServer
 from elman_server.history import History
@@ -25,6 +25,7 @@ from elman_server.turns import Turns
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from elman_server.engine import AnyEngine
     from elman_server.models import ModelInfo
     from elman_server.settings import Settings
 
@@ -56,7 +57,7 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models = Models()
-        self._engines: dict[str, Engine] = {}
+        self._engines: dict[str, AnyEngine] = {}
         lifetimes = Lifetimes(idle=settings.session_ttl, absolute=settings.session_max_age)
         self._store = open_store(settings)
         sessions = Sessions(self._store, self._models, lifetimes)
@@ -102,8 +103,9 @@ class App:
             capacity=settings.max_batch,
             num_threads=settings.engine_threads,
             flush_seconds=settings.flush_interval_ms / 1000,
+            num_engines=settings.engines,
         )
-        engine = Engine(configure, settings.max_batch + settings.max_waiting)
+        engine = EnginePool(configure, settings.max_batch + -(-settings.max_waiting // settings.engines))
         model = await engine.start()
         if model.name in self._engines:
             await engine.stop()

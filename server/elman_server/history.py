@@ -19,7 +19,7 @@ from elman_server.snapshot import seal, unseal
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
 
-    from elman_server.engine import Engine
+    from elman_server.engine import AnyEngine
     from elman_server.models import Models
     from elman_server.records import Head, Segment
     from elman_server.replay import Replayed
@@ -50,7 +50,7 @@ class History:
         key: signs snapshots.
     """
 
-    def __init__(self, sessions: Sessions, models: Models, engines: Mapping[str, Engine], key: bytes) -> None:
+    def __init__(self, sessions: Sessions, models: Models, engines: Mapping[str, AnyEngine], key: bytes) -> None:
         self._sessions = sessions
         self._models = models
         self._engines = engines
@@ -164,7 +164,7 @@ def cut_at(segments: Sequence[Segment], position: int) -> Cut:
     return Cut(whole, (part,))
 
 
-async def memory_at(engine: Engine, initial: Memory, segments: Sequence[Segment], position: int) -> Memory:
+async def memory_at(engine: AnyEngine, initial: Memory, segments: Sequence[Segment], position: int) -> Memory:
     """Return the memory at a position: the nearest one that is kept before it, and the text between read again."""
     memory, start = initial, 0
     for segment in segments:

@@ -12,7 +12,7 @@ from elman_server.errors import EngineRestartedError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from elman_server.engine import Engine, JobStream
+    from elman_server.engine import AnyEngine, JobStream
     from elman_server.generation import IdDetail, Job, Output
     from elman_server.state import Memory
 
@@ -39,7 +39,7 @@ class Reading(NamedTuple):
     labels: list[list[float]]
 
 
-async def read(engine: Engine, job: Job, *, must: bool = False) -> Reading:
+async def read(engine: AnyEngine, job: Job, *, must: bool = False) -> Reading:
     """Run a job that only reads, with `must` however many wait."""
     details: list[IdDetail] = []
     labels: list[list[float]] = []
@@ -52,7 +52,7 @@ async def read(engine: Engine, job: Job, *, must: bool = False) -> Reading:
                 return Reading(output.memory, details, labels)
 
 
-async def read_patiently(engine: Engine, job: Job) -> Memory:
+async def read_patiently(engine: AnyEngine, job: Job) -> Memory:
     """Run a job that only reads, again on a new engine if the old one is gone; return the memory after it."""
     for attempt in range(TRIES):
         try:

@@ -12,7 +12,7 @@ from elman_server.session import Turn, turns_of
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
 
-    from elman_server.engine import Engine
+    from elman_server.engine import AnyEngine
     from elman_server.models import ModelInfo
     from elman_server.sessions import Sessions
     from elman_server.state import Memory
@@ -38,7 +38,9 @@ class Replayed:
     end_position: int
 
 
-async def replay(sessions: Sessions, engines: Mapping[str, Engine], session_id: str) -> AsyncGenerator[Replayed, None]:
+async def replay(
+    sessions: Sessions, engines: Mapping[str, AnyEngine], session_id: str
+) -> AsyncGenerator[Replayed, None]:
     """Take every turn of a session again from the beginning; end at the first difference."""
     head, segments = await sessions.read(session_id)
     model = sessions.model_of(head)
@@ -58,7 +60,7 @@ async def replay(sessions: Sessions, engines: Mapping[str, Engine], session_id: 
 
 
 async def _take(
-    engine: Engine, model: ModelInfo, turn: Turn, memory: Memory, ids: list[int]
+    engine: AnyEngine, model: ModelInfo, turn: Turn, memory: Memory, ids: list[int]
 ) -> tuple[Memory, int | None]:
     """Take one turn; return the memory after it and where it differs from the transcript, if it does."""
     prompt = ids[turn.start : turn.prompt_end]

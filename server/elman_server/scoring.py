@@ -11,7 +11,7 @@ from elman_server.plans import TELLS_LABELS, checked, text_ids
 from elman_server.reading import read
 
 if TYPE_CHECKING:
-    from elman_server.engine import Engine
+    from elman_server.engine import AnyEngine
     from elman_server.generation import CharacterDetail
     from elman_server.models import ModelInfo
     from elman_server.requests import ScoreRequest
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def score(
-    engine: Engine, model: ModelInfo, memory: Memory, position: int, request: ScoreRequest
+    engine: AnyEngine, model: ModelInfo, memory: Memory, position: int, request: ScoreRequest
 ) -> tuple[CharacterDetail, ...]:
     """Return how likely each character of a text is after a memory at a position; or its labels."""
     ids = text_ids("text", request.text, model, request.unknown)

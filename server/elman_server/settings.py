@@ -101,7 +101,7 @@ class Settings:
     max_message_bytes: Annotated[int, Rule("Largest gRPC message, either way.", "bytes", 1024, 2**31 - 1)] = 2**23
     flush_interval_ms: Annotated[
         float, Rule("Longest that a drawn character waits to be joined with others.", "ms", 0, 1000)
-    ] = 10.0
+    ] = 20.0
     lease_seconds: Annotated[
         float, Rule("Time after which a server that is not heard of has lost its turns to others.", "s", 0.1, 600)
     ] = 5.0
@@ -116,7 +116,10 @@ class Settings:
         Path | None,
         Rule("File whose bytes sign exported sessions; without it they can be imported until the server stops."),
     ] = None
-    engine_threads: Annotated[int, Rule("Threads of one step; 0 chooses by the model's size.", "", 0, 256)] = 0
+    engine_threads: Annotated[
+        int, Rule("Threads of one step; auto chooses by the model's size and the cores.", "", 0, 256, default="`auto`")
+    ] = 0
+    engines: Annotated[int, Rule("Engine processes of one model; streams are spread over them.", "", 1, 256)] = 1
     grace_seconds: Annotated[float, Rule("Time for running streams to end at a stop.", "s", 0, 3600)] = 30.0
     drain_delay_seconds: Annotated[
         float, Rule("How long health says NOT_SERVING before streams are asked to end.", "s", 0, 3600)
@@ -245,7 +248,7 @@ def _parse(name: str, kind: object, text: str) -> object:
         if kind is bool:
             return _WORDS[text.lower()]
         if kind is int:
-            return int(text)
+            return 0 if text == "auto" and RULES[name].default == "`auto`" else int(text)
         if kind is float:
             return float(text)
     except (KeyError, ValueError):

@@ -25,7 +25,7 @@ from elman_server.reading import read_patiently
 
 if TYPE_CHECKING:
     from elman_server.commits import Durability
-    from elman_server.engine import Engine
+    from elman_server.engine import AnyEngine
     from elman_server.records import Head, Open, Outcome, Parameters
     from elman_server.session import SessionInfo
     from elman_server.sessions import Sessions
@@ -54,7 +54,7 @@ class Turn:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: AnyEngine,
         sessions: Sessions,
         session_id: str | None,
         *,

@@ -25,7 +25,7 @@ from elman_server.writers import Run, Writers, watched
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
-    from elman_server.engine import Engine
+    from elman_server.engine import AnyEngine
     from elman_server.lease import Lease
     from elman_server.models import ModelInfo, Models
     from elman_server.past import Past
@@ -49,7 +49,7 @@ class Turns:
         self,
         sessions: Sessions,
         models: Models,
-        engines: Mapping[str, Engine],
+        engines: Mapping[str, AnyEngine],
         durability: Durability = Durability(),
     ) -> None:
         self._sessions = sessions

@@ -27,13 +27,16 @@ def main(descriptor: int) -> None:
         assert isinstance(configure, Configure)
         try:
             artefact = read_artefact(Path(configure.path))
-            num_threads = configure.num_threads or choose_threads(artefact.num_parameters, os.cpu_count() or 1)
+            num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            num_threads = configure.num_threads or choose_threads(
+                artefact.num_parameters, num_cores // configure.num_engines
+            )
             model = Model(artefact, capacity=configure.capacity, num_threads=num_threads)
         except ArtefactError as error:
             message = str(error)
             link.send(Refused(message if configure.path in message else f"{configure.path}: {message}"))
             return
-        link.send(Ready(describe(artefact, model.initial_states, model.fingerprint)))
+        link.send(Ready(describe(artefact, model.initial_states, model.fingerprint), num_threads))
         Worker(model, artefact.output_size, link, configure.flush_seconds).run()
 
 

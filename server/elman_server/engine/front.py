@@ -90,23 +90,31 @@ class JobStream:
 
 
 class Engine:
-    """One model's engine process.
+    """One engine process.
 
     Args:
         configure: what to load and how.
         max_streams: the most jobs, running or waiting.
+
+    Attributes:
+        status: where it is in its life.
     """
 
     def __init__(self, configure: link.Configure, max_streams: int) -> None:
         self._configure = configure
         self._max_streams = max_streams
-        self._status = EngineStatus.STARTING
+        self.status = EngineStatus.STARTING
         self._streams: dict[int, JobStream] = {}
         self._ids = itertools.count()
         self._serving = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def num_streams(self) -> int:
+        """How many jobs run or wait."""
+        return len(self._streams)
 
     async def start(self) -> ModelInfo:
         """Start the process; return what it loaded.
@@ -129,7 +137,7 @@ class Engine:
             EngineRestartedError: the process is not there now.
             OverloadedError: as many jobs wait as may.
         """
-        if self._status is not EngineStatus.SERVING:
+        if self.status is not EngineStatus.SERVING:
             raise EngineRestartedError
         if len(self._streams) >= self._max_streams and not must:
             raise OverloadedError(f"{self._max_streams} streams run or wait on this model", 1.0)
@@ -149,7 +157,7 @@ class Engine:
 
     def send(self, message: link.ToEngine) -> None:
         """Send a message, if the process is there."""
-        if self._writer is not None and self._status is EngineStatus.SERVING:
+        if self._writer is not None and self.status is EngineStatus.SERVING:
             self._writer.write(link.frame(message))
 
     async def stop(self) -> None:
@@ -158,7 +166,7 @@ class Engine:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
         self._lose_streams()
-        self._status = EngineStatus.STOPPED
+        self.status = EngineStatus.STOPPED
         await self._reap()
 
     # The process
@@ -176,7 +184,8 @@ class Engine:
             await self._reap()
             raise ArtefactError(answer.message)
         assert isinstance(answer, link.Ready)
-        self._status = EngineStatus.SERVING
+        log.info("engine_ready", model=answer.model.name, pid=self._process.pid, threads=answer.num_threads)
+        self.status = EngineStatus.SERVING
         self._serving.set()
         return reader, answer.model
 
@@ -198,7 +207,7 @@ class Engine:
                 stream.push(output)
 
     def _lose_streams(self) -> None:
-        self._status = EngineStatus.RESTARTING
+        self.status = EngineStatus.RESTARTING
         self._serving.clear()
         streams, self._streams = self._streams, {}
         for stream in streams.values():

@@ -27,6 +27,7 @@ class Configure(msgspec.Struct, tag=True, frozen=True):
     capacity: int
     num_threads: int
     flush_seconds: float
+    num_engines: int = 1
 
 
 class Open(msgspec.Struct, tag=True, frozen=True):
@@ -53,6 +54,7 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
     """From the engine, first: the model is loaded and proved."""
 
     model: ModelInfo
+    num_threads: int
 
 
 class Refused(msgspec.Struct, tag=True, frozen=True):

@@ -47,7 +47,7 @@ class Rows:
         self._windows: list[deque[int] | None] = [None] * capacity
         self._penalised: list[int] | None = None  # the rows with a penalty; None: look
         self._any_biased = False
-        self._planned_size = 0
+        self._planned_size, self._following = 0, self._next_uniform[:0]
 
     def load(self, row: int, stream: Stream) -> None:
         """Set a row up for a stream that joins."""
@@ -87,16 +87,15 @@ class Rows:
         """Draw one character a row and take it down; logits [B, V] float32, result [B] int64."""
         size = len(logits)
         if self._penalised is None or size != self._planned_size:
-            self._planned_size = size
+            self._planned_size, self._following = size, self._next_uniform[:size]
             self._penalised = np.flatnonzero(self._penalty[:size, 0] != 1).tolist()
             self._any_biased = bool(self._biased[:size].any())
         if self._any_biased:
             logits = np.where(self._biased[:size, None], logits + self._bias[:size], logits)
         if self._penalised:
             logits = sampling.penalise(logits, self._seen[:size] > 0, self._penalty[:size])
-        following = self._next_uniform[:size]
-        drawn = self._sampler.draw(logits, self._flat_uniforms.take(following))
-        following += 1
+        drawn = self._sampler.draw(logits, self._flat_uniforms.take(self._following))
+        self._following += 1
         self._drawn[self._num_drawn, :size] = drawn
         self._num_drawn += 1
         self._step += 1

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most so many characters and one flush
 STREAMS_PER_SECOND: Final = 5000  # flushes of one stream that the front takes in a second
+POLL_SECONDS: Final = 0.0002  # the longest that a message waits while there is something to compute
 
 
 class Worker:
@@ -53,18 +54,21 @@ class Worker:
     def run(self) -> None:
         """Take steps until the front is gone."""
         np.seterr(all="ignore")  # what is not finite is found by looking
+        next_poll = 0.0
         try:
             while True:
-                for message in self._link.receive(wait=self._scheduler.is_idle):
-                    self._handle(message)
+                is_idle = self._scheduler.is_idle
+                if is_idle or time.monotonic() >= next_poll:
+                    for message in self._link.receive(wait=is_idle):
+                        self._handle(message)
+                    next_poll = time.monotonic() + POLL_SECONDS
                 self.step()
         except (EOFError, ConnectionError):
             return
 
     def step(self) -> None:
         """Schedule, run, sample, deliver."""
-        joined = [self._join(stream) for stream in self._scheduler.admit()]
-        joined += [self._join(stream) for stream in self._read_chunk()]
+        joined = [self._join(stream) for stream in [*self._scheduler.admit(), *self._read_chunk()]]
         if size := len(self._scheduler.drawing):
             logits = self._model.step(size)  # [B, V] float32
             broken = self._mend(logits)

@@ -1,0 +1,67 @@
+"""Several engine processes of one model: for machines with more cores than one engine uses.
+
+A job brings its whole memory along, and a text does not depend on its neighbours: any engine may take any job.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from elman_server.engine.front import Engine, EngineStatus
+from elman_server.errors import ArtefactError, EngineRestartedError
+
+if TYPE_CHECKING:
+    from elman_server.engine.front import JobStream
+    from elman_server.engine.link import Configure
+    from elman_server.generation import Job
+    from elman_server.models import ModelInfo
+
+
+class EnginePool:
+    """Spreads the jobs of one model over its engines: the next goes to the one with the fewest.
+
+    Args:
+        configure: what each of them loads and how; it says how many there are.
+        max_streams: the most jobs of one engine, running or waiting.
+    """
+
+    def __init__(self, configure: Configure, max_streams: int) -> None:
+        self._engines = [Engine(configure, max_streams) for _ in range(configure.num_engines)]
+
+    async def start(self) -> ModelInfo:
+        """Start all processes; return what they loaded.
+
+        Raises:
+            ArtefactError: the model cannot be honoured, or the file changed between two starts.
+        """
+        # All are waited for, whichever fails: `stop` can only end an engine that has come up.
+        started = await asyncio.gather(*(engine.start() for engine in self._engines), return_exceptions=True)
+        models = [model for model in started if not isinstance(model, BaseException)]
+        errors = [error for error in started if isinstance(error, BaseException)]
+        if not errors and len({(model.digest, model.fingerprint) for model in models}) > 1:
+            errors.append(ArtefactError(f"{models[0].name}: its engines loaded different files; start again"))
+        if errors:
+            await self.stop()
+            raise errors[0]
+        return models[0]
+
+    def open(self, job: Job, *, must: bool = False) -> JobStream:
+        """Begin a job on the engine that has the fewest; see Engine."""
+        serving = [engine for engine in self._engines if engine.status is EngineStatus.SERVING]
+        if not serving:
+            raise EngineRestartedError
+        return min(serving, key=lambda engine: engine.num_streams).open(job, must=must)
+
+    async def wait_until_serving(self) -> None:
+        """Return when jobs can be opened."""
+        waits = [asyncio.ensure_future(engine.wait_until_serving()) for engine in self._engines]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    async def stop(self) -> None:
+        """End all processes."""
+        await asyncio.gather(*(engine.stop() for engine in self._engines))
