@@ -6,7 +6,7 @@ so many streams from the server over gRPC. Also what the server's processes take
 
 from __future__ import annotations
 
-from benchmarks.artefacts import CAN_QUANTISE, artefact, models
+from benchmarks.artefacts import artefact, models
 from benchmarks.bare import BareLoop
 from benchmarks.measure import Table, command
 from benchmarks.processes import elman_server, load
@@ -25,7 +25,7 @@ BARS = {
 
 def run(table: Table, rounds: int, cases: list[tuple[str, int]] | None = None) -> None:
     """Add the ratios of every case to the table."""
-    cases = cases or [case for case in BARS if CAN_QUANTISE or case[0] != "c-int8"]
+    cases = cases or list(BARS)
     loops = {case: BareLoop(artefact(case[0]), case[1]) for case in cases}
     with elman_server(models(*dict.fromkeys(name for name, _ in cases)), "--max-chars", str(10**9)) as server:
         for _ in range(rounds):
