@@ -69,7 +69,7 @@ def test_options_are_honoured(text: Path, tmp_path: Path):
     result = run("quantize", tiny_model(tmp_path / "a.onnx"), "--calibrate", text, *options, "-o", tmp_path / "b.onnx")
     assert result.exit_code == 0, result.output
     metadata = read_artefact(tmp_path / "b.onnx").metadata
-    run("quantize", tmp_path / "a.onnx", "--calibrate", text)
+    run("quantize", tmp_path / "a.onnx", "--calibrate", text, "--evaluate", unseen)
     whole = read_artefact(tmp_path / "a-int8.onnx").metadata.recipe["quantisation"]["scales"]
     assert (metadata.name, metadata.version) == ("small", "2")
     assert metadata.recipe["quantisation"]["scales"] == pytest.approx([scale / 2 for scale in whole])
@@ -85,7 +85,7 @@ def test_a_trained_model_loses_next_to_nothing(tmp_path: Path):
     text = tmp_path / "text.txt"
     text.write_text(SENTENCE * 200)
     checkpoint = tmp_path / "run"
-    settings = ["--cell", "gru", "--hidden-size", "32", "--num-layers", "2", "--embedding-size", "16", "--epochs", "4"]
+    settings = ["--cell", "gru", "--hidden-size", "32", "--num-layers", "2", "--embedding-size", "16", "--epochs", "60"]
     assert run("train", text, "-o", checkpoint, *settings).exit_code == 0
     assert run("trace", checkpoint, "-o", tmp_path / "a.onnx").exit_code == 0
     result = run("quantize", tmp_path / "a.onnx", "--calibrate", text, "--json")

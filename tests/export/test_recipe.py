@@ -13,7 +13,7 @@ def test_bundled_recipes_are_understood():
     """The two models of the package can be made again by name."""
     lesson = load_recipe("elman-128", {})
     assert (lesson.cell, lesson.num_layers, lesson.hidden_size, lesson.embedding_size) == ("elman", 1, 128, 0)
-    assert load_recipe("shakespeare", {}).cell == "gru"
+    assert load_recipe("shakespeare", {}).cell == "lstm"
 
 
 def test_overrides_win(tmp_path: Path):

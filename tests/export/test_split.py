@@ -71,7 +71,10 @@ def test_characters_of_the_training_part_alone_may_be_unknown(tmp_path: Path):
     [
         (None, "Cannot read the text"),
         (b"", "is empty"),
-        (b"a" * 5000, "has 500 held-out symbols, evaluation needs 513: take a longer text, or --whole"),
+        (
+            b"a" * 5000,
+            "has 500 held-out symbols, evaluation needs 513: take a longer text, or say that all of it is held out",
+        ),
         (b"a" * 3000 + b"\xff", "is not UTF-8 (byte 3000)"),
         (b"a" * 6000 + b"\x07xy", r"has 3 characters that the model does not know, '\x07' 'x' 'y': evaluate it on"),
         (bytes(range(127)) * 60, r"'\x05' '\x06' '\x07' '\x08' '\t' …: evaluate it on"),
