@@ -1,8 +1,8 @@
 """The known cells with int8 products: the graphs of `step`, their weights in bytes, their sums in integers.
 
 Every sum W_ih x + W_hh h + b is taken in int32, in units of its own column, and scaled to float32 once, at its end.
-Integers add up to the same in any order, batch and chunk: no product can make a row depend on its neighbours, or prefill
-differ from stepping. The scaling and the activations are left, one element at a time.
+Integers add up to the same in any order, batch and chunk: no product can make a row depend on its neighbours, nor
+prefill differ from stepping. The scaling and the activations are left, one element at a time.
 
     h_q  = round(h / s) + 128                  uint8; s is calibrated, one a layer, and never depends on the batch
     W_q  = round(W s / u)                      int8; u is one number a column
