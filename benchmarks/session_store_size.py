@@ -170,7 +170,7 @@ async def measure_redis(program: str, num_sessions: int) -> dict[str, Any]:
             "head_bytes": len(records.encode(head)),
             "used_memory_per_session": (after["used_memory"] - before["used_memory"]) / num_sessions,
             "rss_per_session": (after["used_memory_rss"] - before["used_memory_rss"]) / num_sessions,
-            "memory_usage_of_one": sum(process.client.memory_usage(one) or 0 for one in (key, f"{key}:s")),
+            "memory_usage_of_one": sum(process.client.memory_usage(one, samples=0) or 0 for one in (key, f"{key}:s")),
         }
 
 
