@@ -72,6 +72,13 @@ class Ledger:
                 return ids[-num_chars:]
             size *= 8
 
+    async def before(self, session_id: str, position: int, num_chars: int) -> Sequence[int]:
+        """Return the last ids before a position that is committed, `num_chars` of them or all that there are."""
+        head, _ = await self.load(session_id)
+        num_after = head.position - position
+        ids = await self.tail(session_id, head.num_segments, num_chars + num_after)
+        return ids[: len(ids) - num_after]
+
     async def change(
         self, session_id: str, change: Callable[[records.Head], Change | None], *, etag: str = ""
     ) -> records.Head:

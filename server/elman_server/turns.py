@@ -291,9 +291,7 @@ class Turns:
         """Return the last bytes before a turn, if a character that they leave unfinished may go on with its draws."""
         if session_id is None or vocabulary.characters is not None or prompt_end > start:
             return ()
-        _, segments = await self._sessions.read(session_id)
-        ids = [index for segment in segments for index in segment.ids[: max(0, start - segment.start)]]
-        return ids[-MAX_UNFINISHED:]
+        return await self._sessions.before(session_id, start, MAX_UNFINISHED)
 
     async def _at_rest(self, session_id: str, etag: str) -> Head:
         """Return a session's head once nobody else writes to it, if `etag` is its or empty."""

@@ -301,6 +301,18 @@ async def test_a_byte_level_turn_goes_on_within_a_character(house):
         assert first.text + second.text == expected.text
 
 
+async def test_a_byte_level_turn_that_finished_a_character_is_told_again(house):
+    """The byte before the turn is not lost: what the turn began with comes again, and stays behind a later position."""
+    session, request_id = await house.session("bytes"), new_id()
+    await collected(house.turns.generate(asked(session.name, b"", "x", 1, SamplingRequest(allowed_characters="Ã"))))
+    request = asked(session.name, request_id, "", 5, SamplingRequest(allowed_characters="¤"), chunk_chars=1)
+    first = await collected(house.turns.generate(request))
+    assert first.text == "ä" + "\ufffd" * 4
+    assert (await collected(house.turns.generate(request))).text == first.text
+    later = ResumeRequest(session.name, request_id, first.chunks[0].position)
+    assert (await collected(house.turns.resume(later))).text == first.text[1:]
+
+
 async def test_a_turn_that_others_followed_is_only_told(house):
     """Left, and then another turn: what it had is told, with the reason of its end."""
     session, request_id = await house.session("tiny"), new_id()
