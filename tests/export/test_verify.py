@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from elman_export.artefact import Artefact, read_artefact
 from elman_export.errors import ArtefactError, DifferenceError
 from elman_export.metadata import Metadata
-from elman_export.reference import reference_step
+from elman_export.reference import Step, reference_step
 from elman_export.report import PREFILL, ROWS
 from elman_export.step import GATES, StepGraphs, make_model
 from elman_export.verify import BATCHES, TOLERANCE, verify
@@ -65,6 +65,24 @@ def test_another_weight_is_found(tmp_path: Path):
     assert min(differences(report, "NumPy").values()) > 10 * TOLERANCE
     with pytest.raises(DifferenceError, match="differs from NumPy by"):
         report.require()
+
+
+def test_what_float32_costs_is_allowed_and_no_more(tmp_path: Path):
+    """Sources that differ by their precision widen the tolerance; sources that contradict one another do not."""
+    artefact = read_artefact(tiny_model(tmp_path / "a.onnx"))
+    step = reference_step("gru", random_weights("gru"))
+
+    def shifted(by: float) -> Step:
+        def source(char, state):
+            logits, after = step(char, state)
+            return logits + by * max(1.0, np.abs(logits).max()), after
+
+        return source
+
+    assert not verify(artefact, {"far": shifted(3e-5)}, num_steps=10).to_json()["passed"]
+    verify(artefact, {"near": step, "far": shifted(3e-5)}, num_steps=10).require()
+    with pytest.raises(DifferenceError, match="allowed is 1e-04"):
+        verify(artefact, {"near": step, "wrong": shifted(3e-4)}, num_steps=10).require()
 
 
 def test_another_shape_is_found(tmp_path: Path):
