@@ -5,7 +5,7 @@ every 256 symbols, which compares with a transformer of that context. Both predi
 first, so that their losses can be compared in pairs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,7 +20,8 @@ from elman_export.reference import Array
 from elman_export.runtime import Runtime
 from elman_export.split import MAX_COUNTED, Split
 
-STREAMING, WINDOWS = "streaming", f"windows-{WINDOW}"
+STREAMING, WINDOWS, COUNTING = "streaming", f"windows-{WINDOW}", "kneser-ney-5"
+HALVES = ("first-half", "second-half")
 MAX_ROWS = 64  # windows side by side; rows do not see one another
 MAX_LOGITS = 1 << 22  # numbers at a time
 
@@ -56,7 +57,7 @@ class Evaluation:
         return None if self.counting is None else self.loss(self.counting - self.losses[STREAMING])
 
     def records(self) -> list[dict[str, Any]]:
-        """As the artefact keeps them, one a protocol; rounded, so that the last bits do not make another digest."""
+        """As the artefact keeps them, one a measurement; rounded, so that the last bits do not make another digest."""
         return [
             {
                 "corpus_sha256": self.split.sha256,
@@ -65,8 +66,16 @@ class Evaluation:
                 "standard_error": round(loss.standard_error, 6),
                 "num_characters": loss.num_characters,
             }
-            for protocol, loss in ((protocol, self.loss(losses)) for protocol, losses in self.losses.items())
+            for protocol, loss in self._measurements()
         ]
+
+    def _measurements(self) -> Iterator[tuple[str, Loss]]:
+        for protocol, losses in self.losses.items():
+            yield protocol, self.loss(losses)
+            for name, half in zip(HALVES, self.halves(losses), strict=True):
+                yield f"{protocol}-{name}", half
+        if self.counting is not None:
+            yield COUNTING, self.loss(self.counting)
 
 
 def evaluate(artefact: Artefact, split: Split, advance: Advance = lambda _: None) -> Evaluation:

@@ -131,10 +131,9 @@ def test_a_record_that_is_not_true_is_found(text: Path, tmp_path: Path):
     """The card does not print what the artefact does not do."""
     artefact = read_artefact(tiny_model(tmp_path / "a.onnx"))
     evaluation = evaluate(artefact, read_split(text, artefact.metadata.vocabulary))
-    (first, second) = evaluation.records()
-    lying = artefact.with_metadata(
-        replace(artefact.metadata, evaluation=[first, {**second, "nats_per_character": 1.0}])
-    )
+    records = evaluation.records()
+    records[3]["nats_per_character"] = 1.0
+    lying = artefact.with_metadata(replace(artefact.metadata, evaluation=records))
     Entry.of(with_records(artefact, evaluation), SPEED, evaluation)
     with pytest.raises(ArtefactError, match=r"tiny has the record 1\.0000 \(windows-256\) but loses"):
         Entry.of(lying, SPEED, evaluation)

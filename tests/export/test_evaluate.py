@@ -22,6 +22,11 @@ from tests.models import CHARACTERS, nan_model, random_weights, tiny_model
 
 CHARS = tuple(CHARACTERS)
 RECORD = {"protocol": "streaming", "nats_per_character": 9.0, "standard_error": 0.1, "num_characters": 899}
+PROTOCOLS = [
+    "streaming", "streaming-first-half", "streaming-second-half",
+    "windows-256", "windows-256-first-half", "windows-256-second-half",
+    "kneser-ney-5",
+]  # fmt: skip
 UTF8 = "na\u00efve \u20ac 5, caf\u00e9 \U0001f600.\n"
 
 
@@ -157,15 +162,19 @@ def test_a_tagging_model_is_refused(tmp_path: Path):
 
 
 def test_the_record_is_in_the_artefact(tmp_path: Path, text: Path):
-    """Both protocols, and nothing else has changed but the digest, which the command tells."""
+    """All figures, and nothing else has changed but the digest, which the command tells."""
     model = tiny_model(tmp_path / "a.onnx")
     before = read_artefact(model)
     result = run(model, text)
     assert (result.exit_code, result.stderr) == (0, "")
     after = read_artefact(model)
-    assert [record["protocol"] for record in after.metadata.evaluation] == ["streaming", "windows-256"]
-    streaming = evaluate(before, read_split(text, CHARS)).records()[0]
-    assert after.metadata.evaluation[0] == streaming
+    records = after.metadata.evaluation
+    assert [record["protocol"] for record in records] == PROTOCOLS
+    assert [record["num_characters"] for record in records] == [899, 449, 450, 899, 449, 450, 899]
+    found = evaluate(before, read_split(text, CHARS))
+    assert list(records) == found.records()
+    streaming, _, second = records[:3]
+    assert second["nats_per_character"] == pytest.approx(found.losses["streaming"][449:].mean(), abs=1e-6)
     assert f"{streaming['nats_per_character']:.4f}" in result.stdout
     assert f"its digest is now {after.digest}, was {before.digest}" in result.stdout
     assert (after.step.graph, after.prefill) == (before.step.graph, before.prefill)
@@ -183,7 +192,7 @@ def test_the_same_text_again_replaces_the_record(tmp_path: Path, text: Path):
     assert run(model, text).exit_code == 0
     records = read_artefact(model).metadata.evaluation
     kinds = [(record["corpus_sha256"][:3], record["protocol"]) for record in records]
-    assert kinds == [("000", "streaming"), (sha256[:3], "streaming"), (sha256[:3], "windows-256")]
+    assert kinds == [("000", "streaming"), *((sha256[:3], protocol) for protocol in PROTOCOLS)]
     assert records[1]["nats_per_character"] != RECORD["nats_per_character"]
     again = model.read_bytes()
     assert "holds this record already" in run(model, text).stdout
@@ -211,12 +220,11 @@ def test_a_whole_text_is_recorded_as_such(tmp_path: Path, text: Path):
     model = tiny_model(tmp_path / "a.onnx")
     assert run(model, text).exit_code == run(model, text, "--whole").exit_code == 0
     records = read_artefact(model).metadata.evaluation
-    assert [(record["protocol"], record["num_characters"]) for record in records] == [
-        ("streaming", 899),
-        ("windows-256", 899),
-        ("streaming-whole", 8999),
-        ("windows-256-whole", 8999),
-    ]
+    assert [record["protocol"] for record in records] == PROTOCOLS + [f"{name}-whole" for name in PROTOCOLS[:-1]]
+    assert [record["num_characters"] for record in records if record["protocol"].startswith("streaming")] == [
+        899, 449, 450,
+        8999, 4499, 4500,
+    ]  # fmt: skip
 
 
 def test_the_training_text_is_not_held_out(tmp_path: Path, text: Path):
