@@ -1,5 +1,6 @@
 """The real ``elman`` in a process of its own, on pipes or on a terminal."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -55,6 +56,7 @@ class Terminal:
 
     def __init__(self, target: str, *arguments: str, **variables: str) -> None:
         self.output = ""
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a read may end within a character
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, b"\x18\x00\x78\x00\x00\x00\x00\x00")  # 24 x 120
         self.process = subprocess.Popen(
@@ -102,5 +104,5 @@ class Terminal:
             data = b""
         if not data and awaited != "its end":
             raise AssertionError(f"no {awaited!r} in {self.output!r}")
-        self.output += data.decode(errors="replace")
+        self.output += self._decoder.decode(data)
         return bool(data)
