@@ -13,16 +13,20 @@ import zlib
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
+from elman_server import compact
 from elman_server.errors import CorruptRecordError
 from elman_server.generation import Detail, FinishReason
 from elman_server.requests import SamplingRequest
 from elman_server.state import DEFAULT, Memory
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-VERSION: Final = b"\x02"
+VERSION: Final = b"\x03"
+PLAIN_VERSION: Final = b"\x02"  # of earlier servers: nothing in it is compact
+_READ: Final = f"this server reads {PLAIN_VERSION.hex()} and {VERSION.hex()}"
 _CRC_BYTES: Final = 4
 _ID_TYPES: Final = {1: "B", 2: "H", 4: "I"}
 
@@ -201,9 +205,11 @@ def unpack(size: int, packed: bytes) -> list[int]:
 
 
 def encode(record: Head | Segment) -> bytes:
-    """Return the stored bytes: version, CRC-32 of the rest, msgpack."""
-    body = msgspec.msgpack.encode(record)
-    return VERSION + zlib.crc32(body).to_bytes(_CRC_BYTES, "little") + body
+    """Return the stored bytes: version, CRC-32, msgpack in a compact form."""
+    body = msgspec.msgpack.encode(_with_memories(record, compact.pack))
+    if isinstance(record, Segment):
+        body = compact.deflate(body)
+    return VERSION + _checksum(VERSION, body) + body
 
 
 def decode(data: bytes, kind: type[_Kind]) -> _Kind:
@@ -212,13 +218,33 @@ def decode(data: bytes, kind: type[_Kind]) -> _Kind:
     Raises:
         CorruptRecordError: another version, or a changed byte.
     """
-    if data[:1] != VERSION:
-        found = data[:1].hex() or "none"
-        raise CorruptRecordError(f"a stored record has version {found}, this server reads {VERSION.hex()}")
+    version = data[:1]
+    if version not in {VERSION, PLAIN_VERSION}:
+        raise CorruptRecordError(f"a stored record has version {version.hex() or 'none'}, {_READ}")
     body = data[1 + _CRC_BYTES :]
-    if zlib.crc32(body).to_bytes(_CRC_BYTES, "little") != data[1 : 1 + _CRC_BYTES]:
+    if _checksum(version, body) != data[1 : 1 + _CRC_BYTES]:
         raise CorruptRecordError("a stored record does not match its checksum")
     try:
-        return msgspec.msgpack.decode(body, type=kind)
-    except msgspec.MsgspecError as error:
+        if version == PLAIN_VERSION:
+            return msgspec.msgpack.decode(body, type=kind)
+        record = msgspec.msgpack.decode(compact.inflate(body) if kind is Segment else body, type=kind)
+        whole = _with_memories(record, compact.unpack)
+    except (msgspec.MsgspecError, zlib.error, ValueError) as error:
         raise CorruptRecordError("a stored record cannot be read") from error
+    assert isinstance(whole, kind)
+    return whole
+
+
+def _checksum(version: bytes, body: bytes) -> bytes:
+    # Of the version, too: one flipped bit would make an old record of a new one.
+    start = 0 if version == PLAIN_VERSION else zlib.crc32(version)
+    return zlib.crc32(body, start).to_bytes(_CRC_BYTES, "little")
+
+
+def _with_memories(record: Head | Segment, change: Callable[[Memory], Memory]) -> Head | Segment:
+    """Return a record with each memory in it changed."""
+    if record.memory is not None:
+        record = replace(record, memory=change(record.memory))
+    if isinstance(record, Head) and record.open is not None and record.open.memory is not None:
+        record = replace(record, open=replace(record.open, memory=change(record.open.memory)))
+    return record
