@@ -2,7 +2,7 @@
 
     python -m benchmarks.session_store_size build /var/tmp/elman          # 1,000,000 sessions of an LSTM 2x512, 9 GB
     python -m benchmarks.session_store_size measure /var/tmp/elman        # turns on random ones, against memory
-    python -m benchmarks.session_store_size redis                         # 20,000 in Redis, bytes of each
+    python -m benchmarks.session_store_size redis                         # 1,000 in Redis: bytes, cost of a turn
 
 Each prints JSON. `build` takes a few minutes, the others less than one.
 """
@@ -13,6 +13,7 @@ import dataclasses
 import json
 import os
 import random
+import shutil
 import sqlite3
 import sys
 import tempfile
@@ -24,8 +25,9 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from elman_client import Client
+from elman_client import AsyncClient, AsyncSession, Client
 from elman_server import records
+from elman_server.settings import BUNDLED
 from elman_server.stores import MemoryStore, SqliteStore, Store
 from tests.models import tiny_model
 from tests.redis_process import RedisProcess
@@ -34,7 +36,10 @@ from tests.server_process import ServerProcess
 NUM_LAYERS, HIDDEN_SIZE = 2, 512
 GROUP = 10_000  # sessions in one transaction of the bulk load
 MAX_SESSIONS = 2_000_000
-NUMBERS = np.random.default_rng(0).uniform(-1, 1, 2**22).astype(np.float32).tobytes()  # of which states are cut
+PROMPT, DRAWN = "To be, or not to be:", 100  # an ordinary conversation
+_RANDOM = np.random.default_rng(0)
+# Of which states are cut: as hard to pack as those of the bundled LSTM, whose highest bytes shrink to half.
+NUMBERS = (_RANDOM.uniform(-1, 1, 2**22) * np.exp2(_RANDOM.uniform(-16, 0, 2**22))).astype(np.float32).tobytes()
 SETTINGS = ("--max-sessions", str(MAX_SESSIONS), "--max-session-bytes", str(2**40))
 
 
@@ -48,7 +53,7 @@ def main() -> None:
         command.add_argument("--sessions", type=int, default=1_000_000)
         command.add_argument("--turns", type=int, default=1000)
     command = parts.add_parser("redis")
-    command.add_argument("--sessions", type=int, default=20_000)
+    command.add_argument("--sessions", type=int, default=1000)
     command.add_argument("--program", default="redis-server")
     arguments = parser.parse_args()
     if arguments.part == "build":
@@ -56,7 +61,7 @@ def main() -> None:
     elif arguments.part == "measure":
         result = measure(arguments.folder, arguments.turns)
     else:
-        result = asyncio.run(measure_redis(arguments.program, arguments.sessions))
+        result = measure_redis(arguments.program, arguments.sessions)
     print(json.dumps(result, indent=2))
 
 
@@ -140,38 +145,63 @@ def measure(folder: Path, num_turns: int) -> dict[str, Any]:
     return result
 
 
-async def measure_redis(program: str, num_sessions: int) -> dict[str, Any]:
-    """Create sessions as a server does, of one turn each, and see what Redis says that they take."""
-    from elman_server.stores.redis import RedisStore  # noqa: PLC0415  an extra
-
+def measure_redis(program: str, num_sessions: int) -> dict[str, Any]:
+    """Let a server take turns of the bundled LSTM 2x512 on sessions in Redis; see what Redis says that they take."""
     with tempfile.TemporaryDirectory() as folder, RedisProcess(Path(folder), program=program) as process:
         models = Path(folder) / "models"
         models.mkdir()
-        tiny_model(models / "lstm.onnx", "lstm", NUM_LAYERS, HIDDEN_SIZE, name="lstm")
-        with ServerProcess(models, "--store", process.url) as server, Client(server.address) as client:
-            session = client.create_session("lstm", session_id="pattern")
-            "".join(session.generate("To be, or not to be", max_chars=100))
-        store = RedisStore(process.url, 10.0)
-        stored = await store.load("pattern")
-        head, segments = records.decode(stored.head, records.Head), await store.segments("pattern")
-        before = process.client.info("memory")
-        names = [str(uuid.uuid4()) for _ in range(num_sessions)]
-        for name in names:
-            revision = await store.create(name, records.encode(head), stored.expires)
-            await store.commit(name, revision, _head_like(head), stored.expires, segments)
-        await store.close()
-        after = process.client.info("memory")
-        key = f"elman:{{{names[0]}}}"
+        shutil.copy(BUNDLED / "shakespeare.onnx", models)
+        sizes, last_turn = {}, {}
+        for num_turns in (0, 1, 5):
+            with ServerProcess(models, "--store", process.url) as server:
+                last_turn = asyncio.run(_sessions_of_turns(server, process, num_sessions, num_turns))
+            while process.client.info("clients")["connected_clients"] > 1:  # their buffers are no sessions
+                time.sleep(0.1)
+            full = process.client.info("memory")["used_memory"]
+            process.client.flushall()
+            sizes[num_turns] = (full - process.client.info("memory")["used_memory"]) / num_sessions
         return {
             "program": program,
             "version": process.client.info("server")["redis_version"],
             "sessions": num_sessions,
-            "state_bytes": head.memory.num_bytes,
-            "head_bytes": len(records.encode(head)),
-            "used_memory_per_session": (after["used_memory"] - before["used_memory"]) / num_sessions,
-            "rss_per_session": (after["used_memory_rss"] - before["used_memory_rss"]) / num_sessions,
-            "memory_usage_of_one": sum(process.client.memory_usage(one, samples=0) or 0 for one in (key, f"{key}:s")),
+            "prompt_and_drawn_chars_of_a_turn": [len(PROMPT), DRAWN],
+            "used_memory_per_session_after_turns": sizes,
+            "a_turn": last_turn,
         }
+
+
+async def _sessions_of_turns(
+    server: ServerProcess, process: RedisProcess, num_sessions: int, num_turns: int
+) -> dict[str, float]:
+    """Make sessions and take turns on each, 32 at once; return what each of the last ones took."""
+
+    async def turn(session: AsyncSession) -> None:
+        async with at_once:
+            async for _ in session.generate(PROMPT, temperature=0.8, max_chars=DRAWN):
+                pass
+
+    at_once, before = asyncio.Semaphore(32), {}
+    async with AsyncClient(server.address) as client:
+        sessions = [await client.create_session("shakespeare") for _ in range(num_sessions)]
+        for _ in range(num_turns):
+            process.client.config_resetstat()
+            before = _spent(server, process)
+            await asyncio.gather(*(turn(session) for session in sessions))
+    after, calls = _spent(server, process), process.client.info("commandstats")
+    spent = {name: (value - before.get(name, 0)) / num_sessions for name, value in after.items()}
+    return spent | {name.removeprefix("cmdstat_"): row["calls"] / num_sessions for name, row in calls.items()}
+
+
+def _spent(server: ServerProcess, process: RedisProcess) -> dict[str, float]:
+    """Return what was used so far."""
+    cpu, stats = process.client.info("cpu"), process.client.info("stats")
+    ticks = sum(map(int, Path(f"/proc/{server.pid}/stat").read_text().rpartition(") ")[2].split()[11:13]))
+    return {
+        "front_cpu_us": ticks / os.sysconf("SC_CLK_TCK") * 1e6,
+        "redis_cpu_us": (cpu["used_cpu_user"] + cpu["used_cpu_sys"]) * 1e6,
+        "redis_bytes_in": stats["total_net_input_bytes"],
+        "redis_bytes_out": stats["total_net_output_bytes"],
+    }
 
 
 async def _pattern(store: Store) -> tuple[records.Head, list[bytes]]:
