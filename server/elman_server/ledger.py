@@ -105,13 +105,14 @@ class Ledger:
             return head
         raise SessionBusyError(f"sessions/{session_id}")
 
-    async def at_rest(self, session_id: str) -> records.Head:
+    async def at_rest(self, session_id: str, etag: str = "") -> records.Head:
         """Return a session's head once its turn, if any, is over; ends one whose server is gone.
 
         Raises:
+            EtagMismatchError: `etag` is given and stale.
             SessionBusyError: another server runs a turn on it.
         """
-        head, _ = await self.load(session_id)
+        head, _ = await self.load(session_id, etag)
         if head.open is None:
             return head
         if self.is_leased(head):

@@ -89,7 +89,7 @@ async def find(sessions: Sessions, session_id: str, request_id: bytes) -> Past |
         first = _index(head, request_id) if opened.goes_on else head.num_segments
         return await _past(sessions, session_id, head, first, opened)
     try:
-        head = await sessions.at_rest(session_id)
+        head = head if opened is None else await sessions.at_rest(session_id)
     except SessionBusyError:  # another turn runs elsewhere; what is committed can be told all the same
         if not _keys(head, request_id):
             raise

@@ -120,7 +120,7 @@ class Turns:
                 ids = text_ids("text", request.text, model, request.unknown)
                 details = await self._details(past, request.session, past.start, ids, request.detail)
                 return self._sessions.info(request.session, past.head), details
-            head = past.head if past else await self._at_rest(request.session, request.etag)
+            head = past.head if past else await self._sessions.at_rest(request.session, request.etag)
             model = self._sessions.model_of(head)
             ids = text_ids("text", request.text, model, request.unknown)
             detail = checked(request.detail, ids, model)
@@ -157,7 +157,7 @@ class Turns:
     async def _plan(self, run: Run, request: GenerateRequest) -> Plan:
         """Check a request against its model; say what the engine shall do."""
         session_id = request.target.session
-        head = await self._at_rest(session_id, request.etag) if session_id else None
+        head = await self._sessions.at_rest(session_id, request.etag) if session_id else None
         model = self._model(request.target, head)
         run.turn = turn = self._turn(model, session_id, head)
         seed = head.seed if head else secrets.randbits(SEED_BITS)
@@ -292,11 +292,6 @@ class Turns:
         if session_id is None or vocabulary.characters is not None or prompt_end > start:
             return ()
         return await self._sessions.before(session_id, start, MAX_UNFINISHED)
-
-    async def _at_rest(self, session_id: str, etag: str) -> Head:
-        """Return a session's head once nobody else writes to it, if `etag` is its or empty."""
-        await self._sessions.load(session_id, etag)
-        return await self._sessions.at_rest(session_id)
 
     def _turn(self, model: ModelInfo, session_id: str | None, head: Head | None) -> Turn:
         memory = head.memory if head else model.initial
