@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 import uuid
@@ -16,6 +17,7 @@ from elman_server.errors import (
     InvalidFieldError,
     ModelMismatchError,
     PositionOutOfRangeError,
+    SessionBusyError,
     SessionNotFoundError,
 )
 from elman_server.ledger import COMMIT_TRIES, Ledger, etag_of
@@ -149,15 +151,15 @@ class Sessions(Ledger):
 
     async def delete(self, session_id: str, *, etag: str) -> None:
         """Forget a session; a turn that runs on it ends with SessionNotFoundError."""
-        for _ in range(COMMIT_TRIES if etag else 0):
-            _, stored = await self.load(session_id, etag)
-            try:
-                await self._store.delete(session_id, stored.revision)
+        revision = None
+        for _ in range(COMMIT_TRIES):
+            if etag:
+                revision = (await self.load(session_id, etag))[1].revision
+            with contextlib.suppress(EtagMismatchError):  # a turn has made something durable
+                await self._store.delete(session_id, revision)
                 break
-            except EtagMismatchError:  # a turn has made something durable
-                continue
         else:
-            await self._store.delete(session_id, None)
+            raise SessionBusyError(f"sessions/{session_id}")
         if lease := self.leases.running(session_id):
             lease.interrupt(SessionNotFoundError(f"sessions/{session_id}"))
 

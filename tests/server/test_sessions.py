@@ -285,6 +285,22 @@ async def test_a_stale_etag_changes_nothing(rest, etag):
     assert await rest.sessions.get("abcd") == info
 
 
+async def test_a_delete_under_a_condition_keeps_the_condition(rest, monkeypatch):
+    """However often a commit comes in between, what was seen last is not deleted unseen: it is busy, and stays."""
+    session = await rest.create("abcd")
+    delete = rest.store.delete
+
+    async def disturbed(name: str, revision: int | None) -> None:
+        if revision is not None:
+            raise EtagMismatchError(f"sessions/{name}", "")
+        await delete(name, revision)
+
+    monkeypatch.setattr(rest.store, "delete", disturbed)
+    with pytest.raises(SessionBusyError):
+        await rest.sessions.delete("abcd", etag=session.etag)
+    assert await rest.sessions.get("abcd") == session
+
+
 async def test_a_deleted_session_is_unknown(rest):
     """Deleted with its etag or without, it is as if it had never been."""
     for etag in ("", (await rest.create("other-1")).etag):
