@@ -99,10 +99,16 @@ class Way:
 
 
 class Replica:
-    """One of several servers over a house's store and engines."""
+    """One of several servers over a house's engines, and its store unless another is given."""
 
-    def __init__(self, house: House, durability: Durability = QUICK, clock: Callable[[], float] = time.time) -> None:
-        self.way = Way(house.store)
+    def __init__(
+        self,
+        house: House,
+        durability: Durability = QUICK,
+        clock: Callable[[], float] = time.time,
+        store: Store | None = None,
+    ) -> None:
+        self.way = Way(store or house.store)
         self.sessions = Sessions(self.way, house.models, Lifetimes(3600, 86400), clock)
         self.turns = Turns(self.sessions, house.models, house.engines, durability)
         self.history = History(self.sessions, house.models, house.engines, b"k" * 32)
