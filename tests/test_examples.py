@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,7 @@ import torch
 from elman_client import Cell, Client
 from elman_export.__main__ import main as exporter
 from examples import min_gru, torch_lstm_train, utf8_bytes
+from tests.oracle import Draws, Oracle, Point
 from tests.server_process import ServerProcess
 
 ROOT: Final = Path(__file__).parent.parent
@@ -153,6 +155,32 @@ def test_min_gru_goes_on_identically_however_its_text_came(client: Client):
     assert actual == expected
     assert pieces.refresh().state_digest == whole.refresh().state_digest
     assert pieces.transcript().text == whole.transcript().text == TEXT[:200] + expected
+
+
+def test_min_gru_forks_and_both_branches_go_on_as_it_would_alone(folder: Path, client: Client):
+    """A fork at a position within a turn, and its parent, draw what the bare cell draws, stepped outside the server."""
+    oracle = Oracle(folder / "models" / "min-gru.onnx")
+    parent = client.create_session("min-gru", seed=5)
+    text = "".join(parent.generate(TEXT[:70], temperature=0.8, max_chars=120))
+    (fork,) = parent.fork(130)
+    end = walked(oracle.beginning.read(TEXT[:70]), Draws(5, temperature=0.8), text)
+    assert parent.refresh().state_digest == end.digest()
+    assert fork.refresh().state_digest == end.at(130).digest()
+
+    branches = [(fork, end.at(130), 8), (parent, end, 9)]
+    for session, point, seed in branches:
+        more = "".join(session.generate(TEXT[70:90], seed=seed, top_k=5, max_chars=100))
+        after = walked(point.read(TEXT[70:90]), Draws(seed, top_k=5), more)
+        assert session.refresh().state_digest == after.digest()
+        assert session.transcript().text == after.text()
+        assert all(turn.is_equal for turn in session.replay())
+
+
+def walked(point: Point, draws: Draws, text: str) -> Point:
+    """Return the point after a text, which has to be what is drawn there."""
+    points = list(islice(point.draw(draws), len(text)))
+    assert "".join(point.oracle.characters[point.char] for point in points) == text
+    return points[-1]
 
 
 # Bytes
