@@ -6,6 +6,7 @@ import select
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -86,6 +87,7 @@ class ServerProcess:
     Args:
         models: The directory that it serves; None: the bundled models.
         flags: Of the command, beside.
+        launcher: A command that runs the one that follows it, and becomes it.
         variables: Of its environment, beside.
 
     Attributes:
@@ -94,12 +96,12 @@ class ServerProcess:
         log: What it writes to standard error, one JSON object a line.
     """
 
-    def __init__(self, models: Path | None, *flags: str, **variables: str) -> None:
+    def __init__(self, models: Path | None, *flags: str, launcher: Sequence[str] = (), **variables: str) -> None:
         where = ["--models", str(models)] if models else []
         listen = [] if "--listen" in flags else ["--listen", "127.0.0.1:0"]
         ours, theirs = os.pipe()
         self._process = subprocess.Popen(
-            [*_COMMAND, *listen, *where, *flags], stderr=theirs, env=environment(**variables)
+            [*launcher, *_COMMAND, *listen, *where, *flags], stderr=theirs, env=environment(**variables)
         )
         os.close(theirs)
         self.log = Log(ours)
