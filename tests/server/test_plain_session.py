@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import uuid
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import count, islice
 from typing import Any, ClassVar, Final, TypeVar
@@ -35,7 +35,6 @@ from elman_server.generation import FinishReason
 from elman_server.requests import AppendRequest, GenerateRequest, ResumeRequest, SamplingRequest, ScoreRequest, Target
 from elman_server.session import Expiration
 from elman_server.stores import MemoryStore, SqliteStore, Store
-from tests.clock import Clock
 from tests.models import CHARACTERS, tiny_model
 from tests.oracle import Draws, Oracle, Point
 from tests.server.house import House, collected
@@ -92,7 +91,6 @@ class Machine(RuleBasedStateMachine):
     house: ClassVar[House]
     runner: ClassVar[asyncio.Runner]
     oracle: ClassVar[Oracle]
-    open_store: ClassVar[Callable[[Clock], Store]]
     is_lasting: ClassVar[bool]
 
     def __init__(self) -> None:
@@ -110,8 +108,12 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """Start a server on an empty store."""
-        self.store = type(self).open_store(self.clock)
+        self.store = self.open_store()
         self.serve()
+
+    def open_store(self) -> Store:
+        """Open an empty store, or a lasting one again."""
+        raise NotImplementedError
 
     def serve(self) -> None:
         """Start a server on the store as it is."""
@@ -314,7 +316,7 @@ class Machine(RuleBasedStateMachine):
         """Stop the server and start another, which opens a lasting store anew."""
         if self.is_lasting:
             self.run(self.store.close())
-            self.store = type(self).open_store(self.clock)
+            self.store = self.open_store()
         self.serve()
 
     @precondition(lambda self: self.plain)
@@ -390,12 +392,8 @@ def test_a_session_is_what_the_plain_model_says(world, tmp_path, kind):
     """Whatever is done in whatever order, text, turns, state and refusals are those of the plain model."""
     numbers = count()
 
-    def opened(clock: Clock) -> Store:
-        return SqliteStore(Here.path, 1000, clock) if Here.is_lasting else MemoryStore(1000, 2**30, clock)
-
     class Here(Machine):
         runner, house, oracle = world
-        open_store = staticmethod(opened)
         is_lasting = kind == "sqlite"
         path = tmp_path
 
@@ -403,5 +401,8 @@ def test_a_session_is_what_the_plain_model_says(world, tmp_path, kind):
         def begin(self) -> None:
             type(self).path = tmp_path / f"{next(numbers)}.db"
             super().begin()
+
+        def open_store(self) -> Store:
+            return SqliteStore(self.path, 1000, self.clock) if self.is_lasting else MemoryStore(1000, 2**30, self.clock)
 
     run_state_machine_as_test(Here, settings=settings(max_examples=20, stateful_step_count=25, deadline=None))
