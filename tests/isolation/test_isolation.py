@@ -9,8 +9,9 @@ from tests.isolation.calls import Call
 from tests.isolation.trial import MODELS, check, collected, run
 from tests.oracle import Oracle
 
+pytestmark = pytest.mark.timeout(600)
 
-@pytest.mark.timeout(600)
+
 def test_operations_leave_every_session_as_it_would_be_alone(models):
     """7: in memory, where some are evicted: every answer, text, state, refusal and replay is that of one alone.
 
@@ -22,7 +23,6 @@ def test_operations_leave_every_session_as_it_would_be_alone(models):
     assert report.num_alive > 100
 
 
-@pytest.mark.timeout(600)
 def test_operations_on_a_file_leave_every_session_as_it_would_be_alone(models, tmp_path):
     """7: and in SQLite, where a turn's commit waits for the disk."""
     report = run(models, f"sqlite:{tmp_path / 'sessions.db'}", num_operations=800, seed=2)
