@@ -11,10 +11,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve up down test bench check fmt proto docs picture models card constraints clean
+.PHONY: help demo serve up cluster down test test-compose chaos bench check fmt proto docs picture models card constraints clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/server.done ## start a server, stream a text, stop it; needs Python 3.11 or newer and pip, no torch
 	@$(BIN)/python scripts/demo.py
@@ -25,11 +25,20 @@ serve: $(VENV)/server.done ## serve the bundled models on 127.0.0.1:50051, until
 up: ## build the image and start the server in a container; ELMAN_PORT chooses the port
 	$(COMPOSE) up -d --build
 
-down: ## stop the container
-	$(COMPOSE) down
+cluster: ## build the image and start three servers of one Redis behind Envoy; ELMAN_CLUSTER_PORT chooses the port
+	$(COMPOSE) --profile cluster up -d --build envoy
+
+down: ## stop the containers
+	$(COMPOSE) --profile cluster down
 
 test: $(VENV)/dev.done ## run every test; installs torch and the tools first
 	$(BIN)/python -m pytest
+
+test-compose: $(VENV)/dev.done ## run the image and the compose file, the cluster too; needs a docker engine
+	REQUIRE_DOCKER=1 $(BIN)/python -m pytest tests/test_compose.py
+
+chaos: $(VENV)/dev.done ## break a cluster in every way, again and again: make chaos ROUNDS=20
+	$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),5)
 
 bench: $(VENV)/dev.done ## run every benchmark, less than 10 minutes; docs/benchmarks.md tells what they mean
 	$(BIN)/python -m benchmarks

@@ -7,16 +7,21 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
-from elman_client import Client, Finished, FinishReason, Started
+from elman_client import AsyncClient, Client, Finished, FinishReason, Started
+from tests.chaos.load import Fault, Load, Report
+from tests.envoy_process import CONFIG
 from tests.services import need
 
 ROOT = Path(__file__).parent.parent
 BASE = "python:3.11-slim-bookworm"
+CLUSTER_IMAGES = ("envoyproxy/envoy:v1.40.0", "redis:7-bookworm")
 MAX_IMAGE_BYTES = 350_000_000
 
 
@@ -43,6 +48,22 @@ def test_the_compose_file_is_hardened_and_good_for_both_versions() -> None:
         "tmpfs:",
     }
     assert re.findall(r"^(?:version|name|include|configs):", text, re.MULTILINE) == []
+
+
+def test_the_cluster_is_three_servers_of_one_redis_behind_envoy() -> None:
+    """Only its profile starts it; Redis writes each command down, and Envoy gets the shipped configuration."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    assert {name for name, service in services.items() if "profiles" not in service} == {"server"}
+    assert all(services[name]["profiles"] == ["cluster"] for name in ("envoy", "replica", "redis"))
+    assert services["replica"]["deploy"] == {"replicas": 3}
+    assert services["replica"]["environment"]["ELMAN_STORE"] == "redis://redis:6379"
+    assert services["redis"]["command"][1:5] == ["--appendonly", "yes", "--appendfsync", "always"]
+    (mount,) = services["envoy"]["volumes"]
+    assert (ROOT / mount.partition(":")[0]).samefile(CONFIG)
+    (cluster,) = yaml.safe_load(CONFIG.read_text())["static_resources"]["clusters"]
+    (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
+    assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "replica", "port_value": 50051}
+    assert {image for service in services.values() for image in [service["image"]]} == {"elman", *CLUSTER_IMAGES}
 
 
 def test_the_image_is_built_in_stages_and_runs_as_nobody() -> None:
@@ -84,15 +105,30 @@ class Stack:
 @pytest.fixture(scope="module")
 def stack() -> Iterator[Stack]:
     """The compose project on a free port, healthy."""
+    with _up("single", [], "server", "ELMAN_PORT") as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Stack]:
+    """The cluster on a free port; the container is Envoy's, healthy after all others."""
+    for image in CLUSTER_IMAGES:
+        need(f"the image {image}", is_there=_works("docker", "image", "inspect", image), switch="REQUIRE_DOCKER")
+    with _up("cluster", ["--profile", "cluster"], "envoy", "ELMAN_CLUSTER_PORT") as stack:
+        yield stack
+
+
+@contextmanager
+def _up(name: str, options: list[str], service: str, variable: str) -> Iterator[Stack]:
     need("a docker engine", is_there=_works("docker", "info"), switch="REQUIRE_DOCKER")
     need(f"the image {BASE}", is_there=_works("docker", "image", "inspect", BASE), switch="REQUIRE_DOCKER")
     program = ["docker", "compose"] if _works("docker", "compose", "version") else ["docker-compose"]
     need("docker compose", is_there=_works(*program, "version"), switch="REQUIRE_DOCKER")
-    compose, port = [*program, "--project-name", f"elman-test-{os.getpid()}"], free_port()
-    environ = {**os.environ, "ELMAN_PORT": str(port)}
+    compose, port = [*program, "--project-name", f"elman-{name}-{os.getpid()}", *options], free_port()
+    environ = {**os.environ, variable: str(port)}
     try:
-        subprocess.run([*compose, "up", "-d", "--build"], cwd=ROOT, env=environ, check=True, capture_output=True)
-        container = subprocess.check_output([*compose, "ps", "-q"], cwd=ROOT, env=environ, text=True).strip()
+        subprocess.run([*compose, "up", "-d", "--build", service], cwd=ROOT, env=environ, check=True)
+        container = subprocess.check_output([*compose, "ps", "-q", service], cwd=ROOT, env=environ, text=True).strip()
         _wait_until_healthy(container)
         yield Stack(compose, f"127.0.0.1:{port}", container)
     finally:
@@ -161,3 +197,30 @@ def test_the_image_is_small(stack: Stack) -> None:
     """The image is below 350 MB."""
     assert stack.container
     assert int(docker("image", "inspect", "--format", "{{.Size}}", "elman")) < MAX_IMAGE_BYTES
+
+
+@pytest.mark.docker
+@pytest.mark.timeout(900)
+async def test_a_cluster_of_containers_survives_a_kill(cluster: Stack) -> None:
+    """5 and 6: 64 streams, a replica is killed under them; every text is that of the same requests undisturbed."""
+    replicas = docker("ps", "-q", "--filter", f"name={cluster.compose[-3]}.replica").split()
+    assert len(replicas) == 3
+
+    def kill() -> None:
+        docker("kill", replicas[0])
+        docker("start", replicas[0])
+
+    report = Report("containers", 0)
+    async with AsyncClient(cluster.target, timeout=300, retry_seconds=300) as client:
+        calm = Load(client, "calm", "elman-128")
+        await calm.start()
+        await calm.round()
+        await calm.round()
+        load = Load(client, "killed", "elman-128")
+        await load.start()
+        await load.round(Fault("SIGKILL of a replica", 1 / 16, lambda: None, kill))
+        await load.round()
+        await load.check(calm.turns, report)
+    report.faults = {"SIGKILL of a replica": 1}
+    report.save()
+    assert report.resumes > 0

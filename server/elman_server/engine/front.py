@@ -157,7 +157,10 @@ class Engine:
 
     def send(self, message: link.ToEngine) -> None:
         """Send a message, if the process is there."""
-        if self._writer is not None and self.status is EngineStatus.SERVING:
+        if self._writer is None or self.status is not EngineStatus.SERVING:
+            return
+        # It may have died without our having heard: uvloop then raises what would be taken for the reader's own fault.
+        if not self._writer.is_closing():
             self._writer.write(link.frame(message))
 
     async def stop(self) -> None:
@@ -173,11 +176,15 @@ class Engine:
 
     async def _launch(self) -> tuple[asyncio.StreamReader, ModelInfo]:
         ours, theirs = socket.socketpair()
-        with theirs:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "elman_server.engine", str(theirs.fileno()), pass_fds=[theirs.fileno()]
-            )
-        reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_STREAM_BYTES)
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    sys.executable, "-m", "elman_server.engine", str(theirs.fileno()), pass_fds=[theirs.fileno()]
+                )
+            reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_STREAM_BYTES)
+        except BaseException:  # a stop during a restart, too
+            ours.close()
+            raise
         self._writer.write(link.frame(self._configure))
         answer = await link.receive(reader)
         if isinstance(answer, link.Refused):
@@ -238,7 +245,9 @@ class Engine:
             self._writer = None
         if self._process is not None:
             try:
-                await asyncio.wait_for(self._process.wait(), EXIT_SECONDS)
+                # Not `wait_for`, which forgets a cancellation if the process ends in that moment: `stop` would hang.
+                async with asyncio.timeout(EXIT_SECONDS):
+                    await self._process.wait()
             except TimeoutError:
                 self._process.kill()
             log.info("engine_exited", code=await self._process.wait())

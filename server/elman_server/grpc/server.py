@@ -99,11 +99,11 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.server_max_unrequested_time_in_server", 3600),
         # A second server on the port would otherwise take half of the calls, without a word.
         ("grpc.so_reuseport", 0),
-        # Find callers that vanished: their streams hold rows. Clients may ping as often as every 5 s.
+        # Find callers that vanished: their streams hold rows. Clients and proxies may ping every second.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ]
 
 

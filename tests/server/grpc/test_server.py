@@ -121,6 +121,22 @@ async def test_a_burst_of_streams_is_not_cancelled(served):
         call.cancel()
 
 
+async def test_a_proxy_may_ask_every_second_whether_the_server_is_there(served):
+    """PINGs of an idle connection are answered as often as Envoy sends them, and do not end it (no GOAWAY)."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+    writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5))  # an empty SETTINGS frame
+    for number in range(5):
+        await asyncio.sleep(0.6)
+        writer.write(b"\0\0\10\6" + bytes(5) + number.to_bytes(8, "big"))
+        kinds = set[int]()
+        while 6 not in kinds:  # PING
+            header = await reader.readexactly(9)
+            await reader.readexactly(int.from_bytes(header[:3], "big"))
+            kinds.add(header[3])
+        assert 7 not in kinds  # GOAWAY
+    writer.close()
+
+
 async def _reflected(channel):
     call = ServerReflectionStub(channel).ServerReflectionInfo(iter([ServerReflectionRequest(list_services="")]))
     return [answer async for answer in call]
