@@ -43,7 +43,7 @@ class BareLoop:
         self._logits = np.zeros((batch, size), np.float32)
         self._states = first, second = [[np.zeros(shape, np.float32) for shape in shapes] for _ in range(2)]
         self._bindings = [self._bind(first, second), self._bind(second, first)]
-        self._uniforms = np.stack([uniforms(seed, 0) for seed in range(batch)], axis=1)  # [256, B]
+        self._uniforms = np.stack([uniforms(seed, 0).random(_BLOCK) for seed in range(batch)], axis=1)  # [256, B]
         self._make_scratch(batch, size)
 
     def _bind(self, source: list[NDArray[np.float32]], target: list[NDArray[np.float32]]) -> Any:

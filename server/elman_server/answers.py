@@ -36,7 +36,7 @@ def chunks(
         ids = output.ids[at:end]
         text = decoder.decode(ids)
         turn.hand(ids)
-        details = _details(ids, output.details[at:end], vocabulary)
+        details = _details(ids, output.details[at:end], vocabulary) if output.details else ()
         at = end
         if (text or details) and not is_known:
             yield Chunk(text, turn.position, details, turn.durable)

@@ -6,6 +6,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from elman_server.sampling import Sampling
 from elman_server.state import Memory
 
@@ -129,8 +131,7 @@ class IdDetail:
     top: list[tuple[int, float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     """What the engine says of a job, in order.
 
     Attributes:
@@ -145,13 +146,13 @@ class Output:
     """
 
     stream: int
-    ids: list[int] = field(default_factory=list)
-    details: list[IdDetail] = field(default_factory=list)
+    ids: list[int] = []
+    details: list[IdDetail] = []
     memory: Memory | None = None
     finished: FinishReason | None = None
     stop: int = -1
     not_finite: bool = False
-    labels: list[list[float]] = field(default_factory=list)
+    labels: list[list[float]] = []
 
 
 class StopMatcher:

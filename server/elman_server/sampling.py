@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
     Logits = NDArray[np.float32]
 
-UNIFORMS_PER_BLOCK: Final = 256
 _WORDS_PER_COUNTER: Final = 4  # Philox 4x64 gives four words a counter
 _ID_BITS: Final = np.int64((1 << 29) - 1)
 _BANNED: Final = 1e39  # stands for an infinite distance: above every float32
@@ -55,17 +54,17 @@ class Sampling:
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0)
 
 
-def uniforms(seed: int, block: int) -> Floats:
-    """Return the draws of positions 256·block … 256·block + 255 of a seed, uniform on [0, 1).
+def uniforms(seed: int, position: int) -> np.random.Generator:
+    """Return the source of a seed's draws, uniform on [0, 1): its `random` gives those of a position and the next ones.
 
     The draw of a position is the top 53 bits of its word of Philox 4x64-10 (Salmon et al., SC11) with the key
     (seed, 0) and the counter position // 4 + 1 (NumPy counts before it draws): a function of (seed, position)
     alone, whatever was drawn before.
     """
-    counter = block * (UNIFORMS_PER_BLOCK // _WORDS_PER_COUNTER)
-    words = np.random.Philox(counter=counter, key=seed).random_raw(UNIFORMS_PER_BLOCK)
-    draws: Floats = (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return draws
+    counter, word = divmod(position, _WORDS_PER_COUNTER)
+    words = np.random.Philox(counter=counter, key=seed)
+    words.random_raw(word, output=False)
+    return np.random.Generator(words)
 
 
 def penalise(logits: Logits, seen: NDArray[np.bool_], penalty: Floats) -> Logits:

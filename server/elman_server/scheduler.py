@@ -42,7 +42,7 @@ class Stream:
         unread: characters still to read; the last of them is read by the batch's step, or stays pending.
         num_drawn: how many characters were drawn, up to the last flush.
         allowed: how many may be drawn in all before the reader has to follow.
-        quantum_end: how many may be drawn in all before a row has to be shared.
+        quantum_end: how many are drawn in all before the row goes to a stream that waits for one.
         outbox: drawn characters that were not sent, and their details.
         recent: the last characters before the next draw, as far as the repetition window reaches.
     """
@@ -77,14 +77,9 @@ class Stream:
         )
 
     @property
-    def num_untaken(self) -> int:
-        """How many characters were sent that the reader has not taken."""
-        return self.num_drawn - len(self.outbox) - (self.allowed - self.job.window)
-
-    @property
     def num_left(self) -> int:
-        """How many characters may be drawn until the stream ends, pauses or has to share its row."""
-        return min(self.job.max_chars, self.allowed, self.quantum_end) - self.num_drawn
+        """How many characters may be drawn until the stream ends or pauses."""
+        return min(self.job.max_chars, self.allowed) - self.num_drawn
 
 
 class Scheduler:
@@ -106,6 +101,11 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether there is nothing to compute."""
         return not (self._waiting or self.reading or self.drawing)
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether streams wait for a place."""
+        return bool(self._waiting)
 
     def add(self, stream: Stream) -> None:
         """Let a stream wait for a place."""
@@ -161,15 +161,16 @@ class Scheduler:
         stream.row = -1
         return moved
 
-    def extend(self, stream: Stream) -> bool:
-        """Let a stream that has drawn all it may for now keep its row, if its reader follows and nobody waits."""
-        if stream.num_drawn == stream.allowed or self._waiting:
-            return False
-        stream.quantum_end = stream.num_drawn + QUANTUM_CHARS
-        return True
+    def due_to_share(self) -> list[Stream]:
+        """Return streams that have had their quantum, one for each that waits for a row; the longest over it first."""
+        if not self._waiting:
+            return []
+        over = [stream for stream in self.drawing if stream.num_drawn >= stream.quantum_end]
+        over.sort(key=lambda stream: stream.quantum_end - stream.num_drawn)
+        return over[: len(self._waiting)]
 
     def pause(self, stream: Stream) -> None:
-        """Let a stream that left its row wait for its reader, or for its next turn behind the others."""
+        """Let a stream that left its row wait for its reader, or for a row behind the others."""
         stream.phase = Phase.PAUSED
         if stream.num_drawn < stream.allowed:
             stream.phase = Phase.WAITING

@@ -100,7 +100,13 @@ class Settings:
     max_chars: Annotated[int, Rule("Most that one Generate may draw.", "characters", 1, 10**9)] = 100_000
     max_message_bytes: Annotated[int, Rule("Largest gRPC message, either way.", "bytes", 1024, 2**31 - 1)] = 2**23
     flush_interval_ms: Annotated[
-        float, Rule("Longest that a drawn character waits to be joined with others.", "ms", 0, 1000)
+        float,
+        Rule(
+            "Longest wait of a drawn character to be joined with others; sqrt(n / 25) times that with n > 25 streams.",
+            "ms",
+            0,
+            1000,
+        ),
     ] = 20.0
     lease_seconds: Annotated[
         float, Rule("Time after which a server that is not heard of has lost its turns to others.", "s", 0.1, 600)

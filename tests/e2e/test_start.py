@@ -1,6 +1,7 @@
 """How a real server starts, where it listens, and what it tells of itself."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -90,6 +91,18 @@ def test_a_tool_that_knows_nothing_can_call_through_reflection(server_process):
 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["model"]["cell"] == "CELL_ELMAN"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the policy")
+def test_the_poller_preempts_nobody_and_the_loop_is_as_ever(server_process):
+    """The poller of gRPC waits until others pause; the event loop and what it starts are scheduled as usual."""
+    threads = {
+        int(path.name): os.sched_getscheduler(int(path.name))
+        for path in Path(f"/proc/{server_process.pid}/task").iterdir()
+    }
+    assert threads[server_process.pid] == os.SCHED_OTHER
+    assert os.SCHED_BATCH in threads.values()
+    assert {os.sched_getscheduler(pid) for pid in server_process.engines()} == {os.SCHED_OTHER}
 
 
 def test_the_log_holds_no_text(odd_server):

@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from elman_server.engine import Configure, Engine, JobStream
 from elman_server.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError
-from elman_server.generation import FinishReason, Job, Output
+from elman_server.generation import FinishReason, IdDetail, Job, Output
 from elman_server.models import ModelInfo
 from elman_server.requests import GenerateRequest, SamplingRequest, StoppingRequest, Target
 from elman_server.sampling import Sampling
@@ -108,13 +108,28 @@ async def test_a_job_that_is_closed_frees_its_row(small):
 
 
 async def test_a_slow_reader_stands_still_alone(small):
-    """A reader that takes nothing is sent one piece and no more; others go on, and it goes on when it reads."""
+    """A reader that takes nothing is sent as much as its window holds; others go on, and it goes on when it reads."""
     engine, model = small
     expected = await read(engine.open(job(model, 600)))
     slow = [engine.open(job(model, 600, window=64)) for _ in range(2)]
     assert len(await read(engine.open(job(model, 3000, seed=2)))) == 3000
-    assert [waiting(stream) for stream in slow] == [1, 1]
+    assert [waiting(stream) for stream in slow] == [64, 64]
     assert [await read(stream) for stream in slow] == [expected, expected]
+
+
+async def test_a_reader_that_is_behind_gets_longer_pieces(small):
+    """Pieces that lie in front of a reader are joined up to a memory; what was told of them stays with them."""
+    engine, model = small
+    stream = JobStream(engine, -1)
+    details = [IdDetail(-float(number), []) for number in range(4)]
+    stream.push(Output(-1, [1, 2], details[:2]))
+    stream.push(Output(-1, [3], details[2:3], model.initial))
+    stream.push(Output(-1, [4], details[3:]))
+    stream.push(Output(-1, not_finite=True))
+    assert await stream.next() == Output(-1, [1, 2, 3], details[:3], model.initial)
+    assert await stream.next() == Output(-1, [4], details[3:])
+    with pytest.raises(NotFiniteError):
+        await stream.next()
 
 
 @pytest.mark.parametrize("window", [1, 3, 256])

@@ -205,8 +205,7 @@ def test_the_lesson_softmax():
 def test_draws_follow_the_distribution(temperature):
     """R4: chi-square over 100,000 draws of one seed against softmax(z / T)."""
     logits = np.random.default_rng(7).normal(0, 1, 12).astype(np.float32)
-    blocks = -(-NUM_DRAWS // 256)
-    uniform = np.concatenate([uniforms(20, block) for block in range(blocks)])[:NUM_DRAWS]
+    uniform = uniforms(20, 0).random(NUM_DRAWS)
     drawn = draw_alone(logits.tolist(), Sampling(0, temperature=temperature), uniform.tolist())
     exponent = logits.astype(np.float64) / temperature
     expected = NUM_DRAWS * np.exp(exponent - exponent.max()) / np.exp(exponent - exponent.max()).sum()
@@ -245,18 +244,17 @@ def test_philox_is_the_published_one():
 
 @pytest.mark.parametrize("seed", [0, 1, 12345678901234567890, 2**64 - 1])
 def test_a_draw_is_a_function_of_seed_and_position(seed):
-    """5: blocks may be asked for in any order and again; each draw is Philox of (seed, position)."""
-    blocks = [3, 0, 10**9, 1, 3]
-    drawn = [uniforms(seed, block).tolist() for block in blocks]
-    assert drawn[0] == drawn[-1]
-    for block, actual in zip(blocks, drawn, strict=True):
-        for offset in (0, 1, 2, 3, 4, 130, 255):
-            assert actual[offset] == uniform_at(seed, 256 * block + offset)
+    """5: one may begin anywhere, again, and take them in pieces; each draw is Philox of (seed, position)."""
+    for first in (771, 0, 10**12 + 1, 2, 771):
+        source = uniforms(seed, first)
+        drawn = [*source.random(3).tolist(), *source.random(260).tolist()]
+        for offset in (0, 1, 2, 3, 4, 130, 262):
+            assert drawn[offset] == uniform_at(seed, first + offset)
 
 
 def test_uniforms_lie_in_the_half_open_interval():
     """No draw reaches 1, and seeds differ."""
-    drawn = np.array([uniforms(seed, 0) for seed in range(100)])
+    drawn = np.array([uniforms(seed, 0).random(256) for seed in range(100)])
     assert drawn.min() >= 0
     assert drawn.max() < 1
     assert len(np.unique(drawn)) == drawn.size

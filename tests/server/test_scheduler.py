@@ -5,7 +5,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from elman_server.generation import Job
-from elman_server.scheduler import CHUNK_CHARS, CHUNK_POSITIONS, MAX_READERS, Phase, Scheduler, Stream
+from elman_server.scheduler import (
+    CHUNK_CHARS,
+    CHUNK_POSITIONS,
+    MAX_READERS,
+    QUANTUM_CHARS,
+    Phase,
+    Scheduler,
+    Stream,
+)
 from elman_server.state import Memory
 
 START = Memory((b"\0\0\0\0",))
@@ -119,6 +127,23 @@ def test_a_paused_stream_comes_back_before_new_ones():
     scheduler.leave(new)
     scheduler.end(new)
     assert ids(scheduler.admit()) == [0]
+
+
+def test_rows_are_shared_only_when_somebody_waits():
+    """Who has had his quantum goes on while nobody waits; else as many as wait make room, the longest over it first."""
+    scheduler = Scheduler(3)
+    for number in range(3):
+        scheduler.add(stream_of(number, 1))
+    for stream in scheduler.admit():
+        scheduler.join(stream)
+    for stream, num_drawn in zip(scheduler.drawing, (QUANTUM_CHARS, QUANTUM_CHARS - 1, QUANTUM_CHARS + 5), strict=True):
+        stream.num_drawn = num_drawn
+    assert scheduler.due_to_share() == []
+    scheduler.add(stream_of(3, 1))
+    assert ids(scheduler.due_to_share()) == [2]
+    scheduler.add(stream_of(4, 1))
+    scheduler.add(stream_of(5, 1))
+    assert ids(scheduler.due_to_share()) == [2, 0]
 
 
 class Life(RuleBasedStateMachine):

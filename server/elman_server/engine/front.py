@@ -11,6 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
 import structlog
+from msgspec.structs import replace
 
 from elman_server.engine import link
 from elman_server.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError
@@ -60,7 +61,7 @@ class JobStream:
         self.push(end if isinstance(end, Exception) else Output(self._id, finished=end))
 
     async def next(self) -> Output:
-        """Return the next output.
+        """Return the next output; a reader who is behind gets fewer, longer ones.
 
         Raises:
             EngineRestartedError: the process died.
@@ -74,11 +75,18 @@ class JobStream:
             raise output
         if output.not_finite:
             raise NotFiniteError("the model's logits are not finite")
+        while output.ids and output.memory is None and self._outputs:  # a memory is told of the last character
+            following = self._outputs[0]
+            if not isinstance(following, Output) or not following.ids:
+                break
+            self._outputs.popleft()
+            ids, details = [*output.ids, *following.ids], [*output.details, *following.details]
+            output = replace(following, ids=ids, details=details)
         return output
 
     def allow(self, num_chars: int) -> None:
         """Let the job draw so many characters more: the reader took them."""
-        self._engine.send(link.Allow(self._id, num_chars))
+        self._engine.allow(self._id, num_chars)
 
     def __enter__(self) -> Self:
         return self
@@ -106,6 +114,7 @@ class Engine:
         self.status = EngineStatus.STARTING
         self._streams: dict[int, JobStream] = {}
         self._ids = itertools.count()
+        self._allowed: dict[int, int] = {}  # characters that readers took and the engine does not know of, by job
         self._serving = asyncio.Event()
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
@@ -145,6 +154,16 @@ class Engine:
         stream = self._streams[identity] = JobStream(self, identity)
         self.send(link.Open(identity, job))
         return stream
+
+    def allow(self, identity: int, num_chars: int) -> None:
+        """Let a job draw more; what the readers of one flush took goes to the engine together."""
+        if not self._allowed:
+            asyncio.get_running_loop().call_soon(self._send_allowed)
+        self._allowed[identity] = self._allowed.get(identity, 0) + num_chars
+
+    def _send_allowed(self) -> None:
+        allowed, self._allowed = self._allowed, {}
+        self.send(link.Allow(allowed))
 
     def close(self, identity: int) -> None:
         """Forget a job."""

@@ -38,10 +38,9 @@ class Open(msgspec.Struct, tag=True, frozen=True):
 
 
 class Allow(msgspec.Struct, tag=True, frozen=True):
-    """To the engine: the reader took so many characters."""
+    """To the engine: how many characters readers took, by stream."""
 
-    stream: int
-    num_chars: int
+    num_chars: dict[int, int]
 
 
 class Close(msgspec.Struct, tag=True, frozen=True):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from elman_server.scheduler import Stream
 
-FLUSH_STEPS: Final = 256  # the most steps between two flushes
-_BLOCK: Final = sampling.UNIFORMS_PER_BLOCK
+FLUSH_STEPS: Final = 1024  # the most steps between two flushes
+UNIFORM_STEPS: Final = 256  # for so many the uniforms of all rows are drawn ahead
 _NEVER: Final = np.iinfo(np.int64).max
 
 
@@ -29,17 +29,14 @@ class Rows:
     def __init__(self, capacity: int, vocabulary_size: int) -> None:
         self._sampler = sampling.Sampler(capacity, vocabulary_size)
         self._step = 0  # taken so far
-        self._end = np.zeros(capacity, np.int64)  # the step at which a row may draw no more,
-        self._block_end = np.zeros(capacity, np.int64)  # and at which it needs its next block of uniforms
+        self._end = np.zeros(capacity, np.int64)  # the step at which a row may draw no more
         self._due = 0  # not later than the first of them
         self._drawn = np.zeros((FLUSH_STEPS, capacity), np.int64)
         self._num_drawn = 0  # of the steps of `_drawn`: since the last flush of all
         self._first_unsent = [0] * capacity  # the first step of them that a row has not sent
-        self._uniforms = np.zeros((capacity, _BLOCK))
-        self._flat_uniforms = self._uniforms.reshape(-1)
-        self._next_uniform = np.zeros(capacity, np.int64)  # in `_flat_uniforms`
-        self._positions = [0] * capacity  # of a row's block of uniforms
-        self._seeds = [0] * capacity
+        self._uniforms = np.zeros((UNIFORM_STEPS, capacity))
+        self._next_uniform = UNIFORM_STEPS  # of the steps of `_uniforms`
+        self._sources: list[np.random.Generator] = [sampling.uniforms(0, 0)] * capacity  # of a row's later uniforms
         self._bias = np.zeros((capacity, vocabulary_size), np.float32)
         self._biased = np.zeros(capacity, np.bool_)
         self._penalty = np.ones((capacity, 1))
@@ -47,7 +44,7 @@ class Rows:
         self._windows: list[deque[int] | None] = [None] * capacity
         self._penalised: list[int] | None = None  # the rows with a penalty; None: look
         self._any_biased = False
-        self._planned_size, self._following = 0, self._next_uniform[:0]
+        self._planned_size = 0
 
     def load(self, row: int, stream: Stream) -> None:
         """Set a row up for a stream that joins."""
@@ -55,8 +52,8 @@ class Rows:
         position = job.position + len(job.prompt) + stream.num_drawn
         self._sampler.load(row, parameters)
         self._first_unsent[row] = self._num_drawn
-        self._seeds[row] = parameters.seed
-        self._begin_block(row, position)
+        self._sources[row] = source = sampling.uniforms(parameters.seed, position)
+        self._uniforms[self._next_uniform :, row] = source.random(UNIFORM_STEPS - self._next_uniform)
         self.allow(row, stream.num_left)
         self._biased[row] = bool(parameters.bias)
         if parameters.bias:
@@ -74,12 +71,12 @@ class Rows:
     def move(self, source: int, target: int) -> None:
         """Copy a row over another."""
         self._sampler.move(source, target)
-        for array in (self._end, self._block_end, self._uniforms, self._bias, self._biased, self._penalty, self._seen):
+        for array in (self._end, self._bias, self._biased, self._penalty, self._seen):
             array[target] = array[source]
-        self._drawn[:, target] = self._drawn[:, source]
-        self._next_uniform[target] = self._next_uniform[source] + (target - source) * _BLOCK
-        for values in (self._first_unsent, self._positions, self._seeds):
-            values[target] = values[source]
+        self._drawn[: self._num_drawn, target] = self._drawn[: self._num_drawn, source]
+        self._uniforms[self._next_uniform :, target] = self._uniforms[self._next_uniform :, source]
+        self._first_unsent[target] = self._first_unsent[source]
+        self._sources[target] = self._sources[source]
         self._windows[target] = self._windows[source]
         self._penalised = None
 
@@ -87,15 +84,19 @@ class Rows:
         """Draw one character a row and take it down; logits [B, V] float32, result [B] int64."""
         size = len(logits)
         if self._penalised is None or size != self._planned_size:
-            self._planned_size, self._following = size, self._next_uniform[:size]
+            self._planned_size = size
             self._penalised = np.flatnonzero(self._penalty[:size, 0] != 1).tolist()
             self._any_biased = bool(self._biased[:size].any())
         if self._any_biased:
             logits = np.where(self._biased[:size, None], logits + self._bias[:size], logits)
         if self._penalised:
             logits = sampling.penalise(logits, self._seen[:size] > 0, self._penalty[:size])
-        drawn = self._sampler.draw(logits, self._flat_uniforms.take(self._following))
-        self._following += 1
+        if self._next_uniform == UNIFORM_STEPS:
+            for row in range(size):
+                self._uniforms[:, row] = self._sources[row].random(UNIFORM_STEPS)
+            self._next_uniform = 0
+        drawn = self._sampler.draw(logits, self._uniforms[self._next_uniform, :size])
+        self._next_uniform += 1
         self._drawn[self._num_drawn, :size] = drawn
         self._num_drawn += 1
         self._step += 1
@@ -111,14 +112,6 @@ class Rows:
         window.append(character)
         self._seen[row, character] += 1
 
-    def _begin_block(self, row: int, position: int) -> None:
-        block, offset = divmod(position, _BLOCK)
-        self._uniforms[row] = sampling.uniforms(self._seeds[row], block)
-        self._next_uniform[row] = row * _BLOCK + offset
-        self._positions[row] = block * _BLOCK
-        self._block_end[row] = self._step + _BLOCK - offset
-        self._due = min(self._due, int(self._block_end[row]))
-
     def recent(self, row: int) -> list[int]:
         """Return the characters in a row's repetition window, for when it joins again."""
         return list(self._windows[row] or ())
@@ -133,10 +126,12 @@ class Rows:
         self._first_unsent[row] = self._num_drawn
         return taken
 
-    def forget(self) -> None:
-        """Make room after every row's characters were taken."""
+    def take_all(self, size: int) -> list[list[int]]:
+        """Return and forget the characters of the first rows that were not sent yet, row by row."""
+        columns: list[list[int]] = self._drawn[: self._num_drawn, :size].T.tolist()
+        firsts, self._first_unsent = self._first_unsent, [0] * len(self._first_unsent)
         self._num_drawn = 0
-        self._first_unsent = [0] * len(self._first_unsent)
+        return [column[first:] if first else column for column, first in zip(columns, firsts, strict=False)]
 
     def allow(self, row: int, num_left: int) -> None:
         """Set how many characters a row may draw until it ends or pauses."""
@@ -147,15 +142,12 @@ class Rows:
         """Return the rows that may draw no more."""
         if self._step < self._due:
             return []
-        ends, block_ends = self._end[:size], self._block_end[:size]
-        for row in np.flatnonzero(block_ends == self._step).tolist():
-            self._begin_block(row, self._positions[row] + _BLOCK)
+        ends = self._end[:size]
         ended: list[int] = np.flatnonzero(ends == self._step).tolist()
-        later = ends[ends > self._step]
-        self._due = int(min(block_ends.min(initial=_NEVER), later.min(initial=_NEVER)))
+        self._due = int(ends[ends > self._step].min(initial=_NEVER))
         return ended
 
     @property
-    def is_full(self) -> bool:
-        """Whether there is no room for another step until all rows are flushed."""
-        return self._num_drawn == FLUSH_STEPS
+    def num_steps(self) -> int:
+        """How many steps were taken since the last flush of all; FLUSH_STEPS at most."""
+        return self._num_drawn

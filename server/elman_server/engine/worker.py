@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from elman_server.engine.link import Allow, Close, Link, Open, Outputs
-from elman_server.engine.rows import Rows
+from elman_server.engine.rows import FLUSH_STEPS, Rows
 from elman_server.generation import FinishReason, IdDetail, Output
 from elman_server.sampling import log_softmax
-from elman_server.scheduler import Phase, Scheduler, Stream
+from elman_server.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
 from elman_server.state import Memory
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
     from elman_server.engine.link import ToEngine
     from elman_server.model import Model
 
-CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most so many characters and one flush
-STREAMS_PER_SECOND: Final = 5000  # flushes of one stream that the front takes in a second
-POLL_SECONDS: Final = 0.0002  # the longest that a message waits while there is something to compute
+CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most so many characters and one flush,
+CHECKPOINT_PIECES: Final = 4  # or so many flushes where the model is so fast that these are more
+POLL_SECONDS: Final = 0.0005  # the longest that a message waits while there is something to compute
+UNHURRIED_STREAMS: Final = 25  # the characters of more than these are joined for longer
 
 
 class Worker:
@@ -87,13 +88,17 @@ class Worker:
             self._scheduler.add(Stream.of(message.stream, message.job))
             return
         assert isinstance(message, (Allow, Close))
-        stream = self._scheduler.get(message.stream)
+        if isinstance(message, Allow):
+            for identity, num_chars in message.num_chars.items():
+                self._allow(identity, num_chars)
+        elif stream := self._scheduler.get(message.stream):
+            self._end(stream)
+
+    def _allow(self, identity: int, num_chars: int) -> None:
+        stream = self._scheduler.get(identity)
         if stream is None:  # it ended while the message was under way
             return
-        if isinstance(message, Close):
-            self._end(stream)
-            return
-        self._scheduler.allow(stream, message.num_chars)
+        self._scheduler.allow(stream, num_chars)
         if stream.phase is Phase.DRAWING:
             self._rows.allow(stream.row, stream.num_left - self._rows.num_unsent(stream.row))
 
@@ -224,39 +229,43 @@ class Worker:
                 self._go_on(stream)
         for stream in joined:  # the first character goes out at once
             if stream.phase is Phase.DRAWING:
+                self._collect(stream)
                 self._flush(stream)
         now = time.monotonic()
-        if now >= self._next_flush or self._rows.is_full:
-            self._next_flush = now + max(self._flush_seconds, len(drawing) / STREAMS_PER_SECOND)
-            for stream in drawing:
-                self._flush(stream)
-            self._rows.forget()
+        most = QUANTUM_CHARS if self._scheduler.is_crowded else FLUSH_STEPS
+        if now >= self._next_flush or self._rows.num_steps >= most:
+            # What messages cost grows as streams / interval, what waiting costs as the interval: least at the root.
+            self._next_flush = now + self._flush_seconds * max(1.0, math.sqrt(len(drawing) / UNHURRIED_STREAMS))
+            self._flush_all()
 
     def _go_on(self, stream: Stream) -> None:
         """Decide about a stream that has drawn all that it may for now."""
         self._collect(stream)
         if stream.num_drawn == stream.job.max_chars:
             self._finish(stream)
-        elif self._scheduler.extend(stream):
-            self._rows.allow(stream.row, stream.num_left)
         else:
             self._flush(stream)
             self._pause(stream)
 
-    def _flush(self, stream: Stream) -> None:
-        """Send what may be shown; now and then with the memory after it.
+    def _flush_all(self) -> None:
+        """Send what every row has drawn; then let those that wait have their turn."""
+        drawing = self._scheduler.drawing
+        for stream, drawn in zip(drawing, self._rows.take_all(len(drawing)), strict=True):
+            stream.num_drawn += len(drawn)
+            stream.outbox += drawn
+            self._flush(stream)
+        for stream in self._scheduler.due_to_share():
+            self._pause(stream)
 
-        What was sent before has to be taken first: a front or a reader that is behind gets fewer, longer pieces.
-        """
-        self._collect(stream)
-        if stream.num_untaken:
-            return
+    def _flush(self, stream: Stream) -> None:
+        """Send what may be shown; now and then with the memory after it."""
         held = stream.matcher.held if stream.matcher else 0
         size = len(stream.outbox) - held
         if size <= 0:
             return
         memory = None
-        if not held and (stream.checkpoint < 0 or stream.num_drawn - stream.checkpoint >= CHECKPOINT_CHARS):
+        due = stream.checkpoint + max(CHECKPOINT_CHARS, CHECKPOINT_PIECES * size) if stream.checkpoint >= 0 else 0
+        if not held and stream.num_drawn >= due:
             memory, stream.checkpoint = self._memory(stream), stream.num_drawn
         self._outputs.append(Output(stream.id, stream.outbox[:size], stream.details[:size], memory))
         del stream.outbox[:size], stream.details[:size]

@@ -112,15 +112,14 @@ def from_chat(event: Started | Chunk | Finished) -> generation_messages.ChatResp
 
 def _from_event(event: Started | Chunk | Finished, kind: type[_Response]) -> _Response:
     match event:
-        case Chunk():  # first: nearly all are
-            return kind(
-                chunk=generation_messages.Chunk(
-                    text=event.text,
-                    position=event.position,
-                    details=from_details(event.details),
-                    committed_position=event.committed_position,
-                )
-            )
+        case Chunk():  # first, and set in place: nearly all are
+            response = kind()
+            chunk = response.chunk
+            chunk.text, chunk.position = event.text, event.position
+            chunk.committed_position = event.committed_position
+            if event.details:
+                chunk.details.extend(from_details(event.details))
+            return response
         case Started():
             return kind(started=_from_started(event))
         case Finished():
