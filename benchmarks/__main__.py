@@ -4,8 +4,8 @@ Prints one table and writes it as JSON. Ratios within the run, and memory, are c
 if one is worse than it was, the exit status is 1. Servers listen on free ports of the loopback device; Ctrl-C ends all.
 
     python -m benchmarks streaming-c prefill   # two of them
-    python -m benchmarks --write-baseline      # later runs are compared with this one
-    python -m benchmarks --plot                # draws the pictures of docs/benchmarks.md from the baseline
+    python -m benchmarks --write-baseline      # later runs are compared with this one; draws docs/benchmarks.svg
+    python -m benchmarks --plot                # draws it from the baseline, without running anything
 """
 
 from __future__ import annotations
@@ -55,17 +55,14 @@ def main() -> int:
     parser.add_argument(
         "--write-baseline", action="store_true", help="compare later runs with this one; benchmarks not run stay"
     )
-    parser.add_argument("--plot", action="store_true", help="run nothing; draw the baseline's pictures")
+    parser.add_argument("--plot", action="store_true", help="run nothing; draw the baseline")
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(NAMES)):
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
     if options.rounds < 1:
         parser.error("--rounds has to be 1 or more")
     if options.plot:
-        from benchmarks.plots import draw  # noqa: PLC0415  matplotlib takes a second
-
-        print(draw(baseline.read()))
-        return 0
+        return _draw()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: end what was started
     try:
         table = _run(options.names or NAMES, options.rounds)
@@ -99,12 +96,24 @@ def _compare(table: Table, *, is_new: bool) -> int:
     found = baseline.worse(table, before)
     if is_new:
         baseline.update(table)
-        return 0
+        return _draw()
     if found:
         print(f"\nWORSE than {baseline.PATH.name}, by more than {baseline.TOLERANCE:.0%} and in every round:")
         print("\n".join(f"  {line}" for line in found))
         print("Run them again with nothing else on the machine; --write-baseline accepts them.")
     return 1 if found else 0
+
+
+def _draw() -> int:
+    """Draw the picture of what the baseline holds; return the exit status."""
+    from benchmarks.plots import draw  # noqa: PLC0415  matplotlib takes a second
+
+    try:
+        print(f"drew {draw(baseline.read())}")
+    except KeyError as error:
+        print(f"no picture yet: the baseline lacks {error}; run more benchmarks with --write-baseline", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":

@@ -90,8 +90,7 @@ def _memory(axes: Any, figures: Mapping[str, Figure]) -> None:
         axes.bar_label(bars, [f"{what} {theirs:.1f}"], label_type="center", color="white")
         bars = axes.barh(name, ours, left=theirs, color=OURS)
         axes.bar_label(bars, [f"ours {ours:.1f}"], padding=3)
-    axes.set(title="memory of one, in the front process", xlabel="KB")
-    axes.margins(x=0.15)
+    axes.set(title="memory of one, in the front process", xlabel="KB", xlim=(0, 1.25 * stream))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3, axis="x")
 

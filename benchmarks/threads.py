@@ -11,7 +11,7 @@ from benchmarks.processes import elman_server, load_client
 if TYPE_CHECKING:
     from benchmarks.measure import Table
 
-CASES: Final = (("a", 64), ("c", 1), ("c", 64))
+CASES: Final = (("a", 64), ("c", 1), ("c", 64), ("c-int8", 64))
 FIXED: Final = (1, 2)
 SECONDS: Final = 0.6
 BAR: Final = 0.95
