@@ -1,53 +1,120 @@
-"""All benchmarks, one after another: `python -m benchmarks`, or `make bench`. Takes less than 10 minutes.
+"""Runs benchmarks: `python -m benchmarks` all of them, as `make bench` does, in less than 10 minutes.
 
-Prints one table and writes it as JSON. Ratios are compared with benchmarks/baseline.json, what a machine like
-benchmarks/baseline.json's found before; `--write-baseline` replaces it.
+Prints one table and writes it as JSON. Ratios within the run, and memory, are compared with benchmarks/baseline.json:
+if one is worse than it was, the exit status is 1. Servers listen on free ports of the loopback device; Ctrl-C ends all.
+
+    python -m benchmarks streaming-c prefill   # two of them
+    python -m benchmarks --write-baseline      # later runs are compared with this one; draws docs/benchmarks.svg
+    python -m benchmarks --plot                # draws it from the baseline, without running anything
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import signal
 import sys
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from benchmarks.measure import BASELINE, ROUNDS, Table, finish
+from benchmarks import baseline
+from benchmarks.measure import ROUNDS, Table, tell
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 NAMES: Final = (
-    "streaming",
-    "server_cpu",
+    "streaming-a",
+    "streaming-b",
+    "streaming-c",
+    "streaming-c-int8",
     "against_naive",
     "first_character",
     "long_prompt",
     "between_characters",
     "prefill",
+    "engines",
+    "threads",
     "open_streams",
     "idle_sessions",
     "flat_in_time",
     "cold_start",
 )
+QUIET_LOAD: Final = 0.5  # runnable processes, of others
 
 
-def main() -> None:
+def main() -> int:
     """Run what is asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; default: all")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="alternating rounds (default %(default)s)")
     parser.add_argument("--json", type=Path, default=Path("build/benchmarks.json"), help="default: %(default)s")
-    parser.add_argument("--write-baseline", action="store_true", help="compare later runs with this one")
+    parser.add_argument(
+        "--write-baseline", action="store_true", help="compare later runs with this one; benchmarks not run stay"
+    )
+    parser.add_argument("--plot", action="store_true", help="run nothing; draw the baseline")
     options = parser.parse_args()
-    if unknown := set(options.names) - set(NAMES):
-        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
+    if unknown := sorted(set(options.names) - set(NAMES)):
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    if options.rounds < 1:
+        parser.error("--rounds has to be 1 or more")
+    if options.plot:
+        return _draw()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: end what was started
+    try:
+        table = _run(options.names or NAMES, options.rounds)
+    except KeyboardInterrupt:
+        tell("")
+        print("stopped; nothing was written", file=sys.stderr)
+        return 130
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(table.to_json(), indent=1) + "\n")
+    return _compare(table, is_new=options.write_baseline)
+
+
+def _run(names: Sequence[str], rounds: int) -> Table:
+    if (load := os.getloadavg()[0]) > QUIET_LOAD:
+        print(f"the machine is busy (load {load:.1f}): ratios come out too low and vary", file=sys.stderr)
     table = Table()
-    for name in options.names:
+    for name in names:
+        table.begin(name)
         begin = time.perf_counter()
-        import_module(f"benchmarks.{name}").run(table, options.rounds)
+        module, _, model = name.partition("-")
+        import_module(f"benchmarks.{module}").run(table, rounds, *filter(None, [model]))
+        tell("")
         print(f"{name}: {time.perf_counter() - begin:.0f} s", file=sys.stderr)
-    options.json.parent.mkdir(exist_ok=True)
-    finish(table, BASELINE if options.write_baseline else options.json)
+    return table
+
+
+def _compare(table: Table, *, is_new: bool) -> int:
+    """Print the table and what is worse than it was; return the exit status."""
+    before = baseline.compared()
+    print(table.text(before))
+    found = baseline.worse(table, before)
+    if is_new:
+        baseline.update(table)
+        return _draw()
+    if found:
+        print(f"\nWORSE than {baseline.PATH.name}, by more than {baseline.TOLERANCE:.0%} and in every round:")
+        print("\n".join(f"  {line}" for line in found))
+        print("Run them again with nothing else on the machine; --write-baseline accepts them.")
+    return 1 if found else 0
+
+
+def _draw() -> int:
+    """Draw the picture of what the baseline holds; return the exit status."""
+    from benchmarks.plots import draw  # noqa: PLC0415  matplotlib takes a second
+
+    try:
+        print(f"drew {draw(baseline.read())}")
+    except KeyError as error:
+        print(f"no picture yet: the baseline lacks {error}; run more benchmarks with --write-baseline", file=sys.stderr)
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

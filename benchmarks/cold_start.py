@@ -5,16 +5,19 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING, Final
 
-from benchmarks.measure import Table, command
 from benchmarks.processes import ROOT, elman_server
 
-_IMPORT = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
+if TYPE_CHECKING:
+    from benchmarks.measure import Table
+
+_IMPORT: Final = "import time; t = time.perf_counter(); {}; print(time.perf_counter() - t)"
 
 
 def run(table: Table, rounds: int) -> None:
     """Add the seconds until the server serves and the milliseconds of the imports."""
-    for _ in range(rounds):
+    for _ in table.rounds(rounds):
         begin = time.perf_counter()
         with elman_server(None):
             table.add("start to SERVING", "s", time.perf_counter() - begin, at_most=1.5)
@@ -26,7 +29,3 @@ def run(table: Table, rounds: int) -> None:
 def _import(statement: str) -> float:
     ask = [sys.executable, "-c", _IMPORT.format(statement)]
     return 1e3 * float(subprocess.run(ask, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
-
-
-if __name__ == "__main__":
-    command(run, __doc__)

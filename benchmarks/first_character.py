@@ -5,39 +5,37 @@ A probe is one Generate of one character from a model's beginning, from before t
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 from benchmarks.artefacts import artefact, models
 from benchmarks.bare import BareLoop
 from benchmarks.load import quantile
-from benchmarks.measure import Table, command
-from benchmarks.processes import elman_server, load
+from benchmarks.processes import elman_server, load_client
 
-MODEL = "c"
-PROBES = 40
-RUNNING = 63
-STEP_SECONDS = 0.3
+if TYPE_CHECKING:
+    from benchmarks.measure import Table
+
+MODEL: Final = "c"
+PROBES: Final = 100
+RUNNING: Final = 63
+STEP_SECONDS: Final = 0.3
 
 
 def run(table: Table, rounds: int) -> None:
     """Add p50 and p99 in milliseconds and in steps."""
-    one, many = BareLoop(artefact(MODEL), 1), BareLoop(artefact(MODEL), RUNNING + 1)
-    with elman_server(models(MODEL), "--max-chars", str(10**9)) as server:
-        for _ in range(rounds):
-            step = 1 / one.run(STEP_SECONDS)
-            batched = (RUNNING + 1) / many.run(STEP_SECONDS)
-            idle = _probes(server.address, 0)
-            busy = _probes(server.address, RUNNING)
+    with load_client() as load, elman_server(models(MODEL), "--max-chars", str(10**9)) as server:
+        threads = server.threads()[MODEL]
+        one, many = (BareLoop(artefact(MODEL), batch, threads) for batch in (1, RUNNING + 1))
+        for _ in table.rounds(rounds):
+            step, batched = 1 / one.run(STEP_SECONDS), (RUNNING + 1) / many.run(STEP_SECONDS)
+            idle, busy = (
+                load(address=server.address, model=MODEL, streams=streams, seconds=0, probes=PROBES)["probes"]
+                for streams in (0, RUNNING)
+            )
             table.add("first character idle, p50", "ms", 1e3 * quantile(idle, 0.5))
             table.add("first character idle, p50 / step", "ratio", quantile(idle, 0.5) / step, at_most=12)
-            table.add(f"first character beside {RUNNING}, p50", "ms", 1e3 * quantile(busy, 0.5))
+            table.add("first character idle, p99", "ms", 1e3 * quantile(idle, 0.99))
             for share, bar in ((0.5, 3), (0.99, 6)):
-                name = f"first character beside {RUNNING}, p{share * 100:.0f} / batched step"
-                table.add(name, "ratio", quantile(busy, share) / batched, at_most=bar)
-
-
-def _probes(address: str, running: int) -> list[float]:
-    got = load(address=address, model=MODEL, streams=running, seconds=0, probes=PROBES)
-    return sorted(got["probes"])
-
-
-if __name__ == "__main__":
-    command(run, __doc__)
+                name = f"first character beside {RUNNING}, p{share * 100:.0f}"
+                table.add(name, "ms", 1e3 * quantile(busy, share))
+                table.add(f"{name} / batched step", "ratio", quantile(busy, share) / batched, at_most=bar)

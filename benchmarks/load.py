@@ -1,9 +1,9 @@
-"""The load: a client in a process of its own, over real gRPC. `python -m benchmarks.load JSON` prints JSON.
+"""The load: a client in a process of its own, over real gRPC. Reads options as JSON lines, answers each with one.
 
-The modes: `stream` (the default) here, `open`, `sessions`, `turns` and `ages` in `load_sessions`.
+The modes: `stream` (the default) and `prompts` here, the others in `load_sessions`.
 
 It uses the generated stubs and asyncio, as `elman_client.AsyncClient` does, without that client's own layer: what it
-takes of the machine's two cores is taken from the server.
+takes of the machine's two cores is taken from the server. What it takes is among the answers of `stream`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import math
+import random
+import statistics
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import grpc
 import uvloop
@@ -24,84 +27,121 @@ from elman.v1.generation_pb2 import GenerateRequest, Stopping
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman.v1.sampling_pb2 import Sampling
 
-ENDLESS = 10**9
-OPTIONS = [("grpc.max_receive_message_length", 1 << 24)]
+ENDLESS: Final = 10**9
+OPTIONS: Final = [("grpc.max_receive_message_length", 1 << 24)]
+PATIENCE: Final = 30.0  # for the first piece of a stream, and for the one after the end
+WARM_SECONDS: Final = 0.3
+PROBE_PAUSE: Final = 0.01  # up to so long between two probes: they shall not come in step with the engine
 
 
 @dataclass
 class Reader:
-    """What one stream received: the moments and sizes of its pieces, once `counts` is set."""
+    """One stream: when its pieces came, and how many characters each had."""
 
-    num_chars: int = 0
-    arrivals: list[float] = field(default_factory=list)
-    started: asyncio.Event = field(default_factory=asyncio.Event)
+    call: Any
+    pieces: list[tuple[float, int]] = field(default_factory=list)
+    _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def read(self, call: Any) -> None:
+    async def read(self) -> None:
         """Take pieces until the call is cancelled."""
-        async for response in call:
+        async for response in self.call:
             if text := response.chunk.text:
-                self.num_chars += len(text)
-                self.arrivals.append(time.perf_counter())
-                self.started.set()
+                self.pieces.append((time.perf_counter(), len(text)))
+                self._arrived.set()
+
+    async def next_piece(self) -> None:
+        """Wait for a piece to come."""
+        self._arrived.clear()
+        async with asyncio.timeout(PATIENCE):
+            await self._arrived.wait()
+
+    def rate(self) -> float:
+        """Characters a second between the first and the last piece: what came with the first was drawn before."""
+        return sum(size for _, size in self.pieces[1:]) / (self.pieces[-1][0] - self.pieces[0][0])
+
+    def gaps(self) -> list[float]:
+        """The seconds between the pieces."""
+        return [after - before for (before, _), (after, _) in itertools.pairwise(self.pieces)]
 
 
-def request(model: str, seed: int, options: dict[str, Any], prompt: str = "A") -> GenerateRequest:
-    """Return an endless turn; sampling is temperature 0.8, top_k 40, top_p 0.95 unless said otherwise."""
-    sampling = {"temperature": 0.8, "top_k": 40, "top_p": 0.95} | options.get("sampling", {})
+def request(model: str, seed: int, max_chars: int = ENDLESS, prompt: str = "A") -> GenerateRequest:
+    """Return a turn without a session; sampling is temperature 0.8, top_k 40, top_p 0.95."""
     return GenerateRequest(
         model=f"models/{model}",
         prompt=prompt,
-        sampling=Sampling(seed=seed, **sampling),
-        stopping=Stopping(max_chars=options.get("max_chars", ENDLESS)),
-        chunk_chars=options.get("chunk_chars", 0),
+        sampling=Sampling(seed=seed, temperature=0.8, top_k=40, top_p=0.95),
+        stopping=Stopping(max_chars=max_chars),
     )
 
 
-async def stream(stub: GenerationServiceStub, options: dict[str, Any]) -> dict[str, Any]:
-    """Read `streams` streams for `seconds`; `probes` first characters and a `prompt_chars` long prompt meanwhile."""
-    readers = [Reader() for _ in range(options["streams"])]
-    calls: list[Any] = [stub.Generate(request(options["model"], seed, options)) for seed in range(len(readers))]
-    tasks = [asyncio.create_task(reader.read(call)) for reader, call in zip(readers, calls, strict=True)]
-    for reader in readers:
-        await reader.started.wait()
-    await asyncio.sleep(options.get("warm_seconds", 0.3))
+async def stream(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
+    """Read `streams` streams for `seconds`; `probes` first characters and a `prompt_chars` long prompt meanwhile.
+
+    A stream is watched from its first piece in that time to its first piece after it, so that a piece more or less
+    changes nothing and a silence at the end counts.
+    """
+    stub, model = GenerationServiceStub(channel), options["model"]
+    readers = [Reader(stub.Generate(request(model, seed))) for seed in range(options["streams"])]
+    tasks = [asyncio.create_task(reader.read()) for reader in readers]
+    await asyncio.gather(*(reader.next_piece() for reader in readers))
+    await asyncio.sleep(WARM_SECONDS if readers else 0)
 
     pids = options.get("pids", [])
     for reader in readers:
-        reader.num_chars, reader.arrivals = 0, []
-    before, begin = [cpu_seconds([pid]) for pid in pids], time.perf_counter()
-    probes = [await first_character(stub, options, number) for number in range(options.get("probes", 0))]
+        reader.pieces.clear()
+    await asyncio.gather(*(reader.next_piece() for reader in readers))
+    before, own, begin = [cpu_seconds(pid) for pid in pids], time.process_time(), time.perf_counter()
+    probes = [await _probe(stub, model, number) for number in range(options.get("probes", 0))]
     if prompt_chars := options.get("prompt_chars", 0):
         await asyncio.sleep(options["seconds"] / 4)
-        prompt = ("What is the city but the people?\n" * prompt_chars)[:prompt_chars]
-        probes.append(await first_character(stub, options, 0, prompt))
+        probes.append(await first_character(stub, model, 0, prompt_of(prompt_chars)))
     await asyncio.sleep(max(0.0, begin + options["seconds"] - time.perf_counter()))
     seconds = time.perf_counter() - begin
-    cpu = [cpu_seconds([pid]) - earlier for pid, earlier in zip(pids, before, strict=True)]
+    own = time.process_time() - own
+    cpu = [cpu_seconds(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
+    await asyncio.gather(*(reader.next_piece() for reader in readers))
 
-    counts, gaps = [reader.num_chars for reader in readers], sorted(gap for r in readers for gap in gaps_of(r.arrivals))
-    for task, call in zip(tasks, calls, strict=True):
+    for task, reader in zip(tasks, readers, strict=True):
         task.cancel()
-        call.cancel()
+        reader.call.cancel()
+    rates, gaps = [reader.rate() for reader in readers], sorted(gap for reader in readers for gap in reader.gaps())
     return {
-        "seconds": seconds,
-        "num_chars": sum(counts),
-        "fairness": min(counts) / (sum(counts) / len(counts)) if readers and sum(counts) else 0.0,
+        "rate": sum(rates),
+        "fairness": min(rates) / statistics.mean(rates) if rates else 0.0,
         "gap_p50": quantile(gaps, 0.5),
         "gap_p99": quantile(gaps, 0.99),
-        "gap_max": gaps[-1] if gaps else 0.0,
-        "messages": sum(len(reader.arrivals) for reader in readers),
-        "cpu_seconds": cpu,
-        "probes": probes,
+        "gap_max": quantile(gaps, 1),
+        "cores": [used / seconds for used in cpu],
+        "client_cores": own / seconds,
+        "probes": sorted(probes),
     }
 
 
-async def first_character(
-    stub: GenerationServiceStub, options: dict[str, Any], number: int, prompt: str = "A"
-) -> float:
+async def prompts(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, float]:
+    """Have `prompts` prompts of `chars` characters read, one after another and then all at once."""
+    stub, model, prompt = GenerationServiceStub(channel), options["model"], prompt_of(options["chars"])
+    numbers, begin = range(options["prompts"]), time.perf_counter()
+    for number in numbers:
+        await first_character(stub, model, number, prompt)
+    between = time.perf_counter()
+    await asyncio.gather(*(first_character(stub, model, number, prompt) for number in numbers))
+    return {"one_by_one": between - begin, "at_once": time.perf_counter() - between}
+
+
+def prompt_of(num_chars: int) -> str:
+    """Return a text of that length."""
+    return ("What is the city but the people?\n" * num_chars)[:num_chars]
+
+
+async def _probe(stub: GenerationServiceStub, model: str, number: int) -> float:
+    await asyncio.sleep(random.uniform(0, PROBE_PAUSE))
+    return await first_character(stub, model, number)
+
+
+async def first_character(stub: GenerationServiceStub, model: str, number: int, prompt: str = "A") -> float:
     """Return the seconds from a call to its first character, on the warm channel."""
     begin = time.perf_counter()
-    call: Any = stub.Generate(request(options["model"], 10**6 + number, options | {"max_chars": 1}, prompt))
+    call: Any = stub.Generate(request(model, 10**6 + number, 1, prompt))
     seconds = 0.0
     async for response in call:
         if response.chunk.text and not seconds:
@@ -109,25 +149,27 @@ async def first_character(
     return seconds
 
 
-def gaps_of(arrivals: list[float]) -> list[float]:
-    """Return the seconds between the pieces of one stream."""
-    return [after - before for before, after in itertools.pairwise(arrivals)]
-
-
 def quantile(ordered: list[float], share: float) -> float:
-    """Return a quantile of sorted values, 0 of none."""
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
+    """Return a quantile of sorted values by nearest rank: of 100 values the 99th for 0.99. Of none: 0."""
+    return ordered[max(1, math.ceil(share * len(ordered))) - 1] if ordered else 0.0
 
 
-async def main(options: dict[str, Any]) -> None:
-    """Do what the options say."""
+async def main() -> None:
+    """Do what the lines say, one after another, on one channel to each server."""
     from benchmarks.load_sessions import MODES  # noqa: PLC0415  which needs this module
 
-    run = MODES.get(options.get("mode", ""), None)
-    async with grpc.aio.insecure_channel(options["address"], options=OPTIONS) as channel:
-        answer = await (run(channel, options) if run else stream(GenerationServiceStub(channel), options))
-        print(json.dumps(answer))
+    modes = {"stream": stream, "prompts": prompts, **MODES}
+    channels: dict[str, grpc.aio.Channel] = {}
+    for line in sys.stdin:
+        options = json.loads(line)
+        address = options["address"]
+        if address not in channels:
+            channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
+        answer = await modes[options.get("mode", "stream")](channels[address], options)
+        print(json.dumps(answer), flush=True)
+    for channel in channels.values():
+        await channel.close()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(json.loads(sys.argv[1])))
+    uvloop.run(main())

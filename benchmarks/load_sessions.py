@@ -8,40 +8,43 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.load import request
+from benchmarks.load import quantile, request
 from benchmarks.processes import resident_bytes
 from elman.v1.generation_pb2 import AppendRequest, GenerateRequest, Stopping
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman.v1.sampling_pb2 import Sampling
-from elman.v1.session_pb2 import CreateSessionRequest
+from elman.v1.session_pb2 import CreateSessionRequest, ListSessionsRequest
 from elman.v1.session_pb2_grpc import SessionServiceStub
 
 if TYPE_CHECKING:
     import grpc
 
 WRITERS: Final = 64
+STREAM_CHARS: Final = 100_000
 TURN_CHARS: Final = 16
 APPEND_CHARS: Final = 100_000
 
 
 async def open_streams(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
-    """Open `streams` endless turns; take the first text of each, and hold them all."""
+    """Open `streams` turns; take the first text of each, and hold them all."""
     stub, begin = GenerationServiceStub(channel), time.perf_counter()
-    calls: list[Any] = [stub.Generate(request(options["model"], seed, options)) for seed in range(options["streams"])]
+    calls: list[Any] = [
+        stub.Generate(request(options["model"], seed, STREAM_CHARS)) for seed in range(options["streams"])
+    ]
     await asyncio.gather(*(call.read() for call in calls))  # Started
     seconds_open = time.perf_counter() - begin
     await asyncio.gather(*(call.read() for call in calls))  # the first text
     seconds_text = time.perf_counter() - begin
-    resident = [resident_bytes(pid) for pid in options.get("pids", [])]
+    resident = [resident_bytes(pid) for pid in options["pids"]]
     for call in calls:
         call.cancel()
     return {"seconds_open": seconds_open, "seconds_text": seconds_text, "resident": resident}
 
 
 async def make_sessions(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
-    """Create `sessions` sessions, named by their numbers; those that are there already stay."""
+    """Create the sessions number `first` to `end`, not included, so many calls at once as there are writers."""
     stub, begin = SessionServiceStub(channel), time.perf_counter()
-    numbers = iter(range(1 if options["sessions"] > 1 else 0, options["sessions"]))
+    numbers = iter(range(options["first"], options["end"]))
 
     async def write() -> None:
         for number in numbers:
@@ -53,9 +56,18 @@ async def make_sessions(channel: grpc.aio.Channel, options: dict[str, Any]) -> d
 
 async def take_turns(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
     """Take `turns` turns, one after another, each on one of `sessions` sessions by chance."""
-    stub, chance = GenerationServiceStub(channel), random.Random(0)
-    seconds = [await _turn(stub, chance.randrange(options["sessions"])) for _ in range(options["turns"])]
-    return {"p50": statistics.median(seconds)}
+    stub, chance = GenerationServiceStub(channel), random.Random(options.get("seed", 0))
+    seconds = sorted([await _turn(stub, chance.randrange(options["sessions"])) for _ in range(options["turns"])])
+    return {"p50": quantile(seconds, 0.5), "p99": quantile(seconds, 0.99)}
+
+
+async def list_page(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
+    """Read the first page of the list, just after a session was made."""
+    stub = SessionServiceStub(channel)
+    await stub.CreateSession(_create(options["model"], options["number"]))
+    begin = time.perf_counter()
+    await stub.ListSessions(ListSessionsRequest(page_size=100))
+    return {"seconds": time.perf_counter() - begin}
 
 
 async def grow_old(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
@@ -91,11 +103,22 @@ async def _turn(stub: GenerationServiceStub, number: int) -> float:
 
 
 def _create(model: str, number: int) -> CreateSessionRequest:
-    return CreateSessionRequest(session_id=f"s-{number:07d}", model=f"models/{model}")
+    return CreateSessionRequest(session_id=_id(number), model=f"models/{model}")
 
 
 def _name(number: int) -> str:
-    return f"sessions/s-{number:07d}"
+    return f"sessions/{_id(number)}"
 
 
-MODES: Final = {"open": open_streams, "sessions": make_sessions, "turns": take_turns, "ages": grow_old}
+def _id(number: int) -> str:
+    """Return a name as long as those that the server chooses."""
+    return f"{number:08x}-0000-4000-8000-000000000000"
+
+
+MODES: Final = {
+    "open": open_streams,
+    "sessions": make_sessions,
+    "turns": take_turns,
+    "page": list_page,
+    "ages": grow_old,
+}

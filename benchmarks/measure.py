@@ -1,22 +1,19 @@
-"""Figures: what a benchmark found, as a table and as JSON, against its bar and the committed baseline.
-
-Only ratios within one run are compared between runs: absolute times of one machine drift by a factor of two.
-"""
+"""Figures: what the benchmarks found, once a round, as a table and as JSON."""
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import platform
 import statistics
-from collections.abc import Callable, Sequence
+import sys
 from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-BASELINE: Final = Path(__file__).parent / "baseline.json"
-TOLERANCE: Final = 0.15  # a ratio may be this much worse than the baseline's before it is called out
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
 ROUNDS: Final = 5
 
 
@@ -26,9 +23,9 @@ class Figure:
 
     Attributes:
         name: what, such as `streaming c 64 / bare loop`.
-        unit: `ratio` for what is compared with the baseline, else `ms`, `characters/s`, ...
+        unit: `ratio`, `ms`, `characters/s`, ...
         rounds: the value of each round; the figure is their median.
-        at_least, at_most: the bar, if there is one.
+        at_least, at_most: the bar, if there is one. `at_most` also says that less is better.
     """
 
     name: str
@@ -51,92 +48,84 @@ class Figure:
             return f"{'met' if self.value <= self.at_most else 'MISSED'}: at most {self.at_most:g}"
         return ""
 
-    def against(self, baseline: float | None) -> str:
-        """How a ratio stands to the baseline's."""
-        if baseline is None or self.unit != "ratio":
-            return ""
-        better = self.value / baseline if self.at_most is None else baseline / self.value
-        return f"{baseline:.3g}" + ("  WORSE" if better < 1 - TOLERANCE else "")
+    def to_json(self) -> dict[str, Any]:
+        """Return what is known, the median too."""
+        return {key: value for key, value in asdict(self).items() if value is not None} | {"median": self.value}
+
+    @classmethod
+    def of_json(cls, values: Mapping[str, Any]) -> Figure:
+        """Return what `to_json` wrote."""
+        return cls(**{key: value for key, value in values.items() if key != "median"})
 
 
 class Table:
-    """Collects the figures of one run by name, and prints each as it is complete."""
+    """The figures of a run, by benchmark and name."""
 
     def __init__(self) -> None:
-        self.figures: dict[str, Figure] = {}
+        self.benchmarks: dict[str, dict[str, Figure]] = {}
+
+    def begin(self, benchmark: str) -> None:
+        """Say whose figures follow."""
+        self.benchmarks[benchmark] = {}
+        tell(benchmark)
+
+    def rounds(self, count: int) -> Iterator[int]:
+        """Count so many rounds, and tell of each."""
+        for number in range(count):
+            tell(f"{list(self.benchmarks)[-1]}: round {number + 1} of {count}")
+            yield number
 
     def add(
         self, name: str, unit: str, value: float, *, at_least: float | None = None, at_most: float | None = None
     ) -> None:
-        """Add one round's value to a figure."""
-        figure = self.figures.setdefault(name, Figure(name, unit, [], at_least, at_most))
-        figure.rounds.append(value)
+        """Add one round's value to a figure of the benchmark that runs."""
+        figures = list(self.benchmarks.values())[-1]
+        figures.setdefault(name, Figure(name, unit, [], at_least, at_most)).rounds.append(value)
 
-    def text(self) -> str:
-        """Return the table: figure, median, range of the rounds, bar, baseline."""
-        known = read_baseline()
+    @property
+    def figures(self) -> list[Figure]:
+        """All figures, in the order in which they were measured."""
+        return [figure for figures in self.benchmarks.values() for figure in figures.values()]
+
+    def text(self, before: Mapping[str, Figure]) -> str:
+        """Return the table: figure, median, range of the rounds, bar, and what it was `before`."""
         rows = [("figure", "median", "rounds from … to", "unit", "bar", "baseline")]
-        for figure in self.figures.values():
+        for figure in self.figures:
             span = f"{min(figure.rounds):.4g} … {max(figure.rounds):.4g} ({len(figure.rounds)})"
-            against = figure.against(known.get(figure.name))
-            rows.append((figure.name, f"{figure.value:.4g}", span, figure.unit, figure.verdict, against))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+            was = f"{before[figure.name].value:.3g}" if figure.name in before else ""
+            rows.append((figure.name, f"{figure.value:.4g}", span, figure.unit, figure.verdict, was))
+        return "\n".join(_aligned(rows))
 
     def to_json(self) -> dict[str, Any]:
         """Return the machine and every figure with all its rounds."""
-        figures = [
-            {key: value for key, value in asdict(figure).items() if value is not None} | {"median": figure.value}
-            for figure in self.figures.values()
-        ]
-        return {"machine": machine(), "figures": figures}
+        found = {name: [figure.to_json() for figure in figures.values()] for name, figures in self.benchmarks.items()}
+        return {"machine": machine(), "benchmarks": found}
 
 
-Benchmark = Callable[[Table, int], None]
+def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
-def command(benchmark: Benchmark, description: str | None, arguments: Sequence[str] | None = None) -> None:
-    """Run one benchmark as a command: prints its table, with `--json FILE` writes the figures too."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="alternating rounds (default %(default)s)")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    options = parser.parse_args(arguments)
-    table = Table()
-    benchmark(table, options.rounds)
-    finish(table, options.json)
-
-
-def finish(table: Table, json_file: Path | None) -> None:
-    """Print the table, and write the figures where a file is named."""
-    print(table.text())
-    if json_file is not None:
-        json_file.write_text(json.dumps(table.to_json(), indent=1) + "\n")
-
-
-def read_baseline() -> dict[str, float]:
-    """Return the committed ratios by name."""
-    if not BASELINE.exists():
-        return {}
-    return {figure["name"]: figure["median"] for figure in json.loads(BASELINE.read_text())["figures"]}
+def tell(progress: str) -> None:
+    """Show what is being done: one line, on a terminal always the same one."""
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
+    elif progress:
+        print(progress, file=sys.stderr, flush=True)
 
 
 def machine() -> dict[str, str]:
     """Say what this was measured on."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
-    flags = next((line for line in lines if line.startswith("flags")), "")
+    flags = next((line for line in lines if line.startswith("flags")), "").split()
     vector = next((flag for flag in ("avx512_vnni", "avx512f", "avx2") if flag in flags), "")
     return {
         "cpu": f"{name} {vector}".strip(),
         "cores": str(len(os.sched_getaffinity(0))),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        **{package: _version(package) for package in ("onnxruntime", "numpy", "grpcio", "uvloop")},
+        **{package: version(package) for package in ("onnxruntime", "numpy", "grpcio", "uvloop")},
     }
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version  # noqa: PLC0415  only here
-
-    return version(package)

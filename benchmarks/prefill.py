@@ -1,24 +1,30 @@
-"""Reading a prompt by the prefill graph against stepping through it: speed, equal bits, and four prompts at once."""
+"""Reading a prompt by the prefill graph against stepping through it: speed, equal bits, and four prompts at once.
+
+The graph is measured in this process, as the engine calls it; four prompts also through the server.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-import elman_server  # noqa: F401  switches onnxruntime's telemetry off
-from benchmarks.artefacts import artefact
-from benchmarks.measure import Table, command
+from benchmarks.artefacts import artefact, models
+from benchmarks.processes import elman_server, load_client
 from elman_server.artefact import read_artefact
 from elman_server.model import Model
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-POSITIONS = 64  # of one chunk, as the scheduler cuts them
-CHUNKS = 8
-BARS = {"a": 2.0, "b": None, "c": 1.25}
+    from benchmarks.measure import Table
+
+POSITIONS: Final = 64  # of one chunk, as the scheduler cuts them
+CHUNKS: Final = 8
+BARS: Final = {"a": 2.0, "b": None, "c": 1.25}
+PROMPTS: Final = 4
+PROMPT_CHARS: Final = 2048
 
 
 def run(table: Table, rounds: int) -> None:
@@ -26,13 +32,19 @@ def run(table: Table, rounds: int) -> None:
     loaded = {name: Model(read_artefact(artefact(name)), capacity=64, num_threads=1) for name in BARS}
     for name, model in loaded.items():
         _check_equal(model, name)
-    for _ in range(rounds):
-        for name, model in loaded.items():
-            stepping = _seconds_stepping(model)
-            alone, four = _seconds_reading(model, 1), _seconds_reading(model, 4)
-            table.add(f"prefill {name}", "characters/s", CHUNKS * POSITIONS / alone)
-            table.add(f"prefill {name} / stepping", "ratio", stepping / alone, at_least=BARS[name])
-            table.add(f"prefill {name}, four prompts / one after another", "ratio", 4 * alone / four, at_least=1)
+    with load_client() as load, elman_server(models(*BARS)) as server:
+        for _ in table.rounds(rounds):
+            for name, model in loaded.items():
+                stepping = _seconds_stepping(model)
+                alone, four = _seconds_reading(model, 1), _seconds_reading(model, PROMPTS)
+                gain = PROMPTS * alone / four
+                table.add(f"prefill {name}", "characters/s", CHUNKS * POSITIONS / alone)
+                table.add(f"prefill {name} / stepping", "ratio", stepping / alone, at_least=BARS[name])
+                table.add(f"prefill {name}, four prompts / one after another", "ratio", gain, at_least=1)
+                options = {"mode": "prompts", "model": name, "prompts": PROMPTS, "chars": PROMPT_CHARS}
+                got = load(address=server.address, **options)
+                gain = got["one_by_one"] / got["at_once"]
+                table.add(f"prefill {name}, four prompts / one after another, server", "ratio", gain, at_least=1)
 
 
 def _chars(batch: int) -> NDArray[np.int64]:
@@ -52,10 +64,11 @@ def _check_equal(model: Model, name: str) -> None:
 
 def _seconds_stepping(model: Model) -> float:
     model.load_row(0, model.initial.tensors)
+    chars = _chars(1)[:, 0].tolist()
     begin = time.perf_counter()
     for _ in range(CHUNKS):
-        for column in _chars(1):
-            model.chars[0] = column[0]
+        for character in chars:
+            model.chars[0] = character
             model.step(1)
     return time.perf_counter() - begin
 
@@ -66,7 +79,3 @@ def _seconds_reading(model: Model, batch: int) -> float:
     for _ in range(CHUNKS):
         _, states = model.read(chars, states)
     return time.perf_counter() - begin
-
-
-if __name__ == "__main__":
-    command(run, __doc__)

@@ -1,4 +1,4 @@
-"""The processes that are measured, each in an address space of its own, and the CPU time that they take."""
+"""The processes that are measured, each in an address space of its own, and what they take of the machine."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    Load = Callable[..., dict[str, Any]]
 
 PATIENCE: Final = 60.0
 ROOT: Final = Path(__file__).parent.parent
@@ -25,76 +26,100 @@ class Server:
     Attributes:
         address: where it listens.
         pid: of its first process; engines are its children.
-        start_seconds: from the start of the process to its line that it serves.
+        log: the lines up to the one that it serves.
     """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
         self.pid = process.pid
-        begin = time.perf_counter()
+        self.log: list[str] = []
         self.address = self._wait_for_address()
-        self.start_seconds = time.perf_counter() - begin
 
     @property
     def pids(self) -> list[int]:
         """Its process and its engines'."""
         return [self.pid, *children(self.pid)]
 
+    def threads(self) -> dict[str, int]:
+        """How many threads the engine of each model takes, as the log has it."""
+        lines = [json.loads(line) for line in self.log if '"engine_ready"' in line]
+        return {line["model"]: line["threads"] for line in lines}
+
     def _wait_for_address(self) -> str:
         assert self._process.stdout is not None
         for line in self._process.stdout:
+            self.log.append(line)
             if match := re.search(r'serving [^"]* on ([0-9.:]+)', line):
                 return match[1]
-        raise RuntimeError(f"the server ended with {self._process.wait()}")
+        raise RuntimeError(f"the server ended with {self._process.wait()}: {self.log[-1:]}")
 
 
 @contextmanager
-def elman_server(models: Path | None, *flags: str, cores: set[int] | None = None) -> Iterator[Server]:
+def elman_server(models: Path | None, *flags: str) -> Iterator[Server]:
     """Run `elman-server` on a free loopback port while entered; `models` None: the bundled ones."""
     where = [] if models is None else ["--models", str(models)]
     quiet = ["--listen", "127.0.0.1:0", "--log-format", "json", "--log-level", "info"]
-    with _running([sys.executable, "-m", "elman_server", *quiet, *where, *flags], cores) as server:
+    with _running("elman_server", *quiet, *where, *flags) as server:
         yield server
 
 
 @contextmanager
-def naive_server(model: Path) -> Iterator[Server]:
-    """Run the naive server while entered."""
-    with _running([sys.executable, "-m", "benchmarks.naive_server", str(model)]) as server:
+def python_server(module: str, *arguments: str) -> Iterator[Server]:
+    """Run a server of this folder while entered."""
+    with _running(f"benchmarks.{module}", *arguments) as server:
         yield server
 
 
 @contextmanager
-def _running(command: list[str], cores: set[int] | None = None) -> Iterator[Server]:
-    environ = {name: value for name, value in os.environ.items() if not name.startswith("ELMAN_")}
-    process = subprocess.Popen(
-        command, cwd=ROOT, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    if cores is not None:
-        os.sched_setaffinity(process.pid, cores)
-    try:
+def _running(module: str, *arguments: str) -> Iterator[Server]:
+    with _python(module, *arguments, stderr=subprocess.STDOUT) as process:
         server = Server(process)
-        drain = subprocess.Popen(
-            ["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL
-        )  # so that its log never blocks
+        # Something reads its log, which would otherwise block it.
+        drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
         try:
             yield server
-        finally:
             process.terminate()
             process.wait(PATIENCE)
+        finally:
+            process.kill()  # after an error, or Ctrl-C, at once; its engines see their sockets close
             drain.wait(PATIENCE)
-    finally:
-        process.kill()
-        process.wait()
 
 
-def load(**options: Any) -> dict[str, Any]:
-    """Run the load client in its own process; see `benchmarks.load` for the options and what comes back."""
-    begun = subprocess.run(
-        [sys.executable, "-m", "benchmarks.load", json.dumps(options)], cwd=ROOT, stdout=subprocess.PIPE, check=True
-    )
-    answer: dict[str, Any] = json.loads(begun.stdout)
-    return answer
+@contextmanager
+def load_client() -> Iterator[Load]:
+    """Run the load client in a process of its own while entered; gives a function that lets it do something.
+
+    See `benchmarks.load` for the options and what comes back. An endless stream ends with the call that opened it.
+    """
+    with _python("benchmarks.load", stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        ask, answers = process.stdin, process.stdout
+
+        def load(**options: Any) -> dict[str, Any]:
+            print(json.dumps(options), file=ask, flush=True)
+            if not (line := answers.readline()):
+                raise RuntimeError(f"the load client ended with {process.wait()}")
+            answer: dict[str, Any] = json.loads(line)
+            return answer
+
+        yield load
+
+
+@contextmanager
+def _python(
+    module: str, *arguments: str, stdin: int | None = None, stderr: int | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """Run a module of ours while entered; it is killed in the end, if it has not gone by itself."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("ELMAN_")}
+    command = [sys.executable, "-m", module, *arguments]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environ, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, text=True
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def children(parent: int) -> list[int]:
@@ -105,15 +130,19 @@ def children(parent: int) -> list[int]:
     return sorted(found)
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """Return the CPU time that processes took so far, all their threads together."""
-    ran = 0
-    for pid in pids:
-        for stat in Path(f"/proc/{pid}/task").glob("*/schedstat"):
-            ran += int(stat.read_text().split()[0])
-    return ran / 1e9
+def cpu_seconds(pid: int) -> float:
+    """Return the CPU time that a process took so far, all its threads together."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
 
 def resident_bytes(pid: int) -> int:
     """Return the resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def available_bytes() -> int:
+    """Return the memory that the machine has left."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    assert found is not None
+    return int(found[1]) * 1024

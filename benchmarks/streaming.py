@@ -1,18 +1,27 @@
 """Streaming throughput against the bare loop of the same batch, on the same machine, in alternating rounds.
 
-Each round runs the bare loop (step and sampling, one thread, as many as the engine takes) and then a client that reads
-so many streams from the server over gRPC. Also what the server's processes take of the CPU for 1,000 characters.
+Each round runs the bare loop (step and sampling), and then a client that reads so many streams from the server by gRPC.
+Both step with one thread: the other core is the front's and the client's. `threads` has what a second one brings. At
+64 streams also what each process takes of the CPU for 1,000 characters.
 """
 
 from __future__ import annotations
 
+import time
+from typing import TYPE_CHECKING, Any, Final
+
 from benchmarks.artefacts import artefact, models
 from benchmarks.bare import BareLoop
-from benchmarks.measure import Table, command
-from benchmarks.processes import elman_server, load
+from benchmarks.processes import elman_server, load_client
 
-SECONDS = 1.0
-BARS = {
+if TYPE_CHECKING:
+    from benchmarks.measure import Table
+
+BARE_SECONDS: Final = 0.4
+SECONDS: Final = 0.8
+MODELS: Final = ("a", "b", "c", "c-int8")
+STREAMS: Final = (1, 4, 16, 64, 256)
+BARS: Final = {
     ("c", 1): 0.90,
     ("c", 16): 0.90,
     ("c", 64): 0.95,
@@ -21,23 +30,35 @@ BARS = {
     ("a", 64): 0.85,
     ("c-int8", 64): 0.92,
 }
+CPU_STREAMS: Final = 64
+CPU_BARS: Final = {"c": 1.15}
 
 
-def run(table: Table, rounds: int, cases: list[tuple[str, int]] | None = None) -> None:
-    """Add the ratios of every case to the table."""
-    cases = cases or list(BARS)
-    loops = {case: BareLoop(artefact(case[0]), case[1]) for case in cases}
-    with elman_server(models(*dict.fromkeys(name for name, _ in cases)), "--max-chars", str(10**9)) as server:
-        for _ in range(rounds):
-            for (name, streams), loop in loops.items():
-                bare = loop.run(SECONDS)
+def run(table: Table, rounds: int, name: str) -> None:
+    """Add the ratios of one model with each number of streams."""
+    flags = ("--max-chars", str(10**9), "--engine-threads", "1")
+    with load_client() as load, elman_server(models(name), *flags) as server:
+        loops = {streams: BareLoop(artefact(name), streams) for streams in STREAMS}
+        for _ in table.rounds(rounds):
+            for streams, loop in loops.items():
+                begin = time.process_time()
+                bare = loop.run(BARE_SECONDS)
+                bare_cores = (time.process_time() - begin) / BARE_SECONDS
                 got = load(address=server.address, model=name, streams=streams, seconds=SECONDS, pids=server.pids)
-                rate = got["num_chars"] / got["seconds"]
-                table.add(f"streaming {name} {streams}", "characters/s", rate)
-                table.add(f"bare loop {name} {streams}", "characters/s", bare)
-                ratio = rate / bare
-                table.add(f"streaming {name} {streams} / bare loop", "ratio", ratio, at_least=BARS.get((name, streams)))
+                case, bar = f"{name} {streams}", BARS.get((name, streams))
+                table.add(f"streaming {case}", "characters/s", got["rate"])
+                table.add(f"bare loop {case}", "characters/s", bare)
+                table.add(f"streaming {case} / bare loop", "ratio", got["rate"] / bare, at_least=bar)
+                if streams == CPU_STREAMS:
+                    _add_cpu(table, name, bare_cores / bare, got)
 
 
-if __name__ == "__main__":
-    command(run, __doc__)
+def _add_cpu(table: Table, name: str, bare: float, got: dict[str, Any]) -> None:
+    """Add what each process takes of the CPU; `bare` is what the loop takes, in seconds for one character."""
+    case = f"{name} {CPU_STREAMS}"
+    parts = {"front": got["cores"][0], "engine": sum(got["cores"][1:]), "client": got["client_cores"]}
+    spent = {part: cores / got["rate"] for part, cores in parts.items()}
+    for part, seconds in {"bare loop": bare, **spent}.items():
+        table.add(f"CPU of the {part}, {case}", "ms/1,000", 1e6 * seconds)
+    ratio = (spent["front"] + spent["engine"]) / bare
+    table.add(f"CPU of the server / bare loop, {case}", "ratio", ratio, at_most=CPU_BARS.get(name))

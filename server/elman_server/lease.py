@@ -6,13 +6,14 @@ session's head: its token is the writer's as long as it stands there, and every 
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from elman_server.errors import SessionBusyError
+from elman_server.moment import Moment
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
     from elman_server.generation import FinishReason
@@ -35,7 +36,7 @@ class Lease:
     is_found: bool = False
     task: asyncio.Task[object] | None = None
     end: FinishReason | Exception | None = None
-    done: asyncio.Event = field(default_factory=asyncio.Event)
+    done: Moment = field(default_factory=Moment)
     _on_end: Callable[[FinishReason | Exception], None] | None = None
 
     def interrupt(self, end: FinishReason | Exception) -> None:

@@ -39,10 +39,15 @@ _CHECK_STEPS: Final = 6
 def choose_threads(num_parameters: int, num_cores: int) -> int:
     """Return how many threads a step shall use.
 
-    A second thread made an LSTM 2x512 (3.4 million weights) 1.9 times faster and a GRU 1x256 slower; and the front and
-    its callers need a core too.
+    A second thread made the step of an LSTM 2x512 (3.4 million weights) 1.9 times faster and a GRU 1x256 slower. Of two
+    cores a large model takes both, though the front and its callers need them too: it still drew 1.3 to 1.7 times as
+    much (`benchmarks/threads.py`). Of more it takes half.
+
+    `num_cores` are those of one engine: 0 if there are more engines than cores.
     """
-    return max(1, num_cores // 2) if num_parameters >= MIN_PARAMETERS_FOR_THREADS else 1
+    if num_parameters < MIN_PARAMETERS_FOR_THREADS:
+        return 1
+    return max(1, min(num_cores, 2), num_cores // 2)
 
 
 class Model:

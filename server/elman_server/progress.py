@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -22,7 +21,7 @@ class Progress:
     start: Memory
     prompt: list[int]
     handed: list[int] = field(default_factory=list)
-    _memories: deque[tuple[int, Memory]] = field(default_factory=deque)
+    _memories: list[tuple[int, Memory]] = field(default_factory=list)  # few: a deque would weigh more than they
 
     def remember(self, num_drawn: int, memory: Memory) -> None:
         """Keep the memory after so many drawn characters."""
@@ -32,7 +31,7 @@ class Progress:
         """Note that characters were given to the transport."""
         self.handed += ids
         while len(self._memories) > 1 and self._memories[1][0] <= len(self.handed):
-            self._memories.popleft()
+            del self._memories[0]
 
     def told(self) -> tuple[int, Memory] | None:
         """Return the last memory that the engine told of what was handed over, and after how many characters."""
@@ -48,4 +47,4 @@ class Progress:
     def advance(self, num_drawn: int, memory: Memory) -> None:
         """Forget what has become durable."""
         self.start, self.prompt, self.handed = memory, [], self.handed[num_drawn:]
-        self._memories = deque((number - num_drawn, known) for number, known in self._memories if number > num_drawn)
+        self._memories = [(number - num_drawn, known) for number, known in self._memories if number > num_drawn]

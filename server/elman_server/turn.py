@@ -20,6 +20,7 @@ from elman_server.errors import (
     StoreUnavailableError,
 )
 from elman_server.generation import FinishReason, Job
+from elman_server.moment import Moment
 from elman_server.progress import Progress
 from elman_server.reading import read_patiently
 
@@ -72,15 +73,16 @@ class Turn:
         self._rest = (head.position if head else 0, memory)
         self.start = self.prompt_end = self.durable = self._rest[0]
         self.progress = Progress(memory, [])
+        self._num_past = 0  # characters of a turn without a session that nobody has to keep
         self._saving: tuple[int, Memory] | None = None  # what is being made durable: characters, memory after them
         self.is_open = self.is_over = False
-        self.needs_commit = asyncio.Event()
+        self.needs_commit = Moment()
         self.settling: asyncio.Task[tuple[Memory, SessionInfo | None]] | None = None
 
     @property
     def position(self) -> int:
         """The position after what was handed over."""
-        return self.durable + len(self.progress.prompt) + len(self.progress.handed)
+        return self.durable + self._num_past + len(self.progress.prompt) + len(self.progress.handed)
 
     @property
     def num_drawn(self) -> int:
@@ -106,6 +108,9 @@ class Turn:
     def hand(self, ids: list[int]) -> None:
         """Note that characters are given to the transport."""
         self.progress.hand(ids)
+        if self._session_id is None and (told := self.progress.told()):
+            self._num_past += len(self.progress.prompt) + told[0]
+            self.progress.advance(*told)
         if len(self.progress.handed) >= self._durability.commit_chars:
             self.needs_commit.set()
 
@@ -262,7 +267,7 @@ class Turn:
     def undo(self) -> None:
         """Let the turn be as if it had never been asked, or had not gone on."""
         self.durable, memory = self._rest
-        self.progress, self._saving = Progress(memory, []), None
+        self.progress, self._saving, self._num_past = Progress(memory, []), None, 0
 
     async def give_up(self, *, keep: bool) -> None:
         """End a turn that was cut off; `keep`: with what was handed over.

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from elman_server.engine import link
 from elman_server.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError
 from elman_server.generation import Output
+from elman_server.moment import Moment
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -47,7 +48,7 @@ class JobStream:
         self._engine = engine
         self._id = identity
         self._outputs: deque[Output | Exception] = deque()  # the job's window bounds it
-        self._arrived = asyncio.Event()
+        self._arrived = Moment()
 
     def push(self, output: Output | Exception) -> None:
         """Take what the engine says."""

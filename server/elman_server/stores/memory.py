@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
 import heapq
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
+
+from sortedcontainers import SortedList
 
 from elman_server.errors import (
     EtagMismatchError,
@@ -72,7 +74,7 @@ class MemoryStore:
         # One count for all sessions: a revision does not come back, not even under the same name.
         self._last_revision = time.time_ns()
         self._ends: OrderedDict[str, _End] = OrderedDict()
-        self._sorted: list[str] | None = None
+        self._names = SortedList()  # of the entries: a page of a million sessions must not sort them all
 
     async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
         """Keep a new session; see Store."""
@@ -87,8 +89,8 @@ class MemoryStore:
             raise QuotaError("sessions", len(self._entries), 1.0)
         self._ends.pop(name, None)
         self._entries[name] = entry
+        self._names.add(name)
         self._num_bytes += num_bytes
-        self._sorted = None
         self._set_alarm(name, entry, expires)
         return entry.revision
 
@@ -130,11 +132,8 @@ class MemoryStore:
 
     async def page(self, after: str, limit: int) -> list[tuple[str, Stored]]:
         """Return sessions in name order; see Store."""
-        if self._sorted is None:
-            self._sorted = sorted(self._entries)
-        first = bisect.bisect_right(self._sorted, after)
         found = []
-        for name in self._sorted[first : first + limit]:
+        for name in islice(self._names.irange(after, inclusive=(False, True)), limit):
             entry = self._entries[name]
             found.append((name, Stored(entry.head, entry.revision, entry.expires)))
         return found
@@ -199,7 +198,7 @@ class MemoryStore:
 
     def _forget(self, name: str, end: _End) -> None:
         self._num_bytes -= self._entries.pop(name).num_bytes
-        self._sorted = None
+        self._names.remove(name)
         if end is not SessionNotFoundError:
             self._ends[name] = end
             if len(self._ends) > MAX_TOMBSTONES:
