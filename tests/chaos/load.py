@@ -25,7 +25,8 @@ from tests.server_process import PATIENCE
 NUM_STREAMS: Final = 64
 LENGTH: Final = 1500
 PROMPT: Final = "What is the city but the people?\n"
-TURN: Final = len(PROMPT) + LENGTH
+LINE: Final = "Speak, speak.\n"  # that is fed after each text
+TURN: Final = len(PROMPT) + LENGTH + len(LINE)
 REPORTS: Final = Path(__file__).parent.parent.parent / "build/chaos"
 # Streams differ in all that a turn that is gone on with has to find again.
 _KINDS: Final[Sequence[GenerateOptions]] = (
@@ -57,11 +58,12 @@ class Fault:
 
 @dataclass(frozen=True)
 class Turn:
-    """What one turn gave: its text, its details and the state after it."""
+    """What one turn gave: its text, its details, the state after it and the one after the line."""
 
     text: str
     details: tuple[CharacterDetail, ...]
     state_digest: str
+    last_digest: str
 
 
 @dataclass
@@ -114,7 +116,7 @@ class Load:
         self._model = model
         self._name = name
         self._sessions: list[AsyncSession] = []
-        self._num_read = 0  # characters of this round
+        self._num_read = self._num_begun = 0  # characters and streams of this round
         self._read = asyncio.Condition()
         self.turns: list[list[Turn]] = []  # by round, by session
         self._num_opened = 0
@@ -135,7 +137,7 @@ class Load:
 
     async def round(self, *faults: Fault) -> None:
         """Let every session read a prompt and draw a text, while faults are made one after the other."""
-        self._num_read = 0
+        self._num_read = self._num_begun = 0
         self._gate = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(self._turn(number)) for number in range(NUM_STREAMS)]
@@ -147,38 +149,40 @@ class Load:
         self.turns.append([task.result() for task in tasks])
 
     async def _until(self, num_chars: float) -> None:
+        """Wait until every stream has begun, and so much has been read of all of them."""
         async with self._read:
-            await self._read.wait_for(lambda: self._num_read >= num_chars)
+            await self._read.wait_for(lambda: self._num_begun == NUM_STREAMS and self._num_read >= num_chars)
 
     async def _turn(self, number: int) -> Turn:
-        """Take one turn; its positions follow one another without a gap."""
-        session = self._sessions[number]
-        position = len(self.turns) * TURN + len(PROMPT)
-        appended = await session.append(PROMPT)
-        assert appended.session.position == position
+        """Take one turn, and feed a line after it; the positions follow one another without a gap."""
+        session, start = self._sessions[number], len(self.turns) * TURN
+        position = start + len(PROMPT)
         options: GenerateOptions = {**_KINDS[number % len(_KINDS)], "max_chars": LENGTH}
-        turn = session.generate(**options)
+        turn = session.generate(PROMPT, **options)
         text, details, ends = "", list[CharacterDetail](), list[Finished]()
         async for event in turn.events():
             if isinstance(event, Started):
-                assert (event.start_position, event.prompt_chars) == (position, 0)
+                assert (event.start_position, event.prompt_chars) == (start, len(PROMPT))
             elif isinstance(event, Chunk):
-                text += event.text
+                is_first, text = not text, text + event.text
                 details += event.details
                 assert event.position == position + len(text)
                 assert event.committed_position <= event.position
-                await self._count(len(event.text))
+                await self._count(len(event.text), is_first=is_first)
                 if number % len(_KINDS) == _SLOW and len(text) > GATE:
                     await self._gate.wait()
             else:
                 ends.append(event)
         (end,) = ends
         assert (end.finish_reason, end.position) == (FinishReason.MAX_CHARS, position + LENGTH)
-        return Turn(text, tuple(details), end.state_digest)
+        appended = await session.append(LINE)
+        assert appended.session.position == start + TURN
+        return Turn(text, tuple(details), end.state_digest, appended.session.state_digest)
 
-    async def _count(self, num_chars: int) -> None:
+    async def _count(self, num_chars: int, *, is_first: bool) -> None:
         async with self._read:
             self._num_read += num_chars
+            self._num_begun += is_first
             self._read.notify_all()
 
     async def check_store(self, redis_url: str) -> None:
@@ -186,7 +190,7 @@ class Load:
         store = RedisStore(redis_url, timeout=PATIENCE)
         try:
             for number, session in enumerate(self._sessions):
-                text = "".join(PROMPT + turns[number].text for turns in self.turns)
+                text = "".join(PROMPT + turns[number].text + LINE for turns in self.turns)
                 assert await _stored(store, session.name.removeprefix("sessions/")) == text, session.name
         finally:
             await store.close()
@@ -205,25 +209,25 @@ class Load:
         for number, session in enumerate(self._sessions):
             mine = [turns[number] for turns in self.turns]
             assert mine == [turns[number] for turns in undisturbed[: len(mine)]], session.name
-            text = "".join(PROMPT + turn.text for turn in mine)
+            text = "".join(PROMPT + turn.text + LINE for turn in mine)
             transcript = await session.transcript()
             assert transcript.text == text, session.name
             bounds = [(turn.start, turn.prompt_end, turn.end) for turn in transcript.turns]
             assert bounds == _bounds(len(mine)), session.name
             info = await session.refresh()
             assert (info.position, info.turn_count) == (len(text), 2 * len(mine)), session.name
-            assert info.state_digest == mine[-1].state_digest, session.name
+            assert info.state_digest == mine[-1].last_digest, session.name
             report.characters_compared += sum(len(turn.text) for turn in mine)
         report.streams = NUM_STREAMS * len(self.turns)
         report.resumes = self._num_opened - report.streams
 
 
 def _bounds(num_rounds: int) -> list[tuple[int, int, int]]:
-    """Return start, end of the prompt and end of each turn, an append and a text in every round."""
+    """Return start, end of the prompt and end of each turn, a text and an append in every round."""
     bounds = []
     for start in range(0, num_rounds * TURN, TURN):
-        drawn = start + len(PROMPT)
-        bounds += [(start, drawn, drawn), (drawn, drawn, start + TURN)]
+        drawn, fed = start + len(PROMPT), start + TURN
+        bounds += [(start, drawn, drawn + LENGTH), (drawn + LENGTH, fed, fed)]
     return bounds
 
 
