@@ -63,7 +63,8 @@ def main() -> int:
         parser.error("--rounds has to be 1 or more")
     if options.plot:
         return _draw()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: end what was started
+    for number in (signal.SIGTERM, signal.SIGINT):  # as Ctrl-C: end what was started; a shell's `&` has it ignored
+        signal.signal(number, signal.default_int_handler)
     try:
         table = _run(options.names or NAMES, options.rounds)
     except KeyboardInterrupt:

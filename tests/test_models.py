@@ -35,4 +35,4 @@ def test_a_model_is_made_from_its_recipe_alone(tmp_path: Path) -> None:
     metadata = read_artefact(path).metadata
     assert (path.name, metadata.name, metadata.recipe["hidden_size"]) == ("tiny.onnx", "tiny", 8)
     assert len(metadata.recipe["training"]["curve"]) == 1
-    assert [record["protocol"] for record in metadata.evaluation] == ["streaming", "windows-256"]
+    assert {"streaming", "windows-256", "kneser-ney-5"} <= {record["protocol"] for record in metadata.evaluation}

@@ -159,7 +159,7 @@ class Load:
         position = start + len(PROMPT)
         options: GenerateOptions = {**_KINDS[number % len(_KINDS)], "max_chars": LENGTH}
         turn = session.generate(PROMPT, **options)
-        text, details, ends = "", list[CharacterDetail](), list[Finished]()
+        text, details, ends, committed = "", list[CharacterDetail](), list[Finished](), 0
         async for event in turn.events():
             if isinstance(event, Started):
                 assert (event.start_position, event.prompt_chars) == (start, len(PROMPT))
@@ -167,7 +167,9 @@ class Load:
                 is_first, text = not text, text + event.text
                 details += event.details
                 assert event.position == position + len(text)
-                assert event.committed_position <= event.position
+                # What is told again after a resume is durable further than it is told; and never less than before.
+                assert committed <= event.committed_position <= position + LENGTH
+                committed = event.committed_position
                 await self._count(len(event.text), is_first=is_first)
                 if number % len(_KINDS) == _SLOW and len(text) > GATE:
                     await self._gate.wait()

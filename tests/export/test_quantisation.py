@@ -47,7 +47,8 @@ def test_an_artefact_becomes_int8(cell: str, text: Path, tmp_path: Path):
     assert (record["scheme"], record["clip"], record["num_symbols"]) == ("int8-static", 1.0, 9000)
     assert all(0 < scale <= 1 / 127 for scale in record["scales"])
     assert len(artefact.data) < 0.5 * len(source.data)
-    (evaluation,) = metadata.evaluation
+    evaluation, first, second = metadata.evaluation
+    assert (first["num_characters"], second["num_characters"]) == (499, 500)
     assert evaluation["nats_per_character"] == pytest.approx(report["int8_nats_per_character"], abs=1e-6)
     assert (evaluation["protocol"], evaluation["num_characters"]) == ("streaming", 999)
     assert json.loads(run("inspect", tmp_path / "a-int8.onnx", "--json").stdout)["operators"]["QGemm"] > 0
