@@ -337,6 +337,11 @@ class Servicer(
         await asyncio.sleep(self.seconds_to_settle)
         memory.rest.set()
 
+    async def _cut(self, context: Any, code: grpc.StatusCode) -> None:
+        if code is grpc.StatusCode.FAILED_PRECONDITION:  # as where a server that was lost has the turn still
+            await self._refuse(context, code, "SESSION_BUSY", "a turn is running")
+        await context.abort(code, "the connection was lost")
+
     async def _turn(self, request, memory: Memory, context: Any) -> AsyncIterator[dict[str, Any]]:
         start = len(memory.text)
         max_chars = request.stopping.max_chars or LIMITS.max_chars
@@ -362,7 +367,7 @@ class Servicer(
                     if cut is None:
                         reason = generation_pb2.FINISH_REASON_SERVER_DRAINING
                         break
-                    await context.abort(cut, "the connection was lost")
+                    await self._cut(context, cut)
                 await asyncio.sleep(self.seconds_per_chunk)
                 size = min(request.chunk_chars or 4, max_chars - len(written))
                 at = start + len(request.prompt) + len(written)

@@ -30,6 +30,7 @@ from tests.client.fake_memory import drawn
 from tests.client.fake_servicer import packed_status
 
 UNAVAILABLE, INTERNAL = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL
+BUSY = grpc.StatusCode.FAILED_PRECONDITION  # with the reason SESSION_BUSY
 
 
 @pytest.fixture(autouse=True)
@@ -56,7 +57,10 @@ async def read(generation: Any) -> list[Any]:
     return [event async for event in generation.events()]
 
 
-@pytest.mark.parametrize("breaks", [[UNAVAILABLE], [INTERNAL], [None], [UNAVAILABLE, None, INTERNAL, UNAVAILABLE] * 5])
+@pytest.mark.parametrize(
+    "breaks",
+    [[UNAVAILABLE], [INTERNAL], [None], [UNAVAILABLE, None, INTERNAL, UNAVAILABLE] * 5, [INTERNAL, BUSY, BUSY]],
+)
 async def test_a_broken_stream_is_gone_on_with(client, server, breaks):
     """5: whatever breaks it, and as often as it does, the reader sees one turn and one text."""
     session = await client.create_session("shakespeare", session_id="mine", seed=7)
@@ -227,7 +231,7 @@ async def test_the_servers_own_faults_are_not_tried_again(client, server):
     session = await client.create_session("shakespeare")
     for code, reason, kind in (
         (INTERNAL, "INTERNAL", InternalError),
-        (grpc.StatusCode.FAILED_PRECONDITION, "SESSION_BUSY", SessionBusyError),
+        (BUSY, "SESSION_BUSY", SessionBusyError),
         (grpc.StatusCode.ABORTED, "LEASE_LOST", ElmanError),
     ):
         details = packed_status(code, "no", ErrorInfo(reason=reason, domain="elman"))

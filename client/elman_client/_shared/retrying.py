@@ -28,7 +28,7 @@ class Attempts:
         self._is_safe = is_safe
         self._started = self._last_good = time.monotonic()
         self._delay = FIRST_SECONDS
-        self.num_failed = 0
+        self._has_failed = False
 
     @property
     def time_left(self) -> float:
@@ -46,7 +46,7 @@ class Attempts:
         """Something came: the server is there."""
         self._connection.is_proven = True
         self._last_good = time.monotonic()
-        self._delay, self.num_failed = FIRST_SECONDS, 0
+        self._delay = FIRST_SECONDS
 
     def delay(self, error: ElmanError) -> float | None:
         """Return the seconds to wait before the call is made again; ``None``: it is not."""
@@ -58,12 +58,12 @@ class Attempts:
         if delay > left or (self._timeout is not None and self._started + self._timeout < time.monotonic() + delay):
             return None
         self._delay = min(2 * self._delay, LAST_SECONDS)
-        self.num_failed += 1
+        self._has_failed = True
         return delay
 
     def _is_worth_it(self, error: ElmanError) -> bool:
         if isinstance(error, SessionBusyError):
-            return self.num_failed > 0  # it may be our own turn, on a server that we lost
+            return self._has_failed  # it may be our own turn, on a server that we lost
         if isinstance(error, InternalError):
             is_lost = not error.reason  # the way to the server's own words: a proxy or a broken connection
         elif isinstance(error, UnavailableError):
