@@ -39,6 +39,7 @@ class Bundled:
 
 BUNDLED = (
     Bundled("shakespeare", is_int8=True),
+    Bundled("shakespeare-gru", is_int8=True),
     Bundled("elman-256"),
     Bundled("elman-128"),
 )
