@@ -57,6 +57,7 @@ class Servicer(
         self.seconds_per_chunk = 0.0
         self.seconds_to_settle = 0.0
         self.cuts: list[grpc.StatusCode | None] = []  # how the next streams break after a chunk; None: drained
+        self.breaks_at_end = False  # streams break between the last event and their status
         self.forgets = False  # the next turn that breaks is kept by nobody
         self.grows = False  # and its session goes on
         self.difference_at: int | None = None  # what a replay finds
@@ -304,6 +305,8 @@ class Servicer(
         try:
             async for event in self._turn(request, memory, context):
                 yield generation_pb2.GenerateResponse(**event)
+            if self.breaks_at_end:
+                await self._cut(context, grpc.StatusCode.INTERNAL)
         finally:
             await asyncio.shield(self._settle(memory))
 

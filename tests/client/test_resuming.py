@@ -76,6 +76,13 @@ async def test_a_broken_stream_is_gone_on_with(client, server, breaks):
     assert server.servicer.memories["sessions/mine"].text == "ROMEO:" + text_from(6, 100)
 
 
+async def test_what_breaks_after_the_last_event_is_nothing_to_the_reader(client, server):
+    """The turn is over, and how it ended is told."""
+    server.servicer.breaks_at_end = True
+    session = await client.create_session("shakespeare")
+    assert [type(event) for event in await read(session.generate("a", max_chars=4))] == [Started, Chunk, Finished]
+
+
 @pytest.mark.parametrize("breaks", [[UNAVAILABLE], [None, INTERNAL]])
 async def test_a_turn_without_a_session_is_taken_again(client, server, breaks):
     """The server keeps nothing of it: with the same seed it comes out again, and what was read is left out."""

@@ -1,6 +1,7 @@
 """One turn's text as it is drawn."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from types import TracebackType
 from typing import Self
@@ -73,7 +74,8 @@ class AsyncGeneration(BaseGeneration):
                     self._stream = await self._open_stream()
                 event = self._turn.take(await self._stream.read())
                 if isinstance(event, Finished):
-                    await self._stream.read()  # the status that follows it
+                    with contextlib.suppress(ElmanError):  # a server that goes now has said all
+                        await self._stream.read()  # the status that follows it
             except BaseException as error:
                 if self._turn.is_over and isinstance(error, ElmanError):
                     return None  # another task closed it: the iteration just ends

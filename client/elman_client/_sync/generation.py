@@ -1,5 +1,6 @@
 """One turn's text as it is drawn."""
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from types import TracebackType
@@ -70,7 +71,8 @@ class Generation(BaseGeneration):
                     self._stream = self._open_stream()
                 event = self._turn.take(self._stream.read())
                 if isinstance(event, Finished):
-                    self._stream.read()  # the status that follows it
+                    with contextlib.suppress(ElmanError):  # a server that goes now has said all
+                        self._stream.read()  # the status that follows it
             except BaseException as error:
                 if self._turn.is_over and isinstance(error, ElmanError):
                     return None  # another thread closed it: the iteration just ends
