@@ -16,7 +16,9 @@ from typing import Any, Self
 ELMAN = str(Path(sys.executable).with_name("elman"))
 PATIENCE = 30  # seconds before a silent process fails its test
 _BECOME_FOREGROUND = (
-    "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+    "import fcntl, os, signal, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGINT, signal.SIG_DFL); "  # ignored, where a shell's `&` began the tests
+    "os.execv(sys.argv[1], sys.argv[1:])"
 )
 
 
