@@ -97,7 +97,8 @@ def _compare(table: Table, *, is_new: bool) -> int:
     found = baseline.worse(table, before)
     if is_new:
         baseline.update(table)
-        return _draw()
+        _draw()
+        return 0
     if found:
         print(f"\nWORSE than {baseline.PATH.name}, by more than {baseline.TOLERANCE:.0%} and in every round:")
         print("\n".join(f"  {line}" for line in found))

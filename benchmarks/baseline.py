@@ -38,7 +38,7 @@ def is_worse(now: Figure, before: Figure) -> bool:
     Of five rounds as good as before, all are on the worse side of the old median once in 32 times; that this is by more
     than the tolerance as well is rare where the rounds agree.
     """
-    sign = 1 if now.at_most is None else -1  # more is better, or less
+    sign = -1 if now.is_cost else 1
     beyond = 1 - sign * TOLERANCE
     return (
         sign * now.value < sign * before.value * beyond

@@ -25,7 +25,7 @@ ANY_NUMBER: Final = ("--max-sessions", str(10**8), "--max-session-bytes", str(2*
 
 
 def run(table: Table, rounds: int) -> None:
-    """Add bytes a session beside its state, sessions made in a second, and the ratio of turns."""
+    """Add bytes a session, sessions made in a second, and the ratio of turns."""
     folder = models("c")
     with load_client() as load, elman_server(folder) as lonely, elman_server(folder, *ANY_NUMBER) as server:
         load(address=lonely.address, mode="sessions", model="c", first=0, end=1)
@@ -37,9 +37,9 @@ def run(table: Table, rounds: int) -> None:
             seconds += load(address=server.address, mode="sessions", model="c", first=made, end=end)["seconds"]
             made = end
             tell(f"idle_sessions: {made:,} of {SESSIONS:,}, {made / seconds:,.0f}/s")
-        beside = (resident_bytes(server.pid) - before) / made - STATE_BYTES
+        weight = (resident_bytes(server.pid) - before) / made  # less than the state: a new one is zeros, and packed
         table.add("idle sessions", "", made)
-        table.add("memory of a session beside its state", "bytes", beside, at_most=1024)
+        table.add("memory of a new session", "bytes", weight, at_most=STATE_BYTES + 1024)
         table.add("sessions made in a second", "1/s", made / seconds)
         for number in table.rounds(rounds):
             alone = load(address=lonely.address, mode="turns", sessions=1, turns=TURNS)["p50"]

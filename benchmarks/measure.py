@@ -25,7 +25,8 @@ class Figure:
         name: what, such as `streaming c 64 / bare loop`.
         unit: `ratio`, `ms`, `characters/s`, ...
         rounds: the value of each round; the figure is their median.
-        at_least, at_most: the bar, if there is one. `at_most` also says that less is better.
+        at_least, at_most: the bar, if there is one.
+        is_cost: less is better.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Figure:
     rounds: list[float] = field(default_factory=list)
     at_least: float | None = None
     at_most: float | None = None
+    is_cost: bool = False
 
     @property
     def value(self) -> float:
@@ -76,11 +78,19 @@ class Table:
             yield number
 
     def add(
-        self, name: str, unit: str, value: float, *, at_least: float | None = None, at_most: float | None = None
+        self,
+        name: str,
+        unit: str,
+        value: float,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        is_cost: bool = False,
     ) -> None:
-        """Add one round's value to a figure of the benchmark that runs."""
+        """Add one round's value to a figure of the benchmark that runs; what has a bar `at_most` is a cost."""
         figures = list(self.benchmarks.values())[-1]
-        figures.setdefault(name, Figure(name, unit, [], at_least, at_most)).rounds.append(value)
+        figure = Figure(name, unit, [], at_least, at_most, is_cost or at_most is not None)
+        figures.setdefault(name, figure).rounds.append(value)
 
     @property
     def figures(self) -> list[Figure]:

@@ -30,8 +30,8 @@ def run(table: Table, rounds: int) -> None:
     table.add(f"open {STREAMS} streams", "s", seconds_open)
     table.add(f"first text of all {STREAMS}", "s", seconds_text)
     table.add("memory of the front for a stream", "KB", front, at_most=30)
-    table.add("memory of gRPC alone for a stream", "KB", floor)
-    table.add("memory of the engine for a stream", "KB", sum(engines))
+    table.add("memory of gRPC alone for a stream", "KB", floor, is_cost=True)
+    table.add("memory of the engine for a stream", "KB", sum(engines), is_cost=True)
 
 
 def _open(server: Server) -> tuple[float, float, list[float]]:

@@ -9,7 +9,6 @@ import matplotlib as mpl
 from matplotlib.ticker import FuncFormatter
 
 from benchmarks.first_character import RUNNING
-from benchmarks.idle_sessions import STATE_BYTES
 from benchmarks.streaming import MODELS, STREAMS
 
 if TYPE_CHECKING:
@@ -80,16 +79,15 @@ def _first_character(axes: Any, figures: Mapping[str, Figure]) -> None:
 
 
 def _memory(axes: Any, figures: Mapping[str, Figure]) -> None:
-    """What a stream and a session weigh, and which part of it is not ours."""
+    """What a stream and a session weigh, and which part of a stream is not ours."""
     stream = figures["memory of the front for a stream"].value
     floor = figures["memory of gRPC alone for a stream"].value
-    beside = figures["memory of a session beside its state"].value / 1e3
-    rows = {"open stream": (floor, "gRPC", stream - floor), "idle session of c": (STATE_BYTES / 1e3, "state", beside)}
-    for name, (theirs, what, ours) in reversed(rows.items()):
-        bars = axes.barh(name, theirs, color=THEIRS)
-        axes.bar_label(bars, [f"{what} {theirs:.1f}"], label_type="center", color="white")
-        bars = axes.barh(name, ours, left=theirs, color=OURS)
-        axes.bar_label(bars, [f"ours {ours:.1f}"], padding=3)
+    session = figures["memory of a new session"].value / 1e3
+    axes.bar_label(axes.barh("new session of c", session, color=OURS), [f"{session:.1f}"], padding=3)
+    bars = axes.barh("open stream", floor, color=THEIRS)
+    axes.bar_label(bars, [f"gRPC {floor:.1f}"], label_type="center", color="white")
+    bars = axes.barh("open stream", stream - floor, left=floor, color=OURS)
+    axes.bar_label(bars, [f"ours {stream - floor:.1f}"], padding=3)
     axes.set(title="memory of one, in the front process", xlabel="KB", xlim=(0, 1.25 * stream))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.grid(alpha=0.3, axis="x")

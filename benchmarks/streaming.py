@@ -61,4 +61,4 @@ def _add_cpu(table: Table, name: str, bare: float, got: dict[str, Any]) -> None:
     for part, seconds in {"bare loop": bare, **spent}.items():
         table.add(f"CPU of the {part}, {case}", "ms/1,000", 1e6 * seconds)
     ratio = (spent["front"] + spent["engine"]) / bare
-    table.add(f"CPU of the server / bare loop, {case}", "ratio", ratio, at_most=CPU_BARS.get(name))
+    table.add(f"CPU of the server / bare loop, {case}", "ratio", ratio, at_most=CPU_BARS.get(name), is_cost=True)

@@ -1,3 +1,4 @@
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +17,14 @@ def models(tmp_path_factory) -> Path:
     tiny_model(folder / "lstm.onnx", "lstm", name="lstm")
     tiny_model(folder / "bytes.onnx", "gru", vocabulary=None, name="bytes")
     nan_model(folder / "nan.onnx")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def lstm(models, tmp_path_factory) -> Path:
+    """A directory of one of them: servers of it start sooner."""
+    folder: Path = tmp_path_factory.mktemp("lstm")
+    shutil.copy(models / "lstm.onnx", folder)
     return folder
 
 

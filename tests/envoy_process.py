@@ -8,11 +8,11 @@ import time
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import yaml
 
+from tests.killed import Killed
 from tests.redis_process import free_port
 from tests.server_process import PATIENCE
 from tests.services import need
@@ -54,7 +54,7 @@ def _loopback(port: int) -> dict[str, Any]:
     return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
 
 
-class EnvoyProcess:
+class EnvoyProcess(Killed):
     """An Envoy from its start to its end; all its servers are healthy when it is built.
 
     Args:
@@ -80,14 +80,6 @@ class EnvoyProcess:
         except BaseException:
             self.kill()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
     def wait_until_whole(self) -> None:
         """Wait until every server is healthy in its eyes."""

@@ -7,11 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import redis
 
+from tests.killed import Killed
 from tests.services import need
 
 PATIENCE: Final = 30  # seconds until a process that does not do its part fails the test
@@ -30,7 +30,7 @@ def free_port() -> int:
         return port
 
 
-class RedisProcess:
+class RedisProcess(Killed):
     """A server from its start to its end; it answers when built.
 
     Args:
@@ -72,14 +72,6 @@ class RedisProcess:
         else:
             self.client = redis.Redis(port=self.port, host="127.0.0.1", password=password)
         self.start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
     @property
     def pid(self) -> int:

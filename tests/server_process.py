@@ -8,12 +8,13 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from tests.killed import Killed
 
 PATIENCE: Final = 100  # seconds until a process that does not do its part fails the test
 _COMMAND: Final = [sys.executable, "-m", "elman_server", "--log-format", "json"]
@@ -81,7 +82,7 @@ class Log:
             self._changed.notify_all()
 
 
-class ServerProcess:
+class ServerProcess(Killed):
     """A server from its start to its end, on a free port unless told else; it is SERVING when built.
 
     Args:
@@ -113,14 +114,6 @@ class ServerProcess:
         except BaseException:
             self.kill()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.kill()
 
     def health(self, service: str = "") -> str:
         """Return what the server says of a service."""

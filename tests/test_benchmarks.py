@@ -27,20 +27,30 @@ def table_of(benchmark: str, **figures: list[float]) -> Table:
 
 
 @pytest.mark.parametrize(
-    ("rounds", "at_most", "expected"),
+    ("rounds", "is_cost", "expected"),
     [
-        ([0.7, 0.8, 0.75], None, True),
-        ([0.7, 0.8, 1.01], None, False),  # one round was as good as before
-        ([0.9, 0.92, 0.95], None, False),  # within the tolerance
-        ([1.2, 1.3, 1.25], None, False),  # better
-        ([1.2, 1.3, 1.25], 2.0, True),  # less would be better
-        ([0.7, 0.8, 0.75], 2.0, False),
+        ([0.7, 0.8, 0.75], False, True),
+        ([0.7, 0.8, 1.01], False, False),  # one round was as good as before
+        ([0.9, 0.92, 0.95], False, False),  # within the tolerance
+        ([1.2, 1.3, 1.25], False, False),  # better
+        ([1.2, 1.3, 1.25], True, True),
+        ([0.7, 0.8, 0.75], True, False),
     ],
 )
-def test_what_is_worse(rounds: list[float], at_most: float | None, expected: bool) -> None:  # noqa: FBT001  a parameter
-    """Worse is a median beyond the tolerance, on the side where the bar is, of which no round is an exception."""
-    before = Figure("figure", "ratio", [1.0, 0.9, 1.1], at_most=at_most)
-    assert baseline.is_worse(Figure("figure", "ratio", rounds, at_most=at_most), before) is expected
+def test_what_is_worse(rounds: list[float], is_cost: bool, expected: bool) -> None:  # noqa: FBT001  parameters
+    """Worse is a median beyond the tolerance, less of a gain or more of a cost, of which no round is an exception."""
+    before = Figure("figure", "ratio", [1.0, 0.9, 1.1], is_cost=is_cost)
+    assert baseline.is_worse(Figure("figure", "ratio", rounds, is_cost=is_cost), before) is expected
+
+
+def test_what_has_an_upper_bar_is_a_cost_and_others_can_be() -> None:
+    """Memory and CPU that no bar limits are no better for being more."""
+    table = Table()
+    table.begin("one")
+    table.add("gain", "ratio", 1.0, at_least=0.5)
+    table.add("limited", "ratio", 1.0, at_most=2.0)
+    table.add("memory", "KB", 1.0, is_cost=True)
+    assert [figure.is_cost for figure in table.figures] == [False, True, True]
 
 
 def test_a_baseline_takes_what_was_run_and_keeps_the_rest(tmp_path: Path) -> None:

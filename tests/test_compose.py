@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import yaml
 from elman_client import AsyncClient, Client, Finished, FinishReason, Started
 from tests.chaos.load import Fault, Load, Report
 from tests.envoy_process import CONFIG
+from tests.redis_process import free_port
 from tests.services import need
 
 ROOT = Path(__file__).parent.parent
@@ -140,13 +140,6 @@ def docker(*command: str) -> str:
     return subprocess.check_output(["docker", *command], text=True).strip()
 
 
-def free_port() -> int:
-    """Return a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
-
-
 def _works(*command: str) -> bool:
     return bool(shutil.which(command[0])) and not subprocess.run(command, capture_output=True, check=False).returncode
 
@@ -221,6 +214,6 @@ async def test_a_cluster_of_containers_survives_a_kill(cluster: Stack) -> None:
         await load.round(Fault("SIGKILL of a replica", 1 / 16, lambda: None, kill))
         await load.round()
         await load.check(calm.turns, report)
-    report.faults = {"SIGKILL of a replica": 1}
+    report.note("SIGKILL of a replica")
     report.save()
     assert report.resumes > 0

@@ -4,8 +4,7 @@ import contextlib
 import socket
 import struct
 import threading
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER of no time: closing sends RST
 _BLOCK: Final = 1 << 16
@@ -28,14 +27,6 @@ class Proxy:
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
         threading.Thread(target=self._accept, daemon=True).start()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Break every connection and stop listening."""

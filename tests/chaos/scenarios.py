@@ -34,7 +34,7 @@ class Scene:
         await self.load.round(*faults)
         await asyncio.to_thread(self.cluster.heal)
         for fault in faults:
-            self.report.faults[fault.name] = self.report.faults.get(fault.name, 0) + 1
+            self.report.note(fault.name)
 
     def some(self, number: int) -> Sequence[Replica]:
         """Return so many replicas, whichever."""

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import resource
-import shutil
 import signal
 import subprocess
 import uuid
@@ -75,14 +74,6 @@ def _largest(folder: Path) -> int:
 
 def _limit(pid: int, num_bytes: int) -> None:
     resource.prlimit(pid, resource.RLIMIT_FSIZE, (num_bytes, resource.RLIM_INFINITY))
-
-
-@pytest.fixture(scope="module")
-def lstm(models, tmp_path_factory) -> Path:
-    """A directory of one model: servers of it start sooner."""
-    folder: Path = tmp_path_factory.mktemp("lstm")
-    shutil.copy(models / "lstm.onnx", folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -199,9 +190,11 @@ def stopped(pids: list[int]) -> Iterator[None]:
     """Stop processes for a while."""
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
-    yield
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
+    try:
+        yield
+    finally:  # or they would never see that their server is gone
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 async def go_on(server: ServerProcess, streams: list[Stream], expected: list[str]) -> None:

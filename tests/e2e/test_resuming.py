@@ -4,7 +4,6 @@ import asyncio
 import os
 import shutil
 import signal
-import socket
 import threading
 import uuid
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ import pytest
 from elman.v1 import generation_pb2 as messages
 from elman_client import AsyncClient, Chunk, Client, ElmanError, FinishReason, InvalidArgumentError
 from tests.e2e.wire import PATIENCE, PROMPT, wire_to
-from tests.redis_process import RedisProcess
+from tests.redis_process import RedisProcess, free_port
 from tests.server_process import ServerProcess
 from tests.services import need
 
@@ -25,27 +24,11 @@ QUICK = ("--commit-seconds", "0.05", "--commit-chars", "200", "--lease-seconds",
 
 
 @pytest.fixture(scope="module")
-def lstm(models, tmp_path_factory) -> Path:
-    """A directory of one model: servers of it start sooner."""
-    folder: Path = tmp_path_factory.mktemp("lstm")
-    shutil.copy(models / "lstm.onnx", folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def expected(server_process) -> tuple[str, str]:
     """The text and the state that an undisturbed run gives."""
     with Client(server_process.address, timeout=PATIENCE) as client:
         turn = client.create_session("lstm", seed=3).generate(PROMPT, max_chars=LENGTH)
         return "".join(turn), turn.finished.state_digest
-
-
-def free_port() -> int:
-    """Return a port of the loopback that nobody has just now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Restarted:

@@ -86,13 +86,13 @@ class Worker:
     def _handle(self, message: ToEngine) -> None:
         if isinstance(message, Open):
             self._scheduler.add(Stream.of(message.stream, message.job))
-            return
-        assert isinstance(message, (Allow, Close))
-        if isinstance(message, Allow):
+        elif isinstance(message, Allow):
             for identity, num_chars in message.num_chars.items():
                 self._allow(identity, num_chars)
-        elif stream := self._scheduler.get(message.stream):
-            self._end(stream)
+        else:
+            assert isinstance(message, Close)
+            if stream := self._scheduler.get(message.stream):  # or it ended while the message was under way
+                self._end(stream)
 
     def _allow(self, identity: int, num_chars: int) -> None:
         stream = self._scheduler.get(identity)
