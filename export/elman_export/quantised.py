@@ -8,7 +8,8 @@ prefill differ from stepping. The scaling and the activations are left, one elem
     W_q  = round(W s / u)                      int8; u is one number a column
     sum  = u (W_q (h_q - 128) + round(b / u))
 
-Only the GRU's candidate has two sums, for the reset gate scales one of them.
+Only the GRU's candidate has two sums, for the reset gate scales one of them. Of the others a step takes both products
+in one, [W_ih W_hh] of [x h]; prefill takes W_ih x over all positions first, and still comes to the same integer.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,8 @@ ZERO_POINT = 128
 MAX_WEIGHT = 64
 # What a bias or a row of a table may be at most, so that no sum leaves 32 bits.
 MAX_ADDEND = 2**30
+
+_JOINED = ".joined"
 
 Floats = Mapping[str, NDArray[np.float32]]
 
@@ -45,8 +48,32 @@ class QuantisedGraphs(CellGraphs):
     def _operand(self, ops: Ops, layer: int, h: str) -> str:
         return ops.add("QuantizeLinear", h, f"layer_{layer}.scale", "zero_point")
 
+    def _step_inputs(self, ops: Ops, layer: int, x: str) -> tuple[dict[str, str], str]:
+        if layer == 0:
+            return super()._step_inputs(ops, layer, x)
+        below = self._operand(ops, layer - 1, x)
+        gates = {gate: f"layer_{layer}.{gate}" for gate in GATES[self._cell]}
+        return {
+            gate: self._input_product(ops, below, name) if _has_two_sums(name) else f"{name}.bias"
+            for gate, name in gates.items()
+        }, below
+
+    def _recurrent(self, ops: Ops, layer: int, h: str, below: str) -> dict[str, tuple[str, str]]:
+        products = super()._recurrent(ops, layer, h, below)
+        if not below:
+            return products
+        operand, _ = next(iter(products.values()))
+        both = ops.add("Concat", below, operand, axis=1)
+        for gate, (_, weight) in products.items():
+            name = f"layer_{layer}.{gate}"
+            if not _has_two_sums(name):  # onnxruntime joins two constants once, when it loads them
+                parts = (f"{name}.weight_ih", weight)
+                products[gate] = both, ops.add("Concat", *parts, axis=0, out=f"{weight}{_JOINED}")
+        return products
+
     def _product(self, ops: Ops, operand: str, weight: str, addend: str, out: str = "") -> str:
-        column = (f"{weight}.unit", f"{weight}.zero_point")
+        of = weight.removesuffix(_JOINED)
+        column = (f"{of}.unit", f"{of}.zero_point")
         return ops.add("QGemm", operand, "one", "zero_point", weight, *column, addend, out=out, domain=DOMAIN)
 
     def _input_product(self, ops: Ops, operand: str, gate: str) -> str:

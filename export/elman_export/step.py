@@ -60,13 +60,9 @@ class CellGraphs:
         ops = Ops("step")
         x = "char"
         for layer in range(self._num_layers):
-            x = self._advance(
-                ops,
-                layer,
-                self._inputs(ops, layer, x),
-                self._state_names(layer),
-                self._state_names(layer, "next_"),
-            )
+            inputs, below = self._step_inputs(ops, layer, x)
+            states = self._state_names(layer), self._state_names(layer, "next_")
+            x = self._advance(ops, layer, inputs, *states, below=below)
         self._product(ops, self._operand(ops, self._num_layers - 1, x), "output.weight", "output.bias", out="logits")
         return self._model(ops, ["batch"])
 
@@ -98,6 +94,15 @@ class CellGraphs:
 
     # What quantised graphs do otherwise
 
+    def _step_inputs(self, ops: "Ops", layer: int, x: str) -> tuple[dict[str, str], str]:
+        """What is added to every gate's recurrent product in a step, and what `_recurrent` is to take in besides h."""
+        return self._inputs(ops, layer, x), ""
+
+    def _recurrent(self, ops: "Ops", layer: int, h: str, below: str) -> dict[str, tuple[str, str]]:  # noqa: ARG002
+        """Operand and weight of every gate's recurrent product."""
+        operand = self._operand(ops, layer, h)
+        return {gate: (operand, f"layer_{layer}.{gate}.weight_hh") for gate in GATES[self._cell]}
+
     def _operand(self, ops: "Ops", layer: int, h: str) -> str:  # noqa: ARG002  # for those who override it
         """A layer's h as the products take it."""
         return h
@@ -123,13 +128,15 @@ class CellGraphs:
         inputs: Mapping[str, str],
         state: Sequence[str],
         next_state: Sequence[str],
+        *,
+        below: str = "",
     ) -> str:
         """One layer's equations, from its inputs and state to its next state; returns h'."""
         h = state[0]
-        operand = self._operand(ops, layer, h)
+        recurrent = self._recurrent(ops, layer, h, below)
 
         def product(gate: str, addend: str) -> str:
-            return self._product(ops, operand, f"layer_{layer}.{gate}.weight_hh", addend)
+            return self._product(ops, *recurrent[gate], addend)
 
         def gate(name: str, activation: str = "Sigmoid") -> str:
             return ops.add(activation, product(name, inputs[name]))
