@@ -10,6 +10,7 @@ from elman_server.errors import InvalidFieldError, SessionBusyError
 from elman_server.generation import Finished, FinishReason, StopMatcher
 from elman_server.ledger import etag_of
 from elman_server.session import turns_of
+from elman_server.sessions import check_position
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,18 @@ class Past:
     def is_complete(self) -> bool:
         """Whether it came to the end that was asked for."""
         return self.reason in COMPLETE
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it can be brought to its end."""
+        return self.is_last and not self.is_complete
+
+    def known(self, position: int | None) -> int:
+        """Return up to where a caller has the turn who says a position, or None; raises PositionOutOfRangeError."""
+        known = self.prompt_end if position is None else position
+        end = self.prompt_end + self.parameters.max_chars if self.goes_on else self.end
+        check_position("position", known, self.prompt_end, end)
+        return known
 
     def check(self, request: bytes) -> None:
         """Refuse another request under the same id; `request` is its digest."""

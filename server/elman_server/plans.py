@@ -38,7 +38,6 @@ class Plan:
     etag: str = ""
     known: int = 0
     drawn: tuple[int, ...] = ()
-    goes_on: bool = False
 
 
 def parameters_of(request: GenerateRequest, model: ModelInfo, turn: Turn, seed: int) -> Parameters:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from elman_server.lifetimes import Lifetimes
     from elman_server.models import ModelInfo, Models
     from elman_server.stores import Store
+    from elman_server.vocabulary import Vocabulary
 
 SEED_BITS: Final = 32  # of a seed that the server draws: short enough to type
 DEFAULT_PAGE: Final = 100
@@ -177,6 +178,14 @@ class Sessions(Ledger):
         decoder = self.model_of(head).vocabulary.decoder(ids[: start - begin])
         turns = [turn for turn in turns_of(segments) if turn.end > start and turn.start < end]
         return Transcript(decoder.decode(ids[start - begin :]), start, end, tuple(turns))
+
+    async def unfinished(
+        self, session_id: str | None, start: int, prompt_end: int, vocabulary: Vocabulary
+    ) -> Sequence[int]:
+        """Return the last bytes before a turn, if a character that they leave unfinished may go on with its draws."""
+        if session_id is None or vocabulary.characters is not None or prompt_end > start:
+            return ()
+        return await self.before(session_id, start, MAX_UNFINISHED)
 
     def model_of(self, head: records.Head) -> ModelInfo:
         """Return the model that a session is pinned to; raises ModelMismatchError."""

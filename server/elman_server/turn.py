@@ -99,11 +99,12 @@ class Turn:
         self.progress.prompt = prompt
         self.prompt_end = self.start + len(prompt)
 
-    def go_on(self, opened: Open) -> None:
-        """Take the place of a run of this turn that was left."""
-        self.start, self.prompt_end, self.durable = opened.start, opened.prompt_end, opened.position
-        prompt = records.unpack(opened.prompt_bytes, opened.prompt)
-        self.progress = Progress(opened.memory or self._rest[1], prompt)
+    def go_on(self, start: int, prompt_end: int, opened: Open | None) -> None:
+        """Take the place of a run of this turn that was left; `opened`: it is not committed."""
+        self.start, self.prompt_end = start, prompt_end
+        if opened is not None:
+            self.durable = opened.position
+            self.progress = Progress(opened.memory or self._rest[1], records.unpack(opened.prompt_bytes, opened.prompt))
 
     def hand(self, ids: list[int]) -> None:
         """Note that characters are given to the transport."""
@@ -137,7 +138,7 @@ class Turn:
                 return None
             if head.created != found.created or head.last_token != found.last_token:
                 raise SessionBusyError(f"sessions/{self._session_id}")
-            if _token(head) != _token(found):
+            if _reached(head) != _reached(found):
                 raise SessionBusyError(f"sessions/{self._session_id}")
             return Change(replace(head, open=self._opened(head, parameters, goes_on=goes_on)))
 
@@ -288,5 +289,6 @@ class Turn:
             log.exception("turn_lost", session=self._session_id)
 
 
-def _token(head: Head) -> bytes:
-    return head.open.token if head.open is not None else b""
+def _reached(head: Head) -> tuple[bytes, int]:
+    """Return which run of a turn a session has, and how far it is durable."""
+    return (head.open.token, head.open.position) if head.open is not None else (b"", head.position)

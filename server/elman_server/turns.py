@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from elman_server.answers import chunks, read_details, replayed
+from elman_server.answers import chunks, read_details
 from elman_server.commits import Durability
-from elman_server.errors import InvalidFieldError, TurnNotFoundError
-from elman_server.generation import CharacterDetail, Chunk, Detail, Finished, FinishReason, Job, Started
-from elman_server.history import memory_at
+from elman_server.errors import InvalidFieldError, SessionBusyError, TurnNotFoundError
+from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Job, Started
+from elman_server.ledger import COMMIT_TRIES
 from elman_server.past import COMPLETE, find
 from elman_server.plans import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
 from elman_server.reading import outputs, read
 from elman_server.records import Parameters
 from elman_server.requests import MAX_WINDOW, Target
+from elman_server.retelling import Retelling
 from elman_server.scoring import score
 from elman_server.sessions import SEED_BITS, check_position
 from elman_server.turn import Turn
-from elman_server.vocabulary import MAX_UNFINISHED
 from elman_server.writers import Run, Writers, watched
 
 if TYPE_CHECKING:
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from elman_server.requests import AppendRequest, GenerateRequest, ResumeRequest, ScoreRequest
     from elman_server.session import SessionInfo
     from elman_server.sessions import Sessions
-    from elman_server.vocabulary import Vocabulary
 
     Event = Started | Chunk | Finished
 
@@ -76,10 +76,9 @@ class Turns:
         async with self._writers.lease(session_id, request.request_id) as run:
             if begun is not None:
                 begun(run.lease)
-            past = await find(self._sessions, session_id, request.request_id) if session_id else None
+            past = await self._taken(run, request.request_id, lambda past: past.check(request.digest()))
             if past is not None:
-                past.check(request.digest())
-                events = self._again(run, past, None, request.time_left)
+                events = self._again(run, past, past.prompt_end, request.time_left)
             else:
                 events = self._run(run, await self._plan(run, request), request.time_left)
             async with aclosing(events):
@@ -95,13 +94,17 @@ class Turns:
             TurnNotFoundError: it kept nothing, or is one of long ago.
             PositionOutOfRangeError: the turn never came to that position.
         """
-        async with self._writers.lease(request.session, request.request_id) as run:
-            past = await find(self._sessions, request.session, request.request_id)
-            if past is None:
-                raise TurnNotFoundError(f"sessions/{request.session}")
+
+        def check(past: Past) -> None:
             if past.parameters.sampling is None:
                 raise InvalidFieldError("request_id", "is one of an Append; send that again instead")
-            events = self._again(run, past, request.position, request.time_left)
+            past.known(request.position)
+
+        async with self._writers.lease(request.session, request.request_id) as run:
+            past = await self._taken(run, request.request_id, check)
+            if past is None:
+                raise TurnNotFoundError(f"sessions/{request.session}")
+            events = self._again(run, past, past.known(request.position), request.time_left)
             async with aclosing(events):
                 async for event in events:
                     yield event
@@ -118,7 +121,7 @@ class Turns:
             if past and past.is_complete:
                 model = self._sessions.model_of(past.head)
                 ids = text_ids("text", request.text, model, request.unknown)
-                details = await self._details(past, request.session, past.start, ids, request.detail)
+                details = await self._retelling(run, past).details(past.start, ids, request.detail)
                 return self._sessions.info(request.session, past.head), details
             head = past.head if past else await self._sessions.at_rest(request.session, request.etag)
             model = self._sessions.model_of(head)
@@ -180,12 +183,12 @@ class Turns:
         """Run a turn in the engine to its end."""
         turn, parameters, vocabulary = run.turn, plan.parameters, plan.model.vocabulary
         assert turn is not None
-        decoder = vocabulary.decoder(
-            await self._unfinished(run.lease.session_id, turn.start, turn.prompt_end, vocabulary)
-        )
+        before = await self._sessions.unfinished(run.lease.session_id, turn.start, turn.prompt_end, vocabulary)
+        decoder = vocabulary.decoder(before)
         decoder.decode(plan.drawn)
         with self._engines[plan.model.name].open(plan.job) as stream, watched(stream, run.lease, time_left):
-            await self._writers.open(run, parameters, plan.etag, goes_on=plan.goes_on)
+            if not turn.is_open:
+                await self._writers.open(run, parameters, plan.etag)
             for event in plan.started:
                 yield event
             run.keep = not parameters.rollback
@@ -222,76 +225,55 @@ class Turns:
 
     # A turn that was
 
-    async def _again(
-        self, run: Run, past: Past, position: int | None, time_left: float | None
-    ) -> AsyncGenerator[Event, None]:
-        """Tell what is durable of a turn from a position on, and go on with it if it has not come to its end."""
+    async def _taken(self, run: Run, request_id: bytes, check: Callable[[Past], object]) -> Past | None:
+        """Find a turn that came before, and take its place if it can go on: before anything of it is told.
+
+        Another server may still have it, and write until its place is taken; then the turn is looked for again.
+        `check` refuses the turn that was found.
+        """
         session_id = run.lease.session_id
-        assert session_id is not None
-        model, parameters = self._sessions.model_of(past.head), past.parameters
-        goes_on = past.is_last and not past.is_complete
-        known = past.prompt_end if position is None else position
-        check_position(
-            "position", known, past.prompt_end, past.prompt_end + parameters.max_chars if goes_on else past.end
-        )
-        details = await self._details(past, session_id, known, past.drawn[known - past.prompt_end :], parameters.detail)
-        yield started(past.start, past.prompt_end, model, parameters)
-        before = await self._unfinished(session_id, past.start, past.prompt_end, model.vocabulary)
-        decoder = model.vocabulary.decoder(before)
-        decoder.decode(past.drawn[: known - past.prompt_end])
-        again = past.drawn[known - past.prompt_end :]
-        for chunk in replayed(again, known, details, decoder, chunk_chars=parameters.chunk_chars):
-            yield chunk
-        if not goes_on:
+        if session_id is None:
+            return None
+        for _ in range(COMMIT_TRIES):
+            past = await find(self._sessions, session_id, request_id)
+            if past is None:
+                return None
+            check(past)
+            if not past.goes_on:
+                return past
+            run.turn = turn = self._turn(self._sessions.model_of(past.head), session_id, past.head)
+            turn.go_on(past.start, past.prompt_end, past.opened)
+            with contextlib.suppress(SessionBusyError):
+                await self._writers.open(run, past.parameters, goes_on=past.opened is None)
+                run.keep = not past.parameters.rollback
+                return past
+        raise SessionBusyError(f"sessions/{session_id}")
+
+    async def _again(self, run: Run, past: Past, known: int, time_left: float | None) -> AsyncGenerator[Event, None]:
+        """Tell what is durable of a turn from a position on, and go on with it if its place was taken."""
+        model = self._sessions.model_of(past.head)
+        async with aclosing(self._retelling(run, past).events(known)) as told:
+            async for event in told:
+                yield event
+        if not past.goes_on:
             yield past.finished()
             return
-        rest = await self._rest(run, past, model, known)
-        if isinstance(rest, Finished):
-            yield rest
-            return
-        async with aclosing(self._run(run, rest, time_left)) as events:
-            async for event in events:
-                yield event
-
-    async def _rest(self, run: Run, past: Past, model: ModelInfo, known: int) -> Plan | Finished:
-        """Take the place of a turn that was left; say what is left of it to do, or its end if that is nothing."""
-        session_id, parameters, opened = run.lease.session_id, past.parameters, past.opened
-        assert session_id is not None
-        run.turn = turn = self._turn(model, session_id, past.head)
-        if opened is not None:
-            turn.go_on(opened)
-        else:
-            turn.start, turn.prompt_end = past.start, past.prompt_end
-        job = await self._job(run, model, parameters, (opened or past.head).num_segments)
+        parameters = past.parameters
+        job = await self._job(run, model, parameters, (past.opened or past.head).num_segments)
         if end := past.end_reached(job.stops):
-            await self._writers.open(run, parameters, goes_on=opened is None)
             reason, stop = end
-            return await self._finished(run, reason, parameters.stop_strings[stop] if stop >= 0 else "")
-        return Plan(model, job, parameters, (), known=known, drawn=tuple(past.drawn), goes_on=opened is None)
+            yield await self._finished(run, reason, parameters.stop_strings[stop] if stop >= 0 else "")
+            return
+        plan = Plan(model, job, parameters, (), known=known, drawn=tuple(past.drawn))
+        async with aclosing(self._run(run, plan, time_left)) as drawn:
+            async for now in drawn:
+                yield now
 
-    async def _details(
-        self, past: Past, session_id: str, position: int, ids: list[int], detail: Detail
-    ) -> tuple[CharacterDetail, ...]:
-        """Return how likely ids were that stand at a position: read again, they tell the same."""
-        if not detail or not ids:
-            return ()
-        model = self._sessions.model_of(past.head)
-        engine = self._engines[model.name]
-        num_segments = past.opened.num_segments if past.opened else past.head.num_segments
-        segments = await self._sessions.segments(session_id, 0, num_segments)
-        initial = model.start(past.head.initial_state)
-        job = Job(await memory_at(engine, initial, segments, position), position, ids, detail=detail)
-        return read_details(job, await read(engine, job), model)
+    def _retelling(self, run: Run, past: Past) -> Retelling:
+        assert run.lease.session_id is not None
+        return Retelling(self._sessions, self._engines[past.head.model], run.lease.session_id, past)
 
     # What it stands on
-
-    async def _unfinished(
-        self, session_id: str | None, start: int, prompt_end: int, vocabulary: Vocabulary
-    ) -> Sequence[int]:
-        """Return the last bytes before a turn, if a character that they leave unfinished may go on with its draws."""
-        if session_id is None or vocabulary.characters is not None or prompt_end > start:
-            return ()
-        return await self._sessions.before(session_id, start, MAX_UNFINISHED)
 
     def _turn(self, model: ModelInfo, session_id: str | None, head: Head | None) -> Turn:
         memory = head.memory if head else model.initial

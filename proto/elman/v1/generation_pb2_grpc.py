@@ -29,8 +29,8 @@ class GenerationServiceStub(object):
     """GenerationService reads and writes text with a session's memory.
 
     A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo. Overload, draining and a restarting
-    engine are UNAVAILABLE with RetryInfo: try again after it.
+    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
+    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
     """
 
     def __init__(self, channel):
@@ -75,8 +75,8 @@ class GenerationServiceServicer(object):
     """GenerationService reads and writes text with a session's memory.
 
     A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo. Overload, draining and a restarting
-    engine are UNAVAILABLE with RetryInfo: try again after it.
+    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
+    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
     """
 
     def Generate(self, request, context):
@@ -174,8 +174,8 @@ class GenerationService(object):
     """GenerationService reads and writes text with a session's memory.
 
     A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo. Overload, draining and a restarting
-    engine are UNAVAILABLE with RetryInfo: try again after it.
+    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
+    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
     """
 
     @staticmethod

@@ -30,8 +30,8 @@ class GenerationServiceStub:
     """GenerationService reads and writes text with a session's memory.
 
     A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo. Overload, draining and a restarting
-    engine are UNAVAILABLE with RetryInfo: try again after it.
+    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
+    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
     """
 
     @_typing.overload
@@ -68,8 +68,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     """GenerationService reads and writes text with a session's memory.
 
     A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo. Overload, draining and a restarting
-    engine are UNAVAILABLE with RetryInfo: try again after it.
+    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
+    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -102,8 +102,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """GenerationService reads and writes text with a session's memory.
 
     A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo. Overload, draining and a restarting
-    engine are UNAVAILABLE with RetryInfo: try again after it.
+    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
+    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
     """
 
     @_abc_1.abstractmethod
