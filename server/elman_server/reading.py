@@ -56,7 +56,8 @@ async def read_patiently(engine: AnyEngine, job: Job) -> Memory:
     """Run a job that only reads, again on a new engine if the old one is gone; return the memory after it."""
     for attempt in range(TRIES):
         try:
-            await asyncio.wait_for(engine.wait_until_serving(), WAIT_SECONDS)
+            async with asyncio.timeout(WAIT_SECONDS):
+                await engine.wait_until_serving()
             return (await read(engine, job, must=True)).memory
         except (EngineRestartedError, TimeoutError):
             log.warning("turn_not_settled_yet", attempt=attempt)

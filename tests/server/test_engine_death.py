@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
+import warnings
 
 import pytest
 import uvloop
@@ -13,7 +15,7 @@ from elman_server.errors import EngineRestartedError
 from elman_server.generation import Job
 from elman_server.sampling import Sampling
 from tests.models import tiny_model
-from tests.server_process import wait_until_gone
+from tests.server_process import PATIENCE, wait_until_gone
 
 
 @pytest.fixture
@@ -46,3 +48,36 @@ def _kill(engine: Engine) -> None:
 def test_what_is_told_to_a_dead_engine_is_lost(configure):
     """A reader that tells it something is not at fault: its stream says why it ends."""
     uvloop.run(_read_to_its_end(configure))
+
+
+async def _stop_as_it_ends(configure: Configure) -> None:
+    """Kill an engine and stop it in the moment in which its front hears of that: a restart is about to begin."""
+    engine = Engine(configure, 1000)
+    await engine.start()
+    process, stops = engine._process, list[asyncio.Task[None]]()
+    assert process is not None
+    ended = process.wait
+
+    async def wait() -> int:
+        code = await ended()
+        if not stops:
+            stops.append(asyncio.create_task(engine.stop()))
+        return code
+
+    process.wait = wait  # type: ignore[method-assign]
+    _kill(engine)
+    async with asyncio.timeout(PATIENCE):
+        while not stops:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await stops[0]
+    assert engine._process is None
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_a_stop_in_the_moment_of_a_death_is_a_stop(configure, run):
+    """It does not wait for an engine that is started again for ever, and leaves no process that nobody waits for."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run(_stop_as_it_ends(configure))
+        gc.collect()
+    assert [str(warning.message) for warning in told] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -21,7 +22,8 @@ def main(descriptor: int) -> None:
     # Ctrl-C and `kill` are for the front: it lets the streams finish and then closes the socket.
     for name in (signal.SIGINT, signal.SIGTERM):
         signal.signal(name, signal.SIG_IGN)
-    with socket.socket(fileno=descriptor) as sock:
+    # A front that stops while its engine starts is gone in the middle of this.
+    with socket.socket(fileno=descriptor) as sock, contextlib.suppress(EOFError, ConnectionError):
         link = Link(sock)
         (configure,) = link.receive(wait=True)
         assert isinstance(configure, Configure)

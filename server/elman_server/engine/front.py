@@ -198,9 +198,7 @@ class Engine:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                self._process = await asyncio.create_subprocess_exec(
-                    sys.executable, "-m", "elman_server.engine", str(theirs.fileno()), pass_fds=[theirs.fileno()]
-                )
+                await self._spawn(theirs)
             reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_STREAM_BYTES)
         except BaseException:  # a stop during a restart, too
             ours.close()
@@ -215,6 +213,16 @@ class Engine:
         self.status = EngineStatus.SERVING
         self._serving.set()
         return reader, answer.model
+
+    async def _spawn(self, theirs: socket.socket) -> None:
+        """Start the process; a stop in that moment comes after it, for a process that nobody knew could not be ended."""
+        command = (sys.executable, "-m", "elman_server.engine", str(theirs.fileno()))
+        spawning = asyncio.create_task(asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()]))
+        try:
+            self._process = await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            self._process = await spawning
+            raise
 
     async def _supervise(self, reader: asyncio.StreamReader, model: ModelInfo) -> None:
         """Pass outputs on; when the process dies, end its streams and start another."""
