@@ -102,7 +102,7 @@ async def test_a_resume_may_be_left_while_it_tells_what_was(house):
         second = left.turns.resume(ResumeRequest(session.name, request_id))
         assert isinstance(await anext(second), Started)
         await second.aclose()
-        await until(lambda left=left: not left.sessions.leases.is_running(session.name))
+        await left.turns.drain(0)
         assert (await house.sessions.get(session.name)).position >= durable
     with contextlib.suppress(LeaseLostError):
         await first.aclose()

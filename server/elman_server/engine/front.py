@@ -198,7 +198,7 @@ class Engine:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                await self._spawn(theirs)
+                process = await self._spawn(theirs)
             reader, self._writer = await asyncio.open_unix_connection(sock=ours, limit=_STREAM_BYTES)
         except BaseException:  # a stop during a restart, too
             ours.close()
@@ -209,20 +209,20 @@ class Engine:
             await self._reap()
             raise ArtefactError(answer.message)
         assert isinstance(answer, link.Ready)
-        log.info("engine_ready", model=answer.model.name, pid=self._process.pid, threads=answer.num_threads)
+        log.info("engine_ready", model=answer.model.name, pid=process.pid, threads=answer.num_threads)
         self.status = EngineStatus.SERVING
         self._serving.set()
         return reader, answer.model
 
-    async def _spawn(self, theirs: socket.socket) -> None:
-        """Start the process; a stop in that moment comes after it, for a process that nobody knew could not be ended."""
+    async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
+        """Start the process. A stop in that moment comes after it: what nobody knows of, nobody could end."""
         command = (sys.executable, "-m", "elman_server.engine", str(theirs.fileno()))
         spawning = asyncio.create_task(asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()]))
         try:
-            self._process = await asyncio.shield(spawning)
-        except asyncio.CancelledError:
+            await asyncio.shield(spawning)
+        finally:
             self._process = await spawning
-            raise
+        return self._process
 
     async def _supervise(self, reader: asyncio.StreamReader, model: ModelInfo) -> None:
         """Pass outputs on; when the process dies, end its streams and start another."""
