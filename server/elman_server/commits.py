@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from elman_server.state import Memory
 
 CHECKPOINT_CHARS: Final = 4096  # between two checkpoints; a young session has none and stays small
-NUM_RECENT: Final = 32  # turns that are found by their request id
+NUM_RECENT: Final = 32  # turns that are found at once by their request id; for older ones all segments are read
 KEY_BYTES: Final = 8  # of a request id that the head keeps; the turn's first segment has all of it
+OLD_KEY_BYTES: Final = 4  # of an older one: enough to know of nearly every new id that it is new
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +74,11 @@ def closed(head: Head, prompt: Sequence[int], drawn: Sequence[int], memory: Memo
     opened = head.open
     assert opened is not None
     segment, checkpoint = _part(head, prompt, drawn, memory, outcome)
-    recent = head.recent
+    recent, older = head.recent, head.older
     if (request_id := opened.parameters.request_id) and not opened.goes_on:
-        recent = [*recent, (request_id[:KEY_BYTES], head.num_segments)][-NUM_RECENT:]
+        recent = [*recent, (request_id[:KEY_BYTES], head.num_segments)]
+        older += b"".join(key[:OLD_KEY_BYTES] for key, _ in recent[:-NUM_RECENT])
+        recent = recent[-NUM_RECENT:]
     head = replace(
         head,
         position=segment.end,
@@ -86,6 +89,7 @@ def closed(head: Head, prompt: Sequence[int], drawn: Sequence[int], memory: Memo
         checkpoint=checkpoint,
         last_token=opened.token,
         recent=recent,
+        older=older,
         open=None,
     )
     return Change(head, (segment,))

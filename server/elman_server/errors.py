@@ -121,7 +121,7 @@ class SessionEvictedError(NotThereError):
 
 
 class TurnNotFoundError(NotThereError):
-    """No turn of the session has that request id: it kept nothing, or it is one of long ago."""
+    """No turn of the session has that request id: it kept nothing, or a rewind has cut it."""
 
     def __init__(self, resource: str) -> None:
         super().__init__(resource, "has no turn of that request id; send the turn itself again")

@@ -67,7 +67,7 @@ class History:
         head, segments = await self._sessions.read(session_id)
         position = head.position if position is None else position
         cut, head = await self._at(head, segments, position)
-        head = replace(head, recent=[], last_token=b"", open=None, forked_from=(session_id, position))
+        head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(session_id, position))
         expiration = Expiration(head.ttl) if head.ttl else Expiration(expire_time=head.expires)
         made: list[SessionInfo] = []
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from elman_server.commits import KEY_BYTES
+from elman_server.commits import KEY_BYTES, OLD_KEY_BYTES
 from elman_server.errors import InvalidFieldError, SessionBusyError
 from elman_server.generation import Finished, FinishReason, StopMatcher
 from elman_server.ledger import etag_of
@@ -93,7 +94,7 @@ class Past:
 
 
 async def find(sessions: Sessions, session_id: str, request_id: bytes) -> Past | None:
-    """Return the turn of a session that has a request id, if it is one of the last. The session's lease is taken."""
+    """Return the turn of a session that has a request id. The session's lease is taken."""
     if not request_id:
         return None
     head, _ = await sessions.load(session_id)
@@ -101,12 +102,13 @@ async def find(sessions: Sessions, session_id: str, request_id: bytes) -> Past |
     if opened is not None and opened.parameters.request_id == request_id:
         first = _index(head, request_id) if opened.goes_on else head.num_segments
         return await _past(sessions, session_id, head, first, opened)
+    known = [*_keys(head, request_id), *await _older(sessions, session_id, head, request_id)]
     try:
         head = head if opened is None else await sessions.at_rest(session_id)
     except SessionBusyError:  # another turn runs elsewhere; what is committed can be told all the same
-        if not _keys(head, request_id):
+        if not known:
             raise
-    for first in _keys(head, request_id):
+    for first in known:
         past = await _past(sessions, session_id, head, first, None)
         if past.parameters.request_id == request_id:
             return past
@@ -141,6 +143,15 @@ async def _past(sessions: Sessions, session_id: str, head: Head, first: int, ope
 def _keys(head: Head, request_id: bytes) -> list[int]:
     """Return the first segments of the turns that may have a request id, the newest first."""
     return [first for key, first in reversed(head.recent) if key == request_id[:KEY_BYTES]]
+
+
+async def _older(sessions: Sessions, session_id: str, head: Head, request_id: bytes) -> list[int]:
+    """Return the first segment of an older turn that has a request id; what a rewind has cut has it no more."""
+    key = int.from_bytes(request_id[:OLD_KEY_BYTES], sys.byteorder)
+    if key not in memoryview(head.older).cast("I"):
+        return []
+    turns = turns_of(await sessions.segments(session_id, 0, head.num_segments))
+    return [turn.index for turn in turns if turn.parameters.request_id == request_id and turn.outcome is not None]
 
 
 def _index(head: Head, request_id: bytes) -> int:

@@ -164,6 +164,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         recent: the last turns that had a request id: the id's beginning, and the index of the turn's first segment.
         forked_from: the session and the position in it that this one was made from.
         initial_state: the name of the one that it started from.
+        older: of the turns before those of `recent`, four bytes of each id.
     """
 
     model: str
@@ -188,6 +189,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     forked_from: tuple[str, int] | None = None
     open: Open | None = None
     initial_state: str = DEFAULT
+    older: bytes = b""
 
 
 _Kind = TypeVar("_Kind", Head, Segment)

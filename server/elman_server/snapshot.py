@@ -45,7 +45,7 @@ def unseal(key: bytes, snapshot: bytes) -> tuple[Head, list[Segment]]:
         InvalidFieldError: it is none, of another version, damaged, or signed with another key.
     """
     if not snapshot.startswith(_MAGIC) or len(snapshot) < _BODY_AT:
-        raise InvalidFieldError(_FIELD, "is no snapshot of a session; send what ExportSession returned")
+        raise InvalidFieldError(_FIELD, "is no snapshot of a session; `elman sessions export` writes one")
     start, rest = snapshot[: len(_MAGIC) + 1], snapshot[len(_MAGIC) + 1 :]
     if start[-1] != VERSION:
         raise InvalidFieldError(_FIELD, f"has version {start[-1]}, this server reads {VERSION}; export it again")

@@ -160,11 +160,11 @@ async def run(
     return report
 
 
-async def undisturbed(models: Path, num_rounds: int) -> list[list[Turn]]:
+async def undisturbed(models: Path, num_rounds: int, model: str = "gru") -> list[list[Turn]]:
     """Return what a server of its own, to which nothing is done, tells to the same requests."""
     with ServerProcess(models, "--engine-threads", "1") as process:
         async with AsyncClient(process.address, timeout=PATIENCE, retry_seconds=0) as client:
-            load = Load(client, "undisturbed")
+            load = Load(client, "undisturbed", model)
             await load.start()
             for _ in range(num_rounds):
                 await load.round()

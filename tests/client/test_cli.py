@@ -298,6 +298,8 @@ def test_sessions_are_exported_and_imported(server, tmp_path):
         assert client.session(again.stdout.strip()).transcript().text == "abc"
     missing = run(server.target, "sessions", "export", "nobody", str(tmp_path / "nobody.elman"))
     assert (missing.returncode, list(tmp_path.iterdir())) == (4, [file])
+    nowhere = run(server.target, "sessions", "export", "mine", "/nowhere/mine.elman")
+    assert (nowhere.returncode, nowhere.stderr) == (1, "elman: /nowhere/mine.elman: No such file or directory\n")
     file.write_bytes(b"nonsense")
     refused = run(server.target, "sessions", "import", str(file))
     assert (refused.returncode, refused.stderr) == (1, "elman: snapshot: is no snapshot of a session\n")

@@ -79,6 +79,7 @@ heads = st.builds(
     recent=st.lists(st.tuples(st.binary(max_size=8), positions), max_size=3),
     forked_from=st.none() | st.tuples(texts, positions),
     open=st.none() | opens,
+    older=st.binary(max_size=8),
 )
 ids = st.lists(st.integers(0, 300) | st.integers(0, 2**31))
 segments = st.builds(

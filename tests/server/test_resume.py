@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from elman_server.commits import NUM_RECENT, Durability
+from elman_server.commits import Durability
 from elman_server.errors import (
     EtagMismatchError,
     InvalidFieldError,
@@ -194,23 +194,32 @@ async def test_an_append_that_comes_twice_is_read_once(house):
     assert await transcript(house, session.name) == "abcdefgh"
 
 
-async def test_the_last_turns_are_known_by_their_ids(house):
-    """32 of them; an older one is not found by Resume, nor is one that a rewind has cut."""
+async def test_every_turn_is_known_by_its_id(house, monkeypatch):
+    """The last ones and older ones, told again and never taken twice; not one that a rewind has cut, nor in a fork."""
+    monkeypatch.setattr("elman_server.commits.NUM_RECENT", 3)
     session = await house.session("tiny")
-    ids = [new_id() for _ in range(NUM_RECENT + 1)]
-    texts = [await collected(house.turns.generate(asked(session.name, key, "a", 2))) for key in ids]
-    with pytest.raises(TurnNotFoundError):
-        await collected(house.turns.resume(ResumeRequest(session.name, ids[0])))
-    for request_id, text in zip(ids[1:], texts[1:], strict=True):
-        again = await collected(house.turns.resume(ResumeRequest(session.name, request_id)))
-        assert (again.text, again.end.state_digest) == (text.text, text.end.state_digest)
-    await house.history.rewind(session.name, position=texts[-2].end.position - 1, etag="")
-    for request_id in ids[-2:]:
+    requests = [asked(session.name, new_id(), "a", 2) for _ in range(8)]
+    texts = [await collected(house.turns.generate(request)) for request in requests]
+    before = await house.sessions.get(session.name)
+    for request, text in zip(requests, texts, strict=True):
+        resumed = await collected(house.turns.resume(ResumeRequest(session.name, request.request_id)))
+        again = await collected(house.turns.generate(request))
+        for told in (resumed, again):
+            assert (told.text, told.end.state_digest) == (text.text, text.end.state_digest)
+    assert await house.sessions.get(session.name) == before
+    (fork,) = await house.history.fork(session.name, position=None, count=1)
+    for request in requests:
+        with pytest.raises(TurnNotFoundError):
+            await collected(house.turns.resume(ResumeRequest(fork.name, request.request_id)))
+    await house.history.rewind(session.name, position=texts[1].end.position - 1, etag="")
+    assert (await collected(house.turns.resume(ResumeRequest(session.name, requests[0].request_id)))).text == texts[
+        0
+    ].text
+    for request_id in (*(request.request_id for request in requests[1:]), new_id()):
         with pytest.raises(TurnNotFoundError):
             await collected(house.turns.resume(ResumeRequest(session.name, request_id)))
-    assert (await collected(house.turns.resume(ResumeRequest(session.name, ids[-3])))).text == texts[-3].text
-    with pytest.raises(TurnNotFoundError):
-        await collected(house.turns.resume(ResumeRequest(session.name, new_id())))
+    again = await collected(house.turns.generate(requests[1]))
+    assert again.end.position == texts[1].end.position + 2
 
 
 async def test_requests_at_once_under_one_id_are_one_turn(house):

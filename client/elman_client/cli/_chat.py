@@ -53,7 +53,7 @@ def chat(
         for line in _typed_lines() if is_interactive else _piped_lines():
             try:
                 conversation.take(line)
-            except elman_client.ElmanError as error:
+            except (elman_client.ElmanError, click.ClickException, OSError) as error:
                 if not is_interactive:
                     raise
                 complain(explain(error))

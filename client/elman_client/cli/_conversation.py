@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 import elman_client
-from elman_client.cli._failures import complain
 from elman_client.cli._output import print_event, print_json
-from elman_client.cli._replay import verdict
+from elman_client.cli._replay import progress, verdict
 from elman_client.cli._sessions import print_info
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ class Conversation:
         return self._session.name.removeprefix("sessions/")
 
     def take(self, line: str) -> None:
-        """Answer one line."""
+        """Answer one line; raises ElmanError, ClickException or OSError, and goes on with the next."""
         if line.startswith("/"):
             self._command(*line[1:].partition(" ")[::2])
         else:
@@ -97,14 +96,12 @@ class Conversation:
             "help": lambda _argument: click.echo(_HELP, err=True),
         }
         if name not in commands:
-            complain(f"there is no /{name}: /help lists what there is")
-            return
+            raise click.ClickException(f"there is no /{name}: /help lists what there is")
         try:
             commands[name](argument.strip())
         except ValueError:
-            complain(f"/{name} takes a number, not {argument!r}: as in /temp 0.5 or /seed 7")
-        except OSError as error:
-            complain(f"/{name}: {error.strerror or error}: {argument}")
+            message = f"/{name} takes a number, not {argument!r}: as in /temp 0.5 or /seed 7"
+            raise click.ClickException(message) from None
 
     def _set_temperature(self, argument: str) -> None:
         self._options["temperature"] = float(argument)
@@ -115,8 +112,7 @@ class Conversation:
     def _undo(self, _argument: str) -> None:
         turns = self._session.transcript().turns
         if not turns:
-            complain("there is nothing to undo")
-            return
+            raise click.ClickException("there is nothing to undo")
         info = self._session.rewind(turns[-1].start)
         click.echo(f"back at {info.position}", err=True)
 
@@ -127,21 +123,19 @@ class Conversation:
 
     def _save(self, argument: str) -> None:
         if not argument:
-            complain("/save takes a file: as in /save talk.elman")
-            return
+            raise click.ClickException("/save takes a file: as in /save talk.elman")
         snapshot = self._session.export()
         Path(argument).write_bytes(snapshot)
         click.echo(f"{len(snapshot)} bytes in {argument}", err=True)
 
     def _load(self, argument: str) -> None:
         if not argument:
-            complain("/load takes a file: as in /load talk.elman")
-            return
+            raise click.ClickException("/load takes a file: as in /load talk.elman")
         self._session = self._client.import_session(Path(argument).read_bytes())
         click.echo(f"new session {self.name}, at {self._session.info.position}", err=True)
 
     def _replay(self, _argument: str) -> None:
-        click.echo(verdict(list(self._session.replay())), err=True)
+        click.echo(verdict(list(progress(self._session.replay()))), err=True)
 
     def _reset(self, _argument: str) -> None:
         before = self._session.info

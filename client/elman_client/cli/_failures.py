@@ -48,10 +48,7 @@ def run(command: click.Command) -> int:
         usage = f" See `{error.ctx.command_path} --help`." if error.ctx else ""
         complain(f"{error.format_message().rstrip('.')}.{usage}")
         return Exit.USAGE
-    except click.ClickException as error:
-        complain(error.format_message())
-        return Exit.USAGE
-    except elman_client.ElmanError as error:
+    except (elman_client.ElmanError, click.ClickException, OSError) as error:
         complain(explain(error))
         return exit_code(error)
 
@@ -63,8 +60,10 @@ def complain(message: str) -> None:
     click.echo(f"{click.style('elman:', fg='red')} {line}", err=True, color=color)
 
 
-def exit_code(error: "elman_client.ElmanError") -> Exit:
-    """Return the code for an error of the client."""
+def exit_code(error: Exception) -> Exit:
+    """Return the code for an error."""
+    if isinstance(error, click.ClickException):
+        return Exit.USAGE
     if isinstance(error, elman_client.UnavailableError):
         return Exit.UNAVAILABLE
     if isinstance(error, elman_client.NotFoundError):
@@ -72,8 +71,12 @@ def exit_code(error: "elman_client.ElmanError") -> Exit:
     return Exit.ERROR
 
 
-def explain(error: "elman_client.ElmanError") -> str:
+def explain(error: Exception) -> str:
     """Return what happened and what to do next."""
+    if isinstance(error, click.ClickException):
+        return error.format_message()
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
     if isinstance(error, elman_client.UnavailableError) and not error.reason:
         target = error.message.split(": ", 1)[0]
         return f"cannot reach {target}: is elman-server running? start it with `make serve`"

@@ -31,7 +31,7 @@ def replay(remote: Remote, session: str) -> Exit:
     """  # noqa: D301 - \b is click's sign for lines to keep as they are
     with remote.connect() as client:
         found = []
-        for turn in _progress(client.session(session).replay()):
+        for turn in progress(client.session(session).replay()):
             found.append(turn)
             if remote.as_json:
                 print_json({**vars(turn), "is_equal": turn.is_equal})
@@ -57,7 +57,7 @@ def verdict(turns: list[elman_client.ReplayedTurn]) -> str:
     return outcome
 
 
-def _progress(turns: Iterator[elman_client.ReplayedTurn]) -> Iterator[elman_client.ReplayedTurn]:
+def progress(turns: Iterator[elman_client.ReplayedTurn]) -> Iterator[elman_client.ReplayedTurn]:
     """Show how far a replay has come, on a terminal."""
     if not sys.stderr.isatty():
         yield from turns

@@ -91,8 +91,8 @@ class GenerationServiceServicer(object):
     def Resume(self, request, context):
         """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
         It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
-        turn kept nothing or is not one of the session's last 32 that had an id: send Generate again. OUT_OF_RANGE with the
-        valid range if the turn has not that position. A turn that others followed is only told, as far as it came.
+        turn kept nothing or a rewind has cut it: send Generate again. OUT_OF_RANGE with the valid range if the turn has not
+        that position. A turn that others followed is only told, as far as it came.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,8 +46,8 @@ class GenerationServiceStub:
     Resume: _grpc.UnaryStreamMultiCallable[_generation_pb2.ResumeRequest, _generation_pb2.ResumeResponse]
     """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
     It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
-    turn kept nothing or is not one of the session's last 32 that had an id: send Generate again. OUT_OF_RANGE with the
-    valid range if the turn has not that position. A turn that others followed is only told, as far as it came.
+    turn kept nothing or a rewind has cut it: send Generate again. OUT_OF_RANGE with the valid range if the turn has not
+    that position. A turn that others followed is only told, as far as it came.
     """
     Cancel: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CancelRequest, _generation_pb2.CancelResponse]
     """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
@@ -81,8 +81,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     Resume: _aio.UnaryStreamMultiCallable[_generation_pb2.ResumeRequest, _generation_pb2.ResumeResponse]  # type: ignore[assignment]
     """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
     It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
-    turn kept nothing or is not one of the session's last 32 that had an id: send Generate again. OUT_OF_RANGE with the
-    valid range if the turn has not that position. A turn that others followed is only told, as far as it came.
+    turn kept nothing or a rewind has cut it: send Generate again. OUT_OF_RANGE with the valid range if the turn has not
+    that position. A turn that others followed is only told, as far as it came.
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_generation_pb2.CancelRequest, _generation_pb2.CancelResponse]  # type: ignore[assignment]
     """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
@@ -125,8 +125,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.ResumeResponse], _abc.AsyncIterator[_generation_pb2.ResumeResponse]]:
         """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
         It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
-        turn kept nothing or is not one of the session's last 32 that had an id: send Generate again. OUT_OF_RANGE with the
-        valid range if the turn has not that position. A turn that others followed is only told, as far as it came.
+        turn kept nothing or a rewind has cut it: send Generate again. OUT_OF_RANGE with the valid range if the turn has not
+        that position. A turn that others followed is only told, as far as it came.
         """
 
     @_abc_1.abstractmethod
