@@ -116,20 +116,27 @@ async def test_forks_are_sessions_of_their_own(house):
     assert await transcript(house, session.name) == text
 
 
-async def test_a_fork_during_a_turn_has_nothing_of_it(house):
-    """3: a running turn is not there yet, however much of it is durable."""
+async def test_during_a_turn_a_session_is_what_it_was(house):
+    """3: forked, exported, read: a running turn is not there yet, however much is durable; new labels outlast it."""
     session = await house.session("tiny")
-    await house.generate(Target(session=session.name), PROMPT, 5)
+    before = await house.generate(Target(session=session.name), PROMPT, 5)
     request = GenerateRequest(Target(session=session.name), "", PLAIN, StoppingRequest(100_000))
     reader = await Reader.of(house.turns, request)
     (fork,) = await house.history.fork(session.name, position=None, count=0)
     with pytest.raises(PositionOutOfRangeError):
         await house.history.fork(session.name, position=len(PROMPT) + 6, count=1)
-    assert fork.position == len(PROMPT) + 5
+    copy = await house.history.restore(await house.history.export(session.name), "")
+    assert fork.position == copy.position == len(PROMPT) + 5
+    assert await transcript(house, session.name) == PROMPT + before.text
+    await house.sessions.update(session.name, etag=before.end.etag, labels={"a": "b"}, expiration=None)
+    with pytest.raises(SessionBusyError):
+        await house.history.rewind(session.name, position=0, etag="")
     reader.gate.set()
-    await house.turns.cancel(session.name)
-    await reader.task
-    assert (await house.generate(Target(session=fork.name), "", 5)).end.position == len(PROMPT) + 10
+    after = await house.turns.cancel(session.name)
+    text = await reader.task
+    assert (after.labels, after.position) == ({"a": "b"}, text.end.position)
+    for other in (fork, copy):
+        assert (await house.generate(Target(session=other.name), "", 5)).end.position == len(PROMPT) + 10
 
 
 @pytest.mark.parametrize("count", [-1, 101, 2**31 - 1])
