@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from grpc import aio
+
 from elman_client import (
     AsyncClient,
     AsyncSession,
@@ -17,6 +19,7 @@ from elman_client import (
     GenerateOptions,
     Started,
 )
+from elman_client._shared.connection import CHANNEL_OPTIONS
 from elman_server.records import Head, Segment, decode
 from elman_server.stores.redis import RedisStore
 from tests.models import CHARACTERS
@@ -120,6 +123,9 @@ class Load:
         self._read = asyncio.Condition()
         self.turns: list[list[Turn]] = []  # by round, by session
         self._num_opened = 0
+        # Windows that grow with the haste of the machine would take the whole text of a reader that stands still.
+        options = [*CHANNEL_OPTIONS, ("grpc.http2.bdp_probe", 0)]
+        client._transport.__dict__["_channel"] = aio.insecure_channel(client._transport.connection.target, options)
         open_stream = client._transport.open
 
         def opened(operation: Any, timeout: float | None) -> Any:
