@@ -91,7 +91,7 @@ class Turns:
         A stream that still runs it ends with LeaseLostError.
 
         Raises:
-            TurnNotFoundError: it kept nothing, or is one of long ago.
+            TurnNotFoundError: it kept nothing, or a rewind has cut it.
             PositionOutOfRangeError: the turn never came to that position.
         """
 
