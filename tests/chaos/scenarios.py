@@ -55,6 +55,7 @@ async def pause_replica(scene: Scene) -> None:
     try:
         stop = Fault("SIGSTOP of a replica until all is told", _EARLY, partial(other.signal, signal.SIGSTOP))
         await scene.load.round(stop)
+        scene.report.note(stop.name)
     finally:
         other.signal(signal.SIGCONT)
     # Its turns are others' now: it finds that out, and writes nothing.
