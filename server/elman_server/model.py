@@ -50,11 +50,23 @@ def choose_threads(num_parameters: int, num_cores: int) -> int:
     return max(1, min(num_cores, 2), num_cores // 2)
 
 
+def share_threads(num_threads: int) -> None:
+    """Let the models that are loaded from now on run on the same threads; once in a process, before the first.
+
+    A step and a chunk of a prompt follow each other. With threads of its own, each graph's would still spin for the next
+    run of it while the other one computes: of two cores one was gone, and a prompt took twice as long.
+    """
+    ort.set_global_thread_pool_sizes(num_threads, 1)
+
+
 class Model:
     """Steps a batch of rows.
 
     The rows live in preallocated arrays and a batch is always a prefix of them. Two sets of state arrays are
     used in turn: a step reads one and writes the other.
+
+    Args:
+        num_threads: of each graph of its own; 0: those of `share_threads`.
 
     Attributes:
         chars: [capacity] int64, the next character of each row; the caller writes it.
@@ -248,8 +260,10 @@ class Model:
 
 def _session(graph: bytes, num_threads: int) -> ort.InferenceSession:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.inter_op_num_threads = 1
+    if num_threads:
+        options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1
+    else:
+        options.use_per_session_threads = False
     options.log_severity_level = 4  # its errors reach us as exceptions
     try:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])

@@ -17,7 +17,7 @@ from elman_server.generation import IdDetail, Job, StopMatcher
 if TYPE_CHECKING:
     from elman_server.state import Memory
 
-CHUNK_POSITIONS: Final = 64  # 64 positions of an LSTM 2x512 stall the batch for 8 ms
+CHUNK_POSITIONS: Final = 64  # at most, of each stream that reads
 CHUNK_CHARS: Final = 128  # of all streams that read together
 MAX_READERS: Final = 16
 QUANTUM_CHARS: Final = 128  # drawn before a row goes to a stream that waits for one
@@ -128,7 +128,7 @@ class Scheduler:
                 ready.append(stream)
         return ready
 
-    def next_chunk(self) -> tuple[list[Stream], int]:
+    def next_chunk(self, most_positions: int = CHUNK_POSITIONS) -> tuple[list[Stream], int]:
         """Return streams that shall read now, and how many characters each.
 
         The first of the queue decides how many and goes to its end; others that have as many left join it and keep
@@ -136,7 +136,7 @@ class Scheduler:
         """
         if not self.reading:
             return [], 0
-        size = min(len(self.reading[0].unread) - 1, CHUNK_POSITIONS)
+        size = min(len(self.reading[0].unread) - 1, most_positions)
         most = max(1, min(MAX_READERS, CHUNK_CHARS // max(size, 1)))
         together = [stream for stream in self.reading if len(stream.unread) > size][:most]
         self.reading.rotate(-1)

@@ -13,7 +13,7 @@ from elman_server.artefact import read_artefact
 from elman_server.engine.link import Configure, Link, Ready, Refused
 from elman_server.engine.worker import Worker
 from elman_server.errors import ArtefactError
-from elman_server.model import Model, choose_threads
+from elman_server.model import Model, choose_threads, share_threads
 from elman_server.models import describe
 
 
@@ -33,7 +33,8 @@ def main(descriptor: int) -> None:
             num_threads = configure.num_threads or choose_threads(
                 artefact.num_parameters, num_cores // configure.num_engines
             )
-            model = Model(artefact, capacity=configure.capacity, num_threads=num_threads)
+            share_threads(num_threads)
+            model = Model(artefact, capacity=configure.capacity, num_threads=0)
         except ArtefactError as error:
             message = str(error)
             link.send(Refused(message if configure.path in message else f"{configure.path}: {message}"))

@@ -56,47 +56,42 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
 def _wrapped_unary(handler: Handler, method: str) -> Any:
     async def call(data: bytes, context: Context) -> Any:
-        async with _answered(method, context) as request_id:
+        async with _answered(method, context):
             behaviour: Any = handler.unary_unary
-            response = await behaviour(_parsed(handler, data), context)
-            await context.send_initial_metadata(((REQUEST_ID, request_id),))
-            return response
+            return await behaviour(_parsed(handler, data), context)
 
     return call
 
 
 def _wrapped_stream(handler: Handler, method: str) -> Any:
     async def call(data: bytes | AsyncIterator[bytes], context: Context) -> None:
-        async with _answered(method, context) as request_id:
+        async with _answered(method, context):
             behaviour: Any = handler.unary_stream or handler.stream_stream
             request = _parsed(handler, data) if isinstance(data, bytes) else _each_parsed(handler, data)
-            is_first = True
             # Closed here and now, however the call ends: a generator left to the collector would go on.
             async with contextlib.aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
-                    if is_first:
-                        await context.send_initial_metadata(((REQUEST_ID, request_id),))
-                        is_first = False
                     await context.write(response)
 
     return call
 
 
 @contextlib.asynccontextmanager
-async def _answered(method: str, context: Context) -> AsyncIterator[str]:
-    """Run one call: gives its request id, turns an error into a status, writes the log line.
+async def _answered(method: str, context: Context) -> AsyncIterator[None]:
+    """Run one call: gives it its request id, turns an error into a status, writes the log line.
 
-    The id goes out with the first answer, not before: once headers have arrived, a client's gRPC no longer
-    tries an UNAVAILABLE call again. A failed call has it in its trailers.
+    The id goes out with the status, in the trailers. As headers it would be a message of its own, for which the first
+    character would wait.
     """
     request_id = _request_id(context)
     structlog.contextvars.bind_contextvars(request_id=request_id)
+    context.set_trailing_metadata(((REQUEST_ID, request_id),))
     level = "debug" if method.startswith(_QUIET) else "info"
     outcome: dict[str, Any] = {"code": "OK"}
     failure = None
     start = time.monotonic()
     try:
-        yield request_id
+        yield
     except grpc.aio.AbortError:  # a status that the handler has sent itself
         outcome = {"code": context.code().name}
         raise

@@ -15,20 +15,21 @@ GENERATE = GenerateRequest(model="models/tiny", prompt="the prompt")
 
 
 async def test_a_request_id_comes_back(served):
-    """A caller's own id comes back as initial metadata, from unary and streamed calls."""
+    """A caller's own id comes back in the trailers, from unary and streamed calls."""
     metadata = (("x-request-id", "my-id_1.2"),)
     unary = served.session.GetSession(GET, metadata=metadata)
     stream = served.generation.Generate(GENERATE, metadata=metadata)
+    await _drained(stream)
 
-    assert (await unary.initial_metadata())["x-request-id"] == "my-id_1.2"
-    assert (await stream.initial_metadata())["x-request-id"] == "my-id_1.2"
+    assert (await unary.trailing_metadata())["x-request-id"] == "my-id_1.2"
+    assert (await stream.trailing_metadata())["x-request-id"] == "my-id_1.2"
 
 
 @pytest.mark.parametrize("given", [None, "", "with space", "x" * 129, "new\\nline"])
 async def test_other_ids_are_replaced(served, given):
     """Without an id, or with one that could not stand in a log, the server makes one."""
     call = served.session.GetSession(GET, metadata=() if given is None else (("x-request-id", given),))
-    made = (await call.initial_metadata())["x-request-id"]
+    made = (await call.trailing_metadata())["x-request-id"]
 
     assert str(uuid.UUID(str(made))) == made
 
