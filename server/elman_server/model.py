@@ -53,8 +53,8 @@ def choose_threads(num_parameters: int, num_cores: int) -> int:
 def share_threads(num_threads: int) -> None:
     """Let the models that are loaded from now on run on the same threads; once in a process, before the first.
 
-    A step and a chunk of a prompt follow each other. With threads of its own, each graph's would still spin for the next
-    run of it while the other one computes: of two cores one was gone, and a prompt took twice as long.
+    A step and a chunk of a prompt follow each other. Each graph's own threads would still spin for its next run while
+    the other one computes: of two cores one was gone, and a prompt took twice as long.
     """
     ort.set_global_thread_pool_sizes(num_threads, 1)
 

@@ -1,4 +1,4 @@
-"""Reading: what comes out of a job, and jobs that only read."""
+"""Reading: jobs that only read."""
 
 from __future__ import annotations
 
@@ -10,25 +10,14 @@ import structlog
 from elman_server.errors import EngineRestartedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from elman_server.engine import AnyEngine, JobStream
-    from elman_server.generation import IdDetail, Job, Output
+    from elman_server.engine import AnyEngine
+    from elman_server.generation import IdDetail, Job
     from elman_server.state import Memory
 
 log = structlog.get_logger(__name__)
 
 TRIES: Final = 3
 WAIT_SECONDS: Final = 60.0  # the longest that a session stays busy because its engine does not come back
-
-
-async def outputs(stream: JobStream) -> AsyncIterator[Output]:
-    """Yield a job's outputs, the one that ends it last."""
-    while True:
-        output = await stream.next()
-        yield output
-        if output.finished is not None:
-            return
 
 
 class Reading(NamedTuple):

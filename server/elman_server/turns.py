@@ -14,7 +14,7 @@ from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReas
 from elman_server.ledger import COMMIT_TRIES
 from elman_server.past import COMPLETE, find
 from elman_server.plans import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
-from elman_server.reading import outputs, read
+from elman_server.reading import read
 from elman_server.records import Parameters
 from elman_server.requests import MAX_WINDOW, Target
 from elman_server.retelling import Retelling
@@ -192,17 +192,19 @@ class Turns:
             for event in plan.started:
                 yield event
             run.keep = not parameters.rollback
-            async for output in outputs(stream):
+            while True:
+                output = await stream.next()
                 for chunk in chunks(
                     output, turn, decoder, vocabulary, chunk_chars=parameters.chunk_chars, known=plan.known
                 ):
                     yield chunk
-                if output.ids:
-                    stream.allow(len(output.ids))
+                if output.finished is not None:
+                    break
+                stream.allow(len(output.ids))
         if output.finished in COMPLETE:
             check_position("position", plan.known, turn.prompt_end, turn.position) if plan.known else None
         stop = parameters.stop_strings[output.stop] if output.stop >= 0 else ""
-        yield await self._finished(run, output.finished or FinishReason.CANCELLED, stop)
+        yield await self._finished(run, output.finished, stop)
 
     async def _finished(self, run: Run, reason: FinishReason, stop_string: str = "") -> Finished:
         """Commit a turn, or let it be as if it had never been; return the last event."""

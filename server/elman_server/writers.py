@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,6 +13,7 @@ from elman_server.keeper import keep
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+    from contextlib import AbstractContextManager
 
     from elman_server.commits import Durability
     from elman_server.engine import JobStream
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
 DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
 POLL_SECONDS: Final = 0.05  # between two looks at a turn that another server runs
+_NO_DEADLINE: Final = nullcontext()
 
 
 @dataclass(slots=True)
@@ -180,13 +182,14 @@ async def _wait_for(leases: Iterable[Lease], seconds: float) -> None:
             wait.cancel()
 
 
-@contextmanager
-def watched(stream: JobStream, lease: Lease, time_left: float | None) -> Iterator[None]:
-    """Let Cancel, drain, deletion and the deadline end a job."""
+def watched(stream: JobStream, lease: Lease, time_left: float | None) -> AbstractContextManager[None]:
+    """Let Cancel, drain and deletion end a job; while entered the deadline, too."""
     lease.watch(stream.interrupt)
-    if time_left is None:
-        yield
-        return
+    return _NO_DEADLINE if time_left is None else _deadline(stream, time_left)
+
+
+@contextmanager
+def _deadline(stream: JobStream, time_left: float) -> Iterator[None]:
     delay = max(0.0, time_left - min(DEADLINE_MARGIN_SECONDS, time_left / 2))
     timer = asyncio.get_running_loop().call_later(delay, stream.interrupt, FinishReason.DEADLINE)
     try:

@@ -7,7 +7,6 @@ import enum
 import itertools
 import socket
 import sys
-from collections import deque
 from typing import TYPE_CHECKING, Final, Self
 
 import structlog
@@ -44,10 +43,12 @@ class EngineStatus(enum.Enum):
 class JobStream:
     """The outputs of one job, in order. Leaving the `with` block frees the job's row at once."""
 
+    __slots__ = ("_arrived", "_engine", "_id", "_outputs")
+
     def __init__(self, engine: Engine, identity: int) -> None:
         self._engine = engine
         self._id = identity
-        self._outputs: deque[Output | Exception] = deque()  # the job's window bounds it
+        self._outputs: list[Output | Exception] = []  # few; a deque takes 0.7 KB, empty too
         self._arrived = Moment()
 
     def push(self, output: Output | Exception) -> None:
@@ -71,7 +72,7 @@ class JobStream:
         while not self._outputs:
             self._arrived.clear()
             await self._arrived.wait()
-        output = self._outputs.popleft()
+        output = self._outputs.pop(0)
         if isinstance(output, Exception):
             raise output
         if output.not_finite:
@@ -80,7 +81,7 @@ class JobStream:
             following = self._outputs[0]
             if not isinstance(following, Output) or not following.ids:
                 break
-            self._outputs.popleft()
+            self._outputs.pop(0)
             ids, details = [*output.ids, *following.ids], [*output.details, *following.details]
             output = replace(following, ids=ids, details=details)
         return output

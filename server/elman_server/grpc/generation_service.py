@@ -28,7 +28,7 @@ from elman_server.grpc.reading import to_action, to_append, to_generate, to_resu
 from elman_server.grpc.writing import from_chat, from_details, from_event, from_resumed, from_score, from_session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     import grpc
 
@@ -44,26 +44,25 @@ class GenerationService(GenerationServiceServicer):
 
     def __init__(self, turns: Turns, max_streams: int) -> None:
         self._turns = turns
-        self._max_streams = max_streams
-        self._num_streams = 0
+        self._places = _Places(max_streams)
 
     async def Generate(self, request: GenerateRequest, context: Context) -> AsyncGenerator[GenerateResponse, None]:
         turn = to_generate(request, context.time_remaining())
-        with self._counted():
+        with self._places:
             async with contextlib.aclosing(self._turns.generate(turn)) as events:
                 async for event in events:
                     yield from_event(event)
 
     async def Resume(self, request: ResumeRequest, context: Context) -> AsyncGenerator[ResumeResponse, None]:
         turn = to_resume(request, context.time_remaining())
-        with self._counted():
+        with self._places:
             async with contextlib.aclosing(self._turns.resume(turn)) as events:
                 async for event in events:
                     yield from_resumed(event)
 
     async def Chat(self, requests: AsyncIterator[ChatRequest], context: Context) -> AsyncGenerator[ChatResponse, None]:
         actions = (to_action(request, context.time_remaining()) async for request in requests)
-        with self._counted():
+        with self._places:
             async with contextlib.aclosing(Chat(self._turns, actions).events()) as events:
                 async for event in events:
                     yield from_chat(event)
@@ -79,12 +78,18 @@ class GenerationService(GenerationServiceServicer):
     async def Score(self, request: ScoreRequest, _: Context) -> ScoreResponse:
         return from_score(await self._turns.score(to_score(request)))
 
-    @contextlib.contextmanager
-    def _counted(self) -> Iterator[None]:
-        if self._num_streams >= self._max_streams:
-            raise QuotaError("streams", self._max_streams, _RETRY_AFTER)
-        self._num_streams += 1
-        try:
-            yield
-        finally:
-            self._num_streams -= 1
+
+class _Places:
+    """So many streams at once and no more; one object for all of them, to be entered by each."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._num_taken = 0
+
+    def __enter__(self) -> None:
+        if self._num_taken >= self._most:
+            raise QuotaError("streams", self._most, _RETRY_AFTER)
+        self._num_taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._num_taken -= 1

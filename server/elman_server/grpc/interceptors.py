@@ -32,26 +32,35 @@ _log = structlog.get_logger()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler but reflection's, which takes many requests and is not ours."""
+    """Wraps every handler, once, but reflection's, which takes many requests and is not ours."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[str, Handler] = {}  # of the methods that there are
 
     async def intercept_service(
         self, continuation: Callable[[HandlerCallDetails], Awaitable[Handler | None]], handler_call_details: Any
     ) -> Handler | None:
         """Return the handler, wrapped; None if there is no such method."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        if handler.request_streaming:
-            if handler_call_details.method.startswith(_QUIET):
-                return handler
-            stream = _wrapped_stream(handler, handler_call_details.method)
-            return grpc.stream_stream_rpc_method_handler(stream, None, handler.response_serializer)
-        # Requests arrive as bytes, so that what cannot be parsed gets an error of ours.
-        if handler.response_streaming:
-            stream = _wrapped_stream(handler, handler_call_details.method)
-            return grpc.unary_stream_rpc_method_handler(stream, None, handler.response_serializer)
-        unary = _wrapped_unary(handler, handler_call_details.method)
-        return grpc.unary_unary_rpc_method_handler(unary, None, handler.response_serializer)
+        method = handler_call_details.method
+        if method not in self._handlers:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            self._handlers[method] = _wrapped(handler, method)
+        return self._handlers[method]
+
+
+def _wrapped(handler: Handler, method: str) -> Handler:
+    if handler.request_streaming:
+        if method.startswith(_QUIET):
+            return handler
+        return grpc.stream_stream_rpc_method_handler(
+            _wrapped_stream(handler, method), None, handler.response_serializer
+        )
+    # Requests arrive as bytes, so that what cannot be parsed gets an error of ours.
+    if handler.response_streaming:
+        return grpc.unary_stream_rpc_method_handler(_wrapped_stream(handler, method), None, handler.response_serializer)
+    return grpc.unary_unary_rpc_method_handler(_wrapped_unary(handler, method), None, handler.response_serializer)
 
 
 def _wrapped_unary(handler: Handler, method: str) -> Any:
@@ -67,9 +76,8 @@ def _wrapped_stream(handler: Handler, method: str) -> Any:
     async def call(data: bytes | AsyncIterator[bytes], context: Context) -> None:
         async with _answered(method, context):
             behaviour: Any = handler.unary_stream or handler.stream_stream
-            request = _parsed(handler, data) if isinstance(data, bytes) else _each_parsed(handler, data)
             # Closed here and now, however the call ends: a generator left to the collector would go on.
-            async with contextlib.aclosing(behaviour(request, context)) as responses:
+            async with contextlib.aclosing(behaviour(_request(handler, data), context)) as responses:
                 async for response in responses:
                     await context.write(response)
 
@@ -119,6 +127,10 @@ def _parsed(handler: Handler, data: bytes) -> Any:
         return handler.request_deserializer(data) if handler.request_deserializer else data
     except DecodeError:
         raise InvalidFieldError("request", "is not this method's message; strings must be UTF-8") from None
+
+
+def _request(handler: Handler, data: bytes | AsyncIterator[bytes]) -> Any:
+    return _parsed(handler, data) if isinstance(data, bytes) else _each_parsed(handler, data)
 
 
 async def _each_parsed(handler: Handler, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
