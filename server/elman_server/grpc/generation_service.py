@@ -48,6 +48,7 @@ class GenerationService(GenerationServiceServicer):
 
     async def Generate(self, request: GenerateRequest, context: Context) -> AsyncGenerator[GenerateResponse, None]:
         turn = to_generate(request, context.time_remaining())
+        del request  # not kept while the stream runs
         with self._places:
             async with contextlib.aclosing(self._turns.generate(turn)) as events:
                 async for event in events:

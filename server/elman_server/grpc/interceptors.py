@@ -80,6 +80,7 @@ def _wrapped_stream(handler: Handler, method: str) -> Any:
             async with contextlib.aclosing(behaviour(_request(handler, data), context)) as responses:
                 async for response in responses:
                     await context.write(response)
+                    del response  # not kept while the next is waited for
 
     return call
 
