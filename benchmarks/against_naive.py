@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from benchmarks.measure import Table
 
 STREAMS: Final = 64
-SECONDS: Final = 1.0
+SECONDS: Final = 0.6
 BARS: Final = {"c": 10.0, "b": 10.0, "c-int8": 25.0}
 
 

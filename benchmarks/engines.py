@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 MODELS: Final = ("a", "b")
 STREAMS: Final = 64
-SECONDS: Final = 1.0
+SECONDS: Final = 0.6
 WARM_SECONDS: Final = 0.3
 BAR: Final = 1.4
 

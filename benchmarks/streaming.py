@@ -17,8 +17,8 @@ from benchmarks.processes import elman_server, load_client
 if TYPE_CHECKING:
     from benchmarks.measure import Table
 
-BARE_SECONDS: Final = 0.4
-SECONDS: Final = 0.8
+BARE_SECONDS: Final = 0.3
+SECONDS: Final = 0.6
 MODELS: Final = ("a", "b", "c", "c-int8")
 STREAMS: Final = (1, 4, 16, 64, 256)
 BARS: Final = {

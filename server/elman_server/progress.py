@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,13 @@ class Progress:
 
     Attributes:
         start: the memory when it was last durable.
-        prompt, handed: ids that were fed after it, and ids that were drawn and given to the transport.
+        prompt: ids that were fed after it.
+        handed: ids that were drawn and given to the transport; of four bytes each, a list's would take eight.
     """
 
     start: Memory
     prompt: list[int]
-    handed: list[int] = field(default_factory=list)
+    handed: array[int] = field(default_factory=lambda: array("I"))
     _memories: list[tuple[int, Memory]] = field(default_factory=list)  # few: a deque would weigh more than they
 
     def remember(self, num_drawn: int, memory: Memory) -> None:
@@ -29,7 +31,7 @@ class Progress:
 
     def hand(self, ids: list[int]) -> None:
         """Note that characters were given to the transport."""
-        self.handed += ids
+        self.handed.extend(ids)
         while len(self._memories) > 1 and self._memories[1][0] <= len(self.handed):
             del self._memories[0]
 
@@ -41,7 +43,7 @@ class Progress:
         """Return the last known memory not beyond what was handed over, and the ids still to be read after it."""
         if told := self.told():
             num_drawn, memory = told
-            return memory, self.handed[num_drawn:]
+            return memory, self.handed[num_drawn:].tolist()
         return self.start, [*self.prompt, *self.handed]
 
     def advance(self, num_drawn: int, memory: Memory) -> None:
