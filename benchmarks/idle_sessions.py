@@ -20,7 +20,7 @@ SESSIONS: Final = int(os.environ.get("BENCH_SESSIONS", "30000"))
 SLICE: Final = 10_000
 SPARE_BYTES: Final = 4 * 2**30
 STATE_BYTES: Final = 2 * 2 * 512 * 4  # LSTM 2x512: h and c of two layers, float32
-TURNS: Final = 100
+TURNS: Final = 60
 ANY_NUMBER: Final = ("--max-sessions", str(10**8), "--max-session-bytes", str(2**40))
 
 
