@@ -33,7 +33,7 @@ MIN_CHUNK_POSITIONS: Final = 8
 CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most so many characters and one flush,
 CHECKPOINT_PIECES: Final = 4  # or so many flushes where the model is so fast that these are more
 POLL_SECONDS: Final = 0.0005  # the longest that a message waits while there is something to compute
-UNHURRIED_STREAMS: Final = 40  # the characters of more than these are joined for longer
+UNHURRIED_STREAMS: Final = 32  # the characters of more than these are joined for longer
 READ_SECONDS: Final = 0.008  # a chunk of prompts takes about so long beside rows that wait for it
 
 
