@@ -17,6 +17,7 @@ from elman_export.checkpoint import (
 )
 from elman_export.errors import CheckpointError
 from elman_export.evaluation import QUICK_STREAMS, streaming_loss
+from elman_export.loss import Loss
 from elman_export.training import Trainer
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from elman_export.corpus import Corpus
-    from elman_export.loss import Loss
     from elman_export.model import CharModel
     from elman_export.recipe import Recipe
 
@@ -122,8 +122,11 @@ class Run:
         self._save_training()
 
     def finish(self) -> Loss:
-        """Evaluate the best network by the protocol and write it with its record."""
-        model, _ = load_checkpoint(self._directory)
+        """Evaluate the best network by the protocol and write it with its record; once, then the record is read."""
+        model, config = load_checkpoint(self._directory)
+        if config.evaluation:
+            (record,) = config.evaluation
+            return Loss(record["nats_per_character"], record["standard_error"], record["num_characters"])
         loss = streaming_loss(model, self._corpus.validation[:MAX_VALIDATION])
         record = {
             "corpus_sha256": self._corpus.sha256,
