@@ -31,7 +31,6 @@ class Past:
         opened: the turn, if it is not committed.
         parameters, start, prompt_end, end: of it.
         drawn: the durable ids from `prompt_end` on.
-        is_complete: whether it came to the end that was asked for.
         is_last: whether no other turn came after it, so that it can go on.
         reason, stop_string, state_digest: how it ended, if it did.
     """

@@ -17,7 +17,9 @@ from elman_server.generation import IdDetail, Job, StopMatcher
 if TYPE_CHECKING:
     from elman_server.state import Memory
 
-CHUNK_POSITIONS: Final = 64  # at most, of each stream that reads
+MIN_CHUNK_POSITIONS: Final = 8  # of each stream that reads
+MAX_CHUNK_POSITIONS: Final = 64
+CHUNK_SECONDS: Final = 0.008  # that a chunk takes beside rows, which wait for it; about
 CHUNK_CHARS: Final = 128  # of all streams that read together
 MAX_READERS: Final = 16
 QUANTUM_CHARS: Final = 128  # drawn before a row goes to a stream that waits for one
@@ -94,6 +96,7 @@ class Scheduler:
         self._capacity = capacity
         self._streams: dict[int, Stream] = {}
         self._waiting: deque[Stream] = deque()
+        self._fitting = MIN_CHUNK_POSITIONS  # of the next chunk beside rows
         self.reading: deque[Stream] = deque()
         self.drawing: list[Stream] = []
 
@@ -128,19 +131,23 @@ class Scheduler:
                 ready.append(stream)
         return ready
 
-    def next_chunk(self, most_positions: int = CHUNK_POSITIONS) -> tuple[list[Stream], int]:
-        """Return streams that shall read now, and how many characters each.
+    def next_chunk(self) -> tuple[list[Stream], int]:
+        """Return streams that shall read now, and how many characters each: few enough if rows wait for it.
 
         The first of the queue decides how many and goes to its end; others that have as many left join it and keep
         their places, so that a long prompt among many short ones still gets its long chunks.
         """
         if not self.reading:
             return [], 0
-        size = min(len(self.reading[0].unread) - 1, most_positions)
+        size = min(len(self.reading[0].unread) - 1, self._fitting if self.drawing else MAX_CHUNK_POSITIONS)
         most = max(1, min(MAX_READERS, CHUNK_CHARS // max(size, 1)))
         together = [stream for stream in self.reading if len(stream.unread) > size][:most]
         self.reading.rotate(-1)
         return together, size
+
+    def time_chunk(self, size: int, seconds: float) -> None:
+        """Learn from what a chunk took how large the next may be."""
+        self._fitting = min(max(int(size * CHUNK_SECONDS / seconds), MIN_CHUNK_POSITIONS), MAX_CHUNK_POSITIONS)
 
     def join(self, stream: Stream) -> int:
         """Give a stream the next row of the batch; return it."""

@@ -53,7 +53,7 @@ class Turn:
         needs_commit: set when so much was handed over that it has to become durable, or when the turn is over.
     """
 
-    __slots__ = (
+    __slots__ = (  # thousands are open at once
         "_commits",
         "_durability",
         "_engine",

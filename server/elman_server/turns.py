@@ -202,8 +202,8 @@ class Turns:
                     break
                 stream.allow(len(output.ids))
                 del output  # its ids weigh more than the rest of the turn, and the next may be long in coming
-        if output.finished in COMPLETE:
-            check_position("position", plan.known, turn.prompt_end, turn.position) if plan.known else None
+        if plan.known and output.finished in COMPLETE:
+            check_position("position", plan.known, turn.prompt_end, turn.position)
         stop = parameters.stop_strings[output.stop] if output.stop >= 0 else ""
         yield await self._finished(run, output.finished, stop)
 

@@ -7,7 +7,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from elman_server.generation import Job
 from elman_server.scheduler import (
     CHUNK_CHARS,
-    CHUNK_POSITIONS,
+    MAX_CHUNK_POSITIONS,
     MAX_READERS,
     QUANTUM_CHARS,
     Phase,
@@ -82,7 +82,7 @@ def test_long_prompts_take_turns():
     while any(len(stream.unread) > 1 for stream in scheduler.reading):
         streams, size = read(scheduler)
         order.append(ids(streams))
-        assert size <= CHUNK_POSITIONS
+        assert size <= MAX_CHUNK_POSITIONS
         assert len(streams) <= MAX_READERS
         assert len(streams) == 1 or len(streams) * size <= CHUNK_CHARS
         for stream in streams:
@@ -183,7 +183,7 @@ class Life(RuleBasedStateMachine):
         for stream in self.scheduler.admit():
             self.join(stream)
         streams, size = read(self.scheduler)
-        assert len(streams) * size <= max(CHUNK_CHARS, CHUNK_POSITIONS)
+        assert len(streams) * size <= max(CHUNK_CHARS, MAX_CHUNK_POSITIONS)
         for stream in streams:
             if len(stream.unread) == 1 and stream.job.max_chars:
                 self.join(stream)

@@ -9,14 +9,14 @@ import msgspec
 import numpy as np
 import pytest
 
+from elman_server import scheduler
 from elman_server.artefact import read_artefact
-from elman_server.engine import worker
 from elman_server.engine.link import Link, Open, Outputs, frame
-from elman_server.engine.worker import MIN_CHUNK_POSITIONS, Worker
+from elman_server.engine.worker import Worker
 from elman_server.generation import Job, Output
 from elman_server.model import Model
 from elman_server.sampling import Sampling
-from elman_server.scheduler import CHUNK_POSITIONS
+from elman_server.scheduler import MAX_CHUNK_POSITIONS, MIN_CHUNK_POSITIONS
 from tests.models import CHARACTERS
 
 PROMPT_CHARS = 300
@@ -24,10 +24,10 @@ SIZE = len(CHARACTERS)
 ROW, PROMPT = 0, 1
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(0.0, MIN_CHUNK_POSITIONS), (60.0, CHUNK_POSITIONS)])
+@pytest.mark.parametrize(("seconds", "most"), [(0.0, MIN_CHUNK_POSITIONS), (60.0, MAX_CHUNK_POSITIONS)])
 def test_prompts_are_read_in_pieces_by_the_clock(models, monkeypatch, seconds, most):
     """Beside a row pieces grow and shrink with the time that they take, within bounds, and the text is the same."""
-    monkeypatch.setattr(worker, "READ_SECONDS", seconds)
+    monkeypatch.setattr(scheduler, "CHUNK_SECONDS", seconds)
     pieces, text = _run(Model(read_artefact(models / "lstm.onnx"), capacity=8, num_threads=1))
     _, expected = _run(Model(read_artefact(models / "lstm.onnx"), capacity=8, num_threads=1), has_row=False)
 

@@ -18,7 +18,7 @@ from elman_server.engine.link import Allow, Close, Link, Open, Outputs
 from elman_server.engine.rows import FLUSH_STEPS, Rows
 from elman_server.generation import FinishReason, IdDetail, Output
 from elman_server.sampling import log_softmax
-from elman_server.scheduler import CHUNK_POSITIONS, QUANTUM_CHARS, Phase, Scheduler, Stream
+from elman_server.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
 from elman_server.state import Memory
 
 if TYPE_CHECKING:
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from elman_server.engine.link import ToEngine
     from elman_server.model import Model
 
-MIN_CHUNK_POSITIONS: Final = 8
 CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most so many characters and one flush,
 CHECKPOINT_PIECES: Final = 4  # or so many flushes where the model is so fast that these are more
 POLL_SECONDS: Final = 0.0005  # the longest that a message waits while there is something to compute
 UNHURRIED_STREAMS: Final = 32  # the characters of more than these are joined for longer
-READ_SECONDS: Final = 0.008  # a chunk of prompts takes about so long beside rows that wait for it
 
 
 class Worker:
@@ -50,7 +48,6 @@ class Worker:
         self._flush_seconds = flush_seconds
         self._scheduler = Scheduler(model.capacity)
         self._rows = Rows(model.capacity, output_size)
-        self._read_positions = MIN_CHUNK_POSITIONS  # of the next chunk beside rows
         self._attentive: set[Stream] = set()  # have to be looked at after every step: stop strings, details
         self._outputs: list[Output] = []
         self._next_flush = 0.0
@@ -112,11 +109,10 @@ class Worker:
         if not self._scheduler.reading:
             return []
         begin = time.monotonic()
-        streams, size = self._scheduler.next_chunk(self._read_positions if self._scheduler.drawing else CHUNK_POSITIONS)
+        streams, size = self._scheduler.next_chunk()
         if size:
             logits, states = self._read(streams, size)
-            fitting = int(size * READ_SECONDS / (time.monotonic() - begin))
-            self._read_positions = min(max(fitting, MIN_CHUNK_POSITIONS), CHUNK_POSITIONS)
+            self._scheduler.time_chunk(size, time.monotonic() - begin)
             for index, stream in enumerate(streams):
                 self._take_in(stream, logits[:, index], [state[:, index] for state in states])
         done = [stream for stream in streams if stream.phase is Phase.READING and len(stream.unread) == 1]
