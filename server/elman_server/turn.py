@@ -53,27 +53,6 @@ class Turn:
         needs_commit: set when so much was handed over that it has to become durable, or when the turn is over.
     """
 
-    __slots__ = (  # thousands are open at once
-        "_commits",
-        "_durability",
-        "_engine",
-        "_head",
-        "_num_past",
-        "_rest",
-        "_saving",
-        "_session_id",
-        "_sessions",
-        "_token",
-        "durable",
-        "is_open",
-        "is_over",
-        "needs_commit",
-        "progress",
-        "prompt_end",
-        "settling",
-        "start",
-    )
-
     def __init__(
         self,
         engine: AnyEngine,
