@@ -3,9 +3,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.models import nan_model, tiny_model
 from tests.server_process import ServerProcess
+
+settings.register_profile("elman", deadline=None)  # no test depends on how fast the machine is
+settings.load_profile("elman")
 
 
 @pytest.fixture(scope="session")

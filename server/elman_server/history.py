@@ -85,7 +85,7 @@ class History:
         Raises:
             SessionBusyError, EtagMismatchError, PositionOutOfRangeError.
         """
-        lease = self._sessions.leases.take(session_id)
+        lease = await self._sessions.lease(session_id)
         try:
             await self._sessions.at_rest(session_id, etag)
             head, segments = await self._sessions.read(session_id)

@@ -6,17 +6,19 @@ session's head: its token is the writer's as long as it stands there, and every 
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from elman_server.errors import SessionBusyError
 from elman_server.moment import Moment
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from elman_server.generation import FinishReason
+
+CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
 
 
 @dataclass(slots=True, eq=False)
@@ -26,6 +28,7 @@ class Lease:
     Attributes:
         request_id: of that turn; empty: none.
         task: the task that runs the turn, for a turn whose reader does not take what it is handed.
+        token: of the turn's place in the session's head; empty until it stands there.
         is_found: whether the turn has found its session: until then it may expire.
         end: the reason or the error with which somebody has ended the turn.
         done: set when the turn is committed or given up.
@@ -33,6 +36,7 @@ class Lease:
 
     session_id: str | None
     request_id: bytes = b""
+    token: bytes = b""
     is_found: bool = False
     task: asyncio.Task[object] | None = None
     end: FinishReason | Exception | None = None
@@ -44,6 +48,14 @@ class Lease:
         self.end = end
         if self._on_end is not None:
             self._on_end(end)
+
+    async def finish(self, end: FinishReason | Exception) -> None:
+        """End the turn and wait until it is settled; a reader that takes nothing does not hold it up for long."""
+        self.interrupt(end)
+        await wait_for([self], CANCEL_SECONDS)
+        if not self.done.is_set() and self.task is not None:
+            self.task.cancel()
+        await self.done.wait()
 
     def watch(self, on_end: Callable[[FinishReason | Exception], None]) -> None:
         """Say what ends the turn; it is called at once if the end came before."""
@@ -84,3 +96,12 @@ class Leases:
         """Note that a session was found; the turn that is about to run on it keeps it from expiring."""
         if lease := self._leases.get(session_id):
             lease.is_found = True
+
+
+async def wait_for(leases: Iterable[Lease], seconds: float) -> None:
+    """Wait until turns are settled, for so long at most."""
+    waits = [asyncio.ensure_future(lease.done.wait()) for lease in leases]
+    if waits:
+        _, late = await asyncio.wait(waits, timeout=seconds)
+        for wait in late:
+            wait.cancel()

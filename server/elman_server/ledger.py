@@ -10,13 +10,14 @@ import msgspec
 
 from elman_server import records
 from elman_server.commits import Change, abandoned
-from elman_server.errors import EtagMismatchError, SessionBusyError
+from elman_server.errors import EtagMismatchError, LeaseLostError, SessionBusyError
 from elman_server.lease import Leases
 from elman_server.lifetimes import renewed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from elman_server.lease import Lease
     from elman_server.stores import Store, Stored
 
 COMMIT_TRIES: Final = 8
@@ -37,6 +38,29 @@ class Ledger:
         self.leases = Leases()
         self.writer = secrets.token_hex(8)
         store.in_use = self.leases.is_running
+
+    async def lease(self, session_id: str | None, request_id: bytes = b"") -> Lease:
+        """Become the one writer of a session in this server, or of none.
+
+        A turn of the same request is ended, and so is one whose place another server has taken and that does not know
+        it yet: this server may have been paused.
+
+        Raises:
+            SessionBusyError: another turn runs on it here.
+        """
+        while session_id is not None and (running := self.leases.running(session_id)) is not None:
+            is_same = bool(request_id) and running.request_id == request_id
+            if not is_same and not await self._is_lost(session_id, running.token):
+                raise SessionBusyError(f"sessions/{session_id}")
+            await running.finish(LeaseLostError(f"sessions/{session_id}"))
+        return self.leases.take(session_id, request_id)
+
+    async def _is_lost(self, session_id: str, token: bytes) -> bool:
+        """Whether a turn had its place in the head, and has not come to its end there."""
+        if not token:
+            return False
+        head, _ = await self.load(session_id)
+        return token != head.last_token and (head.open is None or token != head.open.token)
 
     async def load(self, session_id: str, etag: str = "") -> tuple[records.Head, Stored]:
         """Return a session's head; raises EtagMismatchError if `etag` is given and stale."""

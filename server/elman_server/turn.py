@@ -46,6 +46,7 @@ class Turn:
         memory: what the turn begins with.
 
     Attributes:
+        token: of its place in the head.
         start, prompt_end: the positions before and after the prompt.
         durable: the position up to where the turn is durable; before that of the session, at first.
         is_open: whether its lease stands in the head.
@@ -68,7 +69,7 @@ class Turn:
         self._session_id = session_id
         self._head = head
         self._durability = durability
-        self._token = secrets.token_bytes(8)
+        self.token = secrets.token_bytes(8)
         self._commits = asyncio.Lock()
         self._rest = (head.position if head else 0, memory)
         self.start = self.prompt_end = self.durable = self._rest[0]
@@ -134,7 +135,7 @@ class Turn:
         assert found is not None
 
         def change(head: Head) -> Change | None:
-            if head.open is not None and head.open.token == self._token:
+            if head.open is not None and head.open.token == self.token:
                 return None
             if head.created != found.created or head.last_token != found.last_token:
                 raise SessionBusyError(f"sessions/{self._session_id}")
@@ -149,10 +150,10 @@ class Turn:
         expires = self._sessions.now() + self._durability.lease_seconds
         writer = self._sessions.writer
         if head.open is not None:  # another server's, or one of ours that could not commit
-            return replace(head.open, token=self._token, writer=writer, lease_expires=expires, is_cancelled=False)
+            return replace(head.open, token=self.token, writer=writer, lease_expires=expires, is_cancelled=False)
         prompt_bytes, prompt = records.pack(self.progress.prompt)
         return records.Open(
-            token=self._token,
+            token=self.token,
             writer=writer,
             lease_expires=expires,
             parameters=parameters,
@@ -225,7 +226,7 @@ class Turn:
         is_empty = self.position == self._rest[0]
 
         def change(head: Head) -> Change | None:
-            if head.open is None and head.last_token == self._token:
+            if head.open is None and head.last_token == self.token:
                 return None  # the store had done it when it seemed gone
             self._checked(head)
             if is_empty:
@@ -248,7 +249,7 @@ class Turn:
         """Return the open turn in the head if it is this one; what is durable of it is then known."""
         if self._head is not None and head.created != self._head.created:
             raise SessionNotFoundError(f"sessions/{self._session_id}")  # the turn's own was deleted
-        if head.open is None or head.open.token != self._token:
+        if head.open is None or head.open.token != self.token:
             self.leave()
             raise LeaseLostError(f"sessions/{self._session_id}")
         self._advance(head.open)

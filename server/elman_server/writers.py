@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from elman_server.errors import DrainingError, LeaseLostError, ServerError, SessionBusyError, StoreUnavailableError
+from elman_server.errors import DrainingError, LeaseLostError, ServerError, StoreUnavailableError
 from elman_server.generation import FinishReason
 from elman_server.keeper import keep
+from elman_server.lease import wait_for
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+    from collections.abc import AsyncIterator, Coroutine, Iterator
     from contextlib import AbstractContextManager
 
     from elman_server.commits import Durability
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from elman_server.sessions import Sessions
     from elman_server.turn import Turn
 
-CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
 DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
 POLL_SECONDS: Final = 0.05  # between two looks at a turn that another server runs
 _NO_DEADLINE: Final = nullcontext()
@@ -57,7 +57,7 @@ class Writers:
         """Become the session's writer; in the end commit what is left to commit, and let go."""
         if self._is_draining:
             raise DrainingError
-        run = Run(await self._take(session_id, request_id))
+        run = Run(await self._sessions.lease(session_id, request_id))
         lease = run.lease
         self._leases.add(lease)
         lease.task = asyncio.current_task()
@@ -86,18 +86,6 @@ class Writers:
         self._release(run.lease)
         return None
 
-    async def _take(self, session_id: str | None, request_id: bytes) -> Lease:
-        """Become the session's writer, also in place of one that runs the same request."""
-        while True:
-            try:
-                return self._sessions.leases.take(session_id, request_id)
-            except SessionBusyError:
-                assert session_id is not None
-                running = self._sessions.leases.running(session_id)
-                if running is None or not request_id or running.request_id != request_id:
-                    raise
-                await _end(running, LeaseLostError(f"sessions/{session_id}"))
-
     async def settle(self, run: Run, reason: FinishReason, stop_string: str = "") -> tuple[str, SessionInfo | None]:
         """Commit, whether or not the caller waits for it; return the state's digest and the session."""
         turn = run.turn
@@ -123,6 +111,7 @@ class Writers:
         assert run.turn is not None
         await run.turn.open(parameters, etag, goes_on=goes_on)
         if run.turn.is_open:
+            run.lease.token = run.turn.token
             self._spawn(keep(run.turn, run.lease, self._durability))
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
@@ -134,17 +123,16 @@ class Writers:
     async def cancel(self, session_id: str) -> SessionInfo:
         """End the turn that runs on a session, if any; return the session at rest."""
         if lease := self._sessions.leases.running(session_id):
-            await _end(lease, FinishReason.CANCELLED)
-        else:
-            await self._cancel_elsewhere(session_id)
+            await lease.finish(FinishReason.CANCELLED)
+        await self._cancel_elsewhere(session_id)  # also one that has taken the place of ours
         return await self._sessions.get(session_id)
 
     async def drain(self, grace: float) -> None:
         """Refuse new turns; let those that run finish for `grace` seconds, then end and commit them."""
         self._is_draining = True
         leases = list(self._leases)
-        await _wait_for(leases, grace)
-        await asyncio.gather(*(_end(lease, FinishReason.SERVER_DRAINING) for lease in leases))
+        await wait_for(leases, grace)
+        await asyncio.gather(*(lease.finish(FinishReason.SERVER_DRAINING) for lease in leases))
 
     async def _cancel_elsewhere(self, session_id: str) -> None:
         """Ask another server to end its turn and wait for that; end one whose server is gone."""
@@ -157,29 +145,12 @@ class Writers:
         while self._sessions.is_leased(head, token):
             await asyncio.sleep(POLL_SECONDS)
             head, _ = await self._sessions.load(session_id)
-        if head.open is not None:
+        if head.open is not None and not self._sessions.leases.running(session_id):
             lease = self._sessions.leases.take(session_id)
             try:
                 await self._sessions.at_rest(session_id)
             finally:
                 self._sessions.leases.release(lease)
-
-
-async def _end(lease: Lease, end: FinishReason | Exception) -> None:
-    """End a turn and wait until it is settled; a reader that takes nothing does not hold it up for long."""
-    lease.interrupt(end)
-    await _wait_for([lease], CANCEL_SECONDS)
-    if not lease.done.is_set() and lease.task is not None:
-        lease.task.cancel()
-    await lease.done.wait()
-
-
-async def _wait_for(leases: Iterable[Lease], seconds: float) -> None:
-    waits = [asyncio.ensure_future(lease.done.wait()) for lease in leases]
-    if waits:
-        _, late = await asyncio.wait(waits, timeout=seconds)
-        for wait in late:
-            wait.cancel()
 
 
 def watched(stream: JobStream, lease: Lease, time_left: float | None) -> AbstractContextManager[None]:

@@ -168,7 +168,11 @@ class Load:
         text, details, ends, committed = "", list[CharacterDetail](), list[Finished](), 0
         async for event in turn.events():
             if isinstance(event, Started):
-                assert (event.start_position, event.prompt_chars) == (start, len(PROMPT))
+                assert (event.start_position, event.prompt_chars) == (start, len(PROMPT)), (
+                    event,
+                    start,
+                    len(self.turns),
+                )
             elif isinstance(event, Chunk):
                 is_first, text = not text, text + event.text
                 details += event.details

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import pytest
 
@@ -26,6 +26,7 @@ SHORT: Final = 50  # characters of a turn that every session takes before, and o
 DISK_BYTES: Final = 32 * 2**20  # SQLite lets its log grow to 4 MB
 NUM_IDLE: Final = 5
 ROOM_SECONDS: Final = 20  # after which a call was not refused, but waits for an engine that is stopped
+Then = Literal["free", "wait", "leave"]
 QUICK: Final = ("--commit-seconds", "0.1", "--commit-chars", "200", "--lease-seconds", "1")
 
 
@@ -175,8 +176,8 @@ async def until_refused(client: AsyncClient) -> ElmanError:
             return error
 
 
-async def streams_meet_a_full_disk(server: ServerProcess, disk: Disk, *, patient: bool) -> list[Stream]:
-    """Let all streams draw while the disk is full; free it once each has all of its text, or has ended."""
+async def streams_meet_a_full_disk(server: ServerProcess, disk: Disk, then: Then) -> list[Stream]:
+    """Let all streams draw while the disk is full; once each has all of its text, free it, wait or leave."""
     streams = [Stream(number) for number in range(NUM_STREAMS)]
     async with AsyncClient(server.address, timeout=PATIENCE, retry_seconds=0) as client:
         for number in range(NUM_IDLE):
@@ -189,11 +190,11 @@ async def streams_meet_a_full_disk(server: ServerProcess, disk: Disk, *, patient
             await refused(client)
         await asyncio.gather(*(stream.has_all.wait() for stream in streams))
         assert not any(stream.is_finished for stream in streams)
-        if patient:
+        if then == "free":
             disk.free(server.pid)
-            await asyncio.gather(*tasks)
-        for task in tasks:
-            task.cancel()
+        elif then == "leave":
+            for task in tasks:
+                task.cancel()
         await asyncio.wait(tasks)
     return streams
 
@@ -234,7 +235,7 @@ def test_streams_outlast_a_full_disk(lstm, disk, expected, patience):
     """Streams go on until there is room again, or end as UNAVAILABLE, as the setting says; every session goes on."""
     flags = ("--store", f"sqlite:{disk.folder / 'sessions.db'}", "--store-patience-seconds", str(patience), *QUICK)
     with ServerProcess(lstm, *flags) as server:
-        streams = asyncio.run(streams_meet_a_full_disk(server, disk, patient=patience > 0))
+        streams = asyncio.run(streams_meet_a_full_disk(server, disk, "free" if patience else "wait"))
         if patience:
             assert [(stream.error, stream.is_finished) for stream in streams] == [(None, True)] * NUM_STREAMS
         else:
@@ -249,7 +250,7 @@ def test_what_was_told_is_stored(lstm, disk, expected):
     """A server that is killed while the disk is full had told nothing that its file has not."""
     flags = ("--store", f"sqlite:{disk.folder / 'sessions.db'}", "--store-patience-seconds", "3600", *QUICK)
     with ServerProcess(lstm, *flags) as server:
-        streams = asyncio.run(streams_meet_a_full_disk(server, disk, patient=False))
+        streams = asyncio.run(streams_meet_a_full_disk(server, disk, "leave"))
         server.kill()
     disk.free(0)
     with ServerProcess(lstm, *flags) as server:

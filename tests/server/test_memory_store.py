@@ -245,5 +245,5 @@ class Life(RuleBasedStateMachine):
         assert set(self.store._alarms) >= {(entry.alarm, name) for name, entry in entries.items()}
 
 
-Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+Life.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 TestLife = Life.TestCase

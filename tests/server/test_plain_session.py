@@ -405,4 +405,4 @@ def test_a_session_is_what_the_plain_model_says(world, tmp_path, kind, monkeypat
         def open_store(self) -> Store:
             return SqliteStore(self.path, 1000, self.clock) if self.is_lasting else MemoryStore(1000, 2**30, self.clock)
 
-    run_state_machine_as_test(Here, settings=settings(max_examples=20, stateful_step_count=25, deadline=None))
+    run_state_machine_as_test(Here, settings=settings(max_examples=20, stateful_step_count=25))

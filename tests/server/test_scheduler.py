@@ -230,5 +230,5 @@ class Life(RuleBasedStateMachine):
         assert len(self.scheduler.drawing) + len(self.scheduler.reading) <= self.CAPACITY
 
 
-Life.TestCase.settings = settings(max_examples=50, stateful_step_count=40, deadline=None)
+Life.TestCase.settings = settings(max_examples=50, stateful_step_count=40)
 TestLife = Life.TestCase

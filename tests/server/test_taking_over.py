@@ -1,5 +1,6 @@
 """Turns that are resumed on another server while the first one still has them: it was slow, or was paused."""
 
+import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -7,9 +8,13 @@ from collections.abc import AsyncGenerator, AsyncIterator
 import pytest
 import pytest_asyncio
 
-from elman_server.errors import LeaseLostError, PositionOutOfRangeError
+from elman_server.commits import Durability
+from elman_server.errors import LeaseLostError, PositionOutOfRangeError, SessionBusyError
 from elman_server.generation import Chunk, Finished, FinishReason, Started
+from elman_server.records import Open
 from elman_server.requests import ResumeRequest, Target
+from elman_server.session import SessionInfo
+from elman_server.writers import POLL_SECONDS
 from tests.models import tiny_model
 from tests.server.house import House
 from tests.server.replicas import Replica, asked, until
@@ -17,6 +22,7 @@ from tests.server.replicas import Replica, asked, until
 PROMPT = "What is the city but the people?\n"
 LENGTH = 1500
 PIECE = 10  # characters of a chunk
+PAUSED = Durability(commit_chars=10**6, commit_seconds=3600)  # does not look whether a turn is still its own
 
 Events = AsyncGenerator[Started | Chunk | Finished, None]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -40,6 +46,11 @@ async def read_beyond(events: Events, durable: int) -> int:
         if isinstance(event, Chunk) and event.committed_position > durable:
             return event.committed_position
     raise AssertionError("the turn is over")
+
+
+async def opened_of(house: House, session: SessionInfo) -> Open | None:
+    """Return the turn that runs on a session, as it stands in the store."""
+    return (await house.sessions.load(session.name))[0].open
 
 
 def text_of(events: list[Started | Chunk | Finished]) -> str:
@@ -109,3 +120,77 @@ async def test_a_resume_may_be_left_while_it_tells_what_was(house):
     again = await Replica(house).resume(session.name, request_id)
     assert (again.text, again.end.state_digest) == (expected.text, expected.end.state_digest)
     assert (await house.sessions.get(session.name)).turn_count == 1
+
+
+@contextlib.asynccontextmanager
+async def left_behind(house, session, *, is_over=True) -> AsyncIterator[tuple[Replica, Events]]:
+    """A server that still runs a turn which another one has taken over, and as a rule brought to its end."""
+    one, other = Replica(house, PAUSED), Replica(house)
+    request_id, has_begun = uuid.uuid4().bytes, asyncio.Event()
+
+    async def stand_still() -> None:
+        events = one.turns.generate(asked(session.name, request_id, PROMPT, LENGTH, chunk_chars=PIECE))
+        try:
+            await read_beyond(events, -1)
+            has_begun.set()
+            await asyncio.Event().wait()
+        finally:
+            with contextlib.suppress(LeaseLostError):
+                await events.aclose()
+
+    reader = asyncio.create_task(stand_still())
+    await has_begun.wait()
+    second = other.turns.resume(ResumeRequest(session.name, request_id))
+    assert isinstance(await anext(second), Started)
+    if is_over:
+        await read(second)
+    assert one.sessions.leases.is_running(session.name)
+    try:
+        yield one, second
+    finally:
+        await second.aclose()
+        reader.cancel()
+        await asyncio.wait([reader])
+
+
+async def test_a_turn_that_was_lost_does_not_keep_a_session_busy(house):
+    """A server that was paused serves the next requests, whatever it believes to run."""
+    session, alike = await house.session("tiny", seed=5), await house.session("tiny", seed=5)
+    expected = [await house.generate(Target(session=alike.name), PROMPT, length) for length in (LENGTH, 50)]
+    async with left_behind(house, session) as (one, _):
+        next_turn = await one.generate(asked(session.name, uuid.uuid4().bytes, PROMPT, 50))
+    assert next_turn.text == expected[1].text
+    assert (await house.sessions.transcript(session.name, 0, None)).text == "".join(PROMPT + t.text for t in expected)
+
+
+async def test_a_turn_that_was_lost_does_not_hold_up_a_rewind(house):
+    """So does whatever else needs the session at rest."""
+    session = await house.session("tiny")
+    async with left_behind(house, session) as (one, _):
+        await one.history.rewind(session.name, position=len(PROMPT), etag="")
+    assert (await house.sessions.get(session.name)).position == len(PROMPT)
+
+
+async def test_cancel_ends_the_turn_that_took_the_place_of_ours(house):
+    """Cancel at a server that was paused ends the turn wherever it runs now."""
+    session = await house.session("tiny")
+    async with left_behind(house, session, is_over=False) as (one, second):
+        cancel = asyncio.create_task(one.turns.cancel(session.name))
+        while (opened := await opened_of(house, session)) is not None and not opened.is_cancelled:  # noqa: ASYNC110
+            await asyncio.sleep(POLL_SECONDS)
+        end = (await read(second))[-1]
+        info = await cancel
+    assert isinstance(end, Finished)
+    assert (end.reason, end.position) == (FinishReason.CANCELLED, info.position)
+
+
+async def test_a_turn_that_runs_keeps_its_session_busy(house):
+    """Another request is refused at once, and costs the turn nothing."""
+    session, one = await house.session("tiny"), Replica(house, PAUSED)
+    first = one.turns.generate(asked(session.name, uuid.uuid4().bytes, PROMPT, LENGTH, chunk_chars=PIECE))
+    await read_beyond(first, -1)
+    with pytest.raises(SessionBusyError):
+        await one.generate(asked(session.name, uuid.uuid4().bytes, PROMPT, LENGTH))
+    end = (await read(first))[-1]
+    assert isinstance(end, Finished)
+    assert end.position == len(PROMPT) + LENGTH
