@@ -92,26 +92,32 @@ class Past:
         return (FinishReason.MAX_CHARS, -1) if len(self.drawn) >= self.parameters.max_chars else None
 
 
-async def find(sessions: Sessions, session_id: str, request_id: bytes) -> Past | None:
-    """Return the turn of a session that has a request id. The session's lease is taken."""
-    if not request_id:
-        return None
+async def find(sessions: Sessions, session_id: str, request_id: bytes) -> tuple[Head, Past | None]:
+    """Return a session, and the turn of it that has a request id; without one the session is at rest.
+
+    Both are of one moment: a turn that begins on this head is not one that another server has done meanwhile.
+
+    Raises:
+        SessionBusyError: another turn runs elsewhere; what is committed can be told all the same.
+    """
     head, _ = await sessions.load(session_id)
-    opened = head.open
-    if opened is not None and opened.parameters.request_id == request_id:
+    opened, busy = head.open, None
+    if opened is not None and request_id and opened.parameters.request_id == request_id:
         first = _index(head, request_id) if opened.goes_on else head.num_segments
-        return await _past(sessions, session_id, head, first, opened)
-    known = [*_keys(head, request_id), *await _older(sessions, session_id, head, request_id)]
-    try:
-        head = head if opened is None else await sessions.at_rest(session_id)
-    except SessionBusyError:  # another turn runs elsewhere; what is committed can be told all the same
-        if not known:
-            raise
+        return head, await _past(sessions, session_id, head, first, opened)
+    if opened is not None:
+        try:
+            head = await sessions.at_rest(session_id)
+        except SessionBusyError as error:
+            busy = error
+    known = [*_keys(head, request_id), *await _older(sessions, session_id, head, request_id)] if request_id else []
     for first in known:
         past = await _past(sessions, session_id, head, first, None)
         if past.parameters.request_id == request_id:
-            return past
-    return None
+            return head, past
+    if busy is not None:
+        raise busy
+    return head, None
 
 
 async def _past(sessions: Sessions, session_id: str, head: Head, first: int, opened: Open | None) -> Past:

@@ -76,11 +76,11 @@ class Turns:
         async with self._writers.lease(session_id, request.request_id) as run:
             if begun is not None:
                 begun(run.lease)
-            past = await self._taken(run, request.request_id, lambda past: past.check(request.digest()))
+            head, past = await self._taken(run, request.request_id, lambda past: past.check(request.digest()))
             if past is not None:
                 events = self._again(run, past, past.prompt_end, request.time_left)
             else:
-                events = self._run(run, await self._plan(run, request), request.time_left)
+                events = self._run(run, await self._plan(run, request, head), request.time_left)
             async with aclosing(events):
                 async for event in events:
                     yield event
@@ -101,7 +101,7 @@ class Turns:
             past.known(request.position)
 
         async with self._writers.lease(request.session, request.request_id) as run:
-            past = await self._taken(run, request.request_id, check)
+            _, past = await self._taken(run, request.request_id, check)
             if past is None:
                 raise TurnNotFoundError(f"sessions/{request.session}")
             events = self._again(run, past, past.known(request.position), request.time_left)
@@ -115,7 +115,7 @@ class Turns:
         A request that came before is not fed again.
         """
         async with self._writers.lease(request.session, request.request_id) as run:
-            past = await find(self._sessions, request.session, request.request_id)
+            head, past = await find(self._sessions, request.session, request.request_id)
             if past is not None:
                 past.check(request.digest())
             if past and past.is_complete:
@@ -123,7 +123,6 @@ class Turns:
                 ids = text_ids("text", request.text, model, request.unknown)
                 details = await self._retelling(run, past).details(past.start, ids, request.detail)
                 return self._sessions.info(request.session, past.head), details
-            head = past.head if past else await self._sessions.at_rest(request.session, request.etag)
             model = self._sessions.model_of(head)
             ids = text_ids("text", request.text, model, request.unknown)
             detail = checked(request.detail, ids, model)
@@ -157,12 +156,10 @@ class Turns:
 
     # One turn
 
-    async def _plan(self, run: Run, request: GenerateRequest) -> Plan:
+    async def _plan(self, run: Run, request: GenerateRequest, head: Head | None) -> Plan:
         """Check a request against its model; say what the engine shall do."""
-        session_id = request.target.session
-        head = await self._sessions.at_rest(session_id, request.etag) if session_id else None
         model = self._model(request.target, head)
-        run.turn = turn = self._turn(model, session_id, head)
+        run.turn = turn = self._turn(model, request.target.session, head)
         seed = head.seed if head else secrets.randbits(SEED_BITS)
         parameters = parameters_of(request, model, turn, seed)
         job = await self._job(run, model, parameters, head.num_segments if head else 0)
@@ -228,28 +225,30 @@ class Turns:
 
     # A turn that was
 
-    async def _taken(self, run: Run, request_id: bytes, check: Callable[[Past], object]) -> Past | None:
+    async def _taken(
+        self, run: Run, request_id: bytes, check: Callable[[Past], object]
+    ) -> tuple[Head | None, Past | None]:
         """Find a turn that came before, and take its place if it can go on: before anything of it is told.
 
         Another server may still have it, and write until its place is taken; then the turn is looked for again.
-        `check` refuses the turn that was found.
+        `check` refuses the turn that was found. If none was, the session is at rest.
         """
         session_id = run.lease.session_id
         if session_id is None:
-            return None
+            return None, None
         for _ in range(COMMIT_TRIES):
-            past = await find(self._sessions, session_id, request_id)
+            head, past = await find(self._sessions, session_id, request_id)
             if past is None:
-                return None
+                return head, None
             check(past)
             if not past.goes_on:
-                return past
+                return head, past
             run.turn = turn = self._turn(self._sessions.model_of(past.head), session_id, past.head)
             turn.go_on(past.start, past.prompt_end, past.opened)
             with contextlib.suppress(SessionBusyError):
                 await self._writers.open(run, past.parameters, goes_on=past.opened is None)
                 run.keep = not past.parameters.rollback
-                return past
+                return head, past
         raise SessionBusyError(f"sessions/{session_id}")
 
     async def _again(self, run: Run, past: Past, known: int, time_left: float | None) -> AsyncGenerator[Event, None]:

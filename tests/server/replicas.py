@@ -3,7 +3,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from elman_server.commits import Durability
@@ -39,14 +39,16 @@ class Way:
     Attributes:
         is_cut: nothing comes through.
         is_deaf: what is asked is done, and the answer is lost.
-        num_commits: that came through.
+        num_commits, num_loads: that came through.
+        before_load: what happens before each of them; returns what is waited for, if anything.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.in_use = store.in_use
         self.is_cut = self.is_deaf = False
-        self.num_commits = 0
+        self.num_commits = self.num_loads = 0
+        self.before_load: Callable[[], Awaitable[None] | None] = lambda: None
 
     async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
         self._pass()
@@ -54,6 +56,9 @@ class Way:
 
     async def load(self, name: str) -> Stored:
         self._pass()
+        if happens := self.before_load():
+            await happens
+        self.num_loads += 1
         return await self._store.load(name)
 
     async def commit(

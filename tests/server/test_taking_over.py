@@ -12,7 +12,7 @@ from elman_server.commits import Durability
 from elman_server.errors import LeaseLostError, PositionOutOfRangeError, SessionBusyError
 from elman_server.generation import Chunk, Finished, FinishReason, Started
 from elman_server.records import Open
-from elman_server.requests import ResumeRequest, Target
+from elman_server.requests import AppendRequest, ResumeRequest, Target
 from elman_server.session import SessionInfo
 from elman_server.writers import POLL_SECONDS
 from tests.models import tiny_model
@@ -194,3 +194,25 @@ async def test_a_turn_that_runs_keeps_its_session_busy(house):
     end = (await read(first))[-1]
     assert isinstance(end, Finished)
     assert end.position == len(PROMPT) + LENGTH
+
+
+@pytest.mark.parametrize("num_loads", range(6))
+@pytest.mark.parametrize("kind", ["generate", "append"])
+async def test_a_request_that_two_servers_have_is_carried_out_once(house, kind, num_loads):
+    """Sent again to another server, which has done it by the time the first one takes its next look at the session."""
+    one, other = Replica(house), Replica(house)
+    session, request_id = await house.session("tiny"), uuid.uuid4().bytes
+
+    async def carry_out(replica: Replica) -> None:
+        if kind == "append":
+            await replica.turns.append(AppendRequest(session.name, PROMPT, request_id=request_id))
+        else:
+            await replica.generate(asked(session.name, request_id, PROMPT, PIECE))
+
+    one.way.before_load = lambda: carry_out(other) if one.way.num_loads == num_loads else None
+    with contextlib.suppress(SessionBusyError, LeaseLostError):  # the client sends it once more
+        await carry_out(one)
+    await carry_out(one)
+    await carry_out(other)
+    info = await house.sessions.get(session.name)
+    assert (info.turn_count, info.position) == (1, len(PROMPT) + (PIECE if kind == "generate" else 0))
