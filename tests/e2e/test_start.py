@@ -14,6 +14,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from elman.v1 import generation_pb2 as messages
 from elman.v1 import sampling_pb2
 from elman_client import CharacterNotInVocabularyError, Client, UnavailableError
+from elman_server.engine.__main__ import NICENESS
 from tests.e2e.wire import PATIENCE, Refusal, one_shot, reference, refused, wire_to
 from tests.server_process import ServerProcess, refused_start
 from tests.services import need
@@ -93,16 +94,11 @@ def test_a_tool_that_knows_nothing_can_call_through_reflection(server_process):
     assert json.loads(done.stdout)["model"]["cell"] == "CELL_ELMAN"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has the policy")
-def test_the_poller_preempts_nobody_and_the_loop_is_as_ever(server_process):
-    """The poller of gRPC waits until others pause; the event loop and what it starts are scheduled as usual."""
-    threads = {
-        int(path.name): os.sched_getscheduler(int(path.name))
-        for path in Path(f"/proc/{server_process.pid}/task").iterdir()
-    }
-    assert threads[server_process.pid] == os.SCHED_OTHER
-    assert os.SCHED_BATCH in threads.values()
-    assert {os.sched_getscheduler(pid) for pid in server_process.engines()} == {os.SCHED_OTHER}
+def test_the_front_goes_before_its_engines(server_process):
+    """A request that comes in does not wait for an engine that computes."""
+    front = os.getpriority(os.PRIO_PROCESS, server_process.pid)
+    engines = {os.getpriority(os.PRIO_PROCESS, pid) for pid in server_process.engines()}
+    assert engines == {min(19, front + NICENESS)}
 
 
 def test_the_log_holds_no_text(odd_server):

@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import Final
 
 from elman_server.artefact import read_artefact
 from elman_server.engine.link import Configure, Link, Ready, Refused
@@ -15,6 +16,8 @@ from elman_server.engine.worker import Worker
 from elman_server.errors import ArtefactError
 from elman_server.model import Model, choose_threads, share_threads
 from elman_server.models import describe
+
+NICENESS: Final = 5  # more than the front's, whose work is short, and waited for by somebody
 
 
 def main(descriptor: int) -> None:
@@ -33,6 +36,7 @@ def main(descriptor: int) -> None:
             num_threads = configure.num_threads or choose_threads(
                 artefact.num_parameters, num_cores // configure.num_engines
             )
+            os.nice(NICENESS)  # before it starts threads, which take it over
             share_threads(num_threads)
             model = Model(artefact, capacity=configure.capacity, num_threads=0)
         except ArtefactError as error:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -24,8 +22,6 @@ from elman_server.grpc.model_service import ModelService
 from elman_server.grpc.session_service import SessionService
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from elman_server.history import History
     from elman_server.models import Models
     from elman_server.sessions import Sessions
@@ -66,9 +62,7 @@ class GrpcServer:
         Raises:
             SettingsError: the address is taken or not this machine's, or the certificate cannot be used.
         """
-        with _never_preempting():  # what starts here is the thread that polls for completions
-            server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(self._settings))
-        self._server = server
+        self._server = server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(self._settings))
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
@@ -93,25 +87,6 @@ class GrpcServer:
         self._health.close()
         if self._server is not None:
             await self._server.stop(grace)
-
-
-@contextlib.contextmanager
-def _never_preempting() -> Iterator[None]:
-    """Let threads that are started in the block wait until others pause, where the system can (Linux).
-
-    gRPC's poller would otherwise interrupt the event loop after every message that it writes, and the engine too.
-    """
-    try:
-        is_usual = os.sched_getscheduler(0) == os.SCHED_OTHER  # another was chosen by whoever started the server
-        if is_usual:
-            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except (AttributeError, OSError):
-        is_usual = False
-    try:
-        yield
-    finally:
-        if is_usual:
-            os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
 
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
