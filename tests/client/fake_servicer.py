@@ -228,6 +228,8 @@ class Servicer(
         await self._begin(context)
         memory = await self._memory(context, request.name)
         for turn in memory.turns:
+            if turn is memory.turns[-1] and self.cuts and (code := self.cuts.pop(0)):
+                await self._cut(context, code)
             yield session_pb2.ReplaySessionResponse(
                 turn=turn,
                 difference_at=self.difference_at,

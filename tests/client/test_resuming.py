@@ -306,6 +306,19 @@ async def test_a_replay_tells_of_each_turn(client, server):
     assert [turn.difference_at async for turn in session.replay()] == [4, 4]
 
 
+async def test_a_broken_replay_is_gone_on_with(client, server):
+    """The reader sees each turn once; a fault of the server's own is told."""
+    session = await client.create_session("shakespeare")
+    await session.append("abc")
+    await session.append("de")
+    server.servicer.cuts = [UNAVAILABLE, INTERNAL, UNAVAILABLE]
+    assert [turn.turn.start async for turn in session.replay()] == [0, 3]
+    assert server.servicer.cuts == []
+    server.servicer.cuts = [grpc.StatusCode.DATA_LOSS]
+    with pytest.raises(ElmanError):
+        [turn async for turn in session.replay()]
+
+
 async def test_a_chat_takes_turns(client):
     """Each turn's events come in order, and its end ends the iteration."""
     session = await client.create_session("shakespeare", session_id="mine")

@@ -3,6 +3,7 @@
 # ruff: noqa: ASYNC109 - timeout is gRPC's deadline, which the server sees too
 
 from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Unpack
 
@@ -150,12 +151,9 @@ class AsyncSession(BaseSession):
     async def replay(self, *, timeout: float | None = None) -> AsyncIterator[ReplayedTurn]:
         """Let the server take every turn again, and iterate over what came out, up to the first difference."""
         await self._settle(timeout)
-        stream = self._transport.open(sessions.replay(self.name), timeout)
-        try:
-            while (turn := await stream.read()) is not None:
+        async with aclosing(self._transport.follow(sessions.replay(self.name), timeout)) as turns:
+            async for turn in turns:
                 yield turn
-        finally:
-            stream.cancel()
 
     async def _run(self, operation: Operation[Value], timeout: float | None) -> Value:
         await self._settle(timeout)

@@ -3,9 +3,10 @@
 # ruff: noqa: ASYNC109 - timeout is gRPC's deadline, which the server sees too
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from itertools import count
 from typing import Any, Generic
 
 from grpc import aio
@@ -56,6 +57,27 @@ class AsyncTransport:
         method: Any = self._channel.unary_stream(operation.path)
         answers = method(operation.request, timeout=call.timeout, metadata=call.metadata)
         return AsyncStream(operation, call, answers)
+
+    async def follow(self, operation: Operation[Value], timeout: float | None) -> AsyncGenerator[Value, None]:
+        """Send one request and iterate over its answers; if the server was lost, again, without those that had come."""
+        attempts, num_known = Attempts(self._connection, timeout, is_safe=operation.is_safe), 0
+        while True:
+            stream = self.open(operation, attempts.time_left)
+            try:
+                for index in count():
+                    if (value := await stream.read()) is None:
+                        return
+                    attempts.succeeded()
+                    if index == num_known:
+                        num_known += 1
+                        yield value
+            except ElmanError as error:
+                delay = attempts.delay(error)
+                if delay is None:
+                    raise
+                await asyncio.sleep(delay)
+            finally:
+                stream.cancel()
 
     def talk(self, operation: Operation[Value], timeout: float | None) -> "AsyncTalk[Value]":
         """Return a stream both ways."""

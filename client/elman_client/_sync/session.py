@@ -148,12 +148,7 @@ class Session(BaseSession):
     def replay(self, *, timeout: float | None = None) -> Iterator[ReplayedTurn]:
         """Let the server take every turn again, and iterate over what came out, up to the first difference."""
         self._settle(timeout)
-        stream = self._transport.open(sessions.replay(self.name), timeout)
-        try:
-            while (turn := stream.read()) is not None:
-                yield turn
-        finally:
-            stream.cancel()
+        yield from self._transport.follow(sessions.replay(self.name), timeout)
 
     def _run(self, operation: Operation[Value], timeout: float | None) -> Value:
         self._settle(timeout)

@@ -1,6 +1,8 @@
 """Operations over a blocking channel."""
 
 import time
+from collections.abc import Iterator
+from itertools import count
 from queue import SimpleQueue
 from typing import Any, Generic
 
@@ -58,6 +60,27 @@ class Transport:
         method: Any = self._channel.unary_stream(operation.path)
         answers = method(operation.request, timeout=call.timeout, metadata=call.metadata)
         return Stream(operation, call, answers)
+
+    def follow(self, operation: Operation[Value], timeout: float | None) -> Iterator[Value]:
+        """Send one request and iterate over its answers; if the server was lost, again, without those that had come."""
+        attempts, num_known = Attempts(self._connection, timeout, is_safe=operation.is_safe), 0
+        while True:
+            stream = self.open(operation, attempts.time_left)
+            try:
+                for index in count():
+                    if (value := stream.read()) is None:
+                        return
+                    attempts.succeeded()
+                    if index == num_known:
+                        num_known += 1
+                        yield value
+            except ElmanError as error:
+                delay = attempts.delay(error)
+                if delay is None:
+                    raise
+                time.sleep(delay)
+            finally:
+                stream.cancel()
 
     def talk(self, operation: Operation[Value], timeout: float | None) -> "Talk[Value]":
         """Return a stream both ways."""
