@@ -145,7 +145,7 @@ class Writers:
         while self._sessions.is_leased(head, token):
             await asyncio.sleep(POLL_SECONDS)
             head, _ = await self._sessions.load(session_id)
-        if head.open is not None and not self._sessions.leases.running(session_id):
+        if head.open is not None and not self._sessions.leases.running(session_id):  # or a new one has begun here
             lease = self._sessions.leases.take(session_id)
             try:
                 await self._sessions.at_rest(session_id)

@@ -319,6 +319,17 @@ async def test_a_broken_replay_is_gone_on_with(client, server):
         [turn async for turn in session.replay()]
 
 
+async def test_a_replay_that_always_breaks_at_one_turn_comes_to_an_end(connect, server):
+    """The turns before it, told again and again, do not keep the client at it."""
+    async with connect(server.target, retry_seconds=0.2) as client:
+        session = await client.create_session("shakespeare")
+        await session.append("abc")
+        await session.append("de")
+        server.servicer.cuts = [UNAVAILABLE] * 10_000
+        with pytest.raises(UnavailableError):
+            [turn async for turn in session.replay()]
+
+
 async def test_a_chat_takes_turns(client):
     """Each turn's events come in order, and its end ends the iteration."""
     session = await client.create_session("shakespeare", session_id="mine")

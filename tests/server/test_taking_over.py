@@ -164,7 +164,7 @@ async def test_a_turn_that_was_lost_does_not_keep_a_session_busy(house):
 
 
 async def test_a_turn_that_was_lost_does_not_hold_up_a_rewind(house):
-    """So does whatever else needs the session at rest."""
+    """Nor whatever else needs the session at rest."""
     session = await house.session("tiny")
     async with left_behind(house, session) as (one, _):
         await one.history.rewind(session.name, position=len(PROMPT), etag="")
@@ -196,7 +196,7 @@ async def test_a_turn_that_runs_keeps_its_session_busy(house):
     assert end.position == len(PROMPT) + LENGTH
 
 
-@pytest.mark.parametrize("num_loads", range(6))
+@pytest.mark.parametrize("num_loads", range(4))
 @pytest.mark.parametrize("kind", ["generate", "append"])
 async def test_a_request_that_two_servers_have_is_carried_out_once(house, kind, num_loads):
     """Sent again to another server, which has done it by the time the first one takes its next look at the session."""
@@ -214,5 +214,6 @@ async def test_a_request_that_two_servers_have_is_carried_out_once(house, kind, 
         await carry_out(one)
     await carry_out(one)
     await carry_out(other)
+    assert one.way.num_loads > num_loads
     info = await house.sessions.get(session.name)
     assert (info.turn_count, info.position) == (1, len(PROMPT) + (PIECE if kind == "generate" else 0))

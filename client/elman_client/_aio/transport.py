@@ -67,9 +67,9 @@ class AsyncTransport:
                 for index in count():
                     if (value := await stream.read()) is None:
                         return
-                    attempts.succeeded()
-                    if index == num_known:
+                    if index == num_known:  # what is told again is no progress
                         num_known += 1
+                        attempts.succeeded()
                         yield value
             except ElmanError as error:
                 delay = attempts.delay(error)

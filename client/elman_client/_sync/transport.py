@@ -70,9 +70,9 @@ class Transport:
                 for index in count():
                     if (value := stream.read()) is None:
                         return
-                    attempts.succeeded()
-                    if index == num_known:
+                    if index == num_known:  # what is told again is no progress
                         num_known += 1
+                        attempts.succeeded()
                         yield value
             except ElmanError as error:
                 delay = attempts.delay(error)
