@@ -1,11 +1,12 @@
 """The image and the compose file: read always, run where there is a docker engine and the base image."""
 
+import asyncio
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from elman_client import AsyncClient, Client, Finished, FinishReason, Started
+from elman_client import AsyncClient, Event, Finished, FinishReason, Started
 from tests.chaos.load import Fault, Load, Report
 from tests.chaos.scenarios import undisturbed
 from tests.envoy_process import CONFIG
@@ -25,6 +26,7 @@ MODELS = ROOT / "server/elman_server/bundled"
 BASE = "python:3.11-slim-bookworm"
 CLUSTER_IMAGES = ("envoyproxy/envoy:v1.40.0", "redis:7-bookworm")
 MAX_IMAGE_BYTES = 350_000_000
+NUM_DRAINED = 64  # streams, which together need a minute for what one has in a few seconds
 
 
 # What the files say
@@ -159,20 +161,42 @@ def _wait_until_healthy(container: str) -> None:
 @pytest.mark.docker
 @pytest.mark.timeout(600)
 def test_the_container_answers_and_drains(stack: Stack) -> None:
-    """The command line generates through the published port; a stop ends a running stream in order, and exits 0."""
+    """The command line generates through the published port; a stop ends running streams in order, and exits 0."""
     elman = Path(sys.executable).with_name("elman")
-    command: list[str | Path] = [elman, "generate", "ROMEO:", "--max-chars", "50", "--target", stack.target]
+    command: list[str | Path] = [
+        elman,
+        "generate",
+        "ROMEO:",
+        "--max-chars",
+        "50",
+        "--seed",
+        "7",
+        "--target",
+        stack.target,
+    ]
     assert len(subprocess.check_output(command, text=True).removesuffix("\n")) >= len("ROMEO:") + 50
-    with Client(stack.target, retry_seconds=0) as client:  # it would go on elsewhere
-        events = client.generate("ROMEO:", model="shakespeare", max_chars=100_000).events()
-        assert isinstance(next(events), Started)
-        stop = subprocess.Popen(["docker", "stop", "--time", "15", stack.container], stdout=subprocess.DEVNULL)
-        *_, last = events
-    assert isinstance(last, Finished)
-    assert last.finish_reason is FinishReason.SERVER_DRAINING
-    stop.wait()
+    assert asyncio.run(ends_of_stop(stack)) == [FinishReason.SERVER_DRAINING] * NUM_DRAINED
     assert docker("inspect", "--format", "{{.State.ExitCode}}", stack.container) == "0"
     docker("start", stack.container)  # for the tests that follow
+
+
+async def ends_of_stop(stack: Stack) -> list[FinishReason]:
+    """Stop the container under streams, so many that none comes to its end before; return how they end."""
+
+    async def last(events: AsyncIterator[Event]) -> FinishReason:
+        async for event in events:
+            end = event
+        assert isinstance(end, Finished)
+        return end.finish_reason
+
+    async with AsyncClient(stack.target, retry_seconds=0) as client:  # they would go on elsewhere
+        turns = [client.generate("ROMEO:", model="shakespeare", max_chars=100_000) for _ in range(NUM_DRAINED)]
+        streams = [turn.events() for turn in turns]
+        assert all(isinstance(event, Started) for event in await asyncio.gather(*map(anext, streams)))
+        stop = await asyncio.create_subprocess_exec("docker", "stop", "--time", "15", stack.container)
+        ends = await asyncio.gather(*map(last, streams))
+        await stop.wait()
+    return ends
 
 
 @pytest.mark.docker
