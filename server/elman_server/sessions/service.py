@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from elman_server.domain.errors import (
-    EtagMismatchError,
     InvalidFieldError,
     ModelMismatchError,
     PositionOutOfRangeError,
+    RevisionMismatchError,
     SessionBusyError,
     SessionNotFoundError,
 )
@@ -108,8 +108,8 @@ class Sessions(SessionRepository):
         last = now + self._lifetimes.absolute
         head = msgspec.structs.replace(head, created=now, updated=now, last=last, etag=new_etag())
         head = self._lifetimes.expiring("", head, expiration, now)
-        packed = [records.encode(segment) for segment in segments]
-        await self._store.create(name, records.encode(head), head.expires, packed)
+        parts = [self.encoded(segment) for segment in segments]
+        await self._store.create(name, self.encoded(head), head.expires, parts)
         return self.info(name, head)
 
     async def get(self, session_id: str) -> SessionInfo:
@@ -127,7 +127,7 @@ class Sessions(SessionRepository):
         rows = await self._store.page(after, limit)
         found = []
         for name, stored in rows:
-            head = records.decode(stored.head, records.Head)
+            head = self.decoded(stored.head)
             if filter.matches(head):
                 found.append(self.info(name, head))
         return Page(tuple(found), PageToken.encode(rows[-1][0], scope) if len(rows) == limit else "")
@@ -155,8 +155,8 @@ class Sessions(SessionRepository):
         revision = None
         for _ in range(COMMIT_TRIES):
             if etag:
-                revision = (await self.load(session_id, etag))[1].revision
-            with contextlib.suppress(EtagMismatchError):  # a turn has made something durable
+                revision = (await self.load(session_id, etag)).revision
+            with contextlib.suppress(RevisionMismatchError):  # a turn has made something durable
                 await self._store.delete(session_id, revision)
                 break
         else:
@@ -200,7 +200,7 @@ class Sessions(SessionRepository):
     def info(self, name: str, head: records.Head) -> SessionInfo:
         """Return what callers see of a session."""
         status = SessionStatus.EXPIRED if head.expires <= self._clock() else SessionStatus.ACTIVE
-        if head.open is not None and (self.leases.is_running(name) or self.is_leased(head)):
+        if self.leases.is_generating(name) or self.is_leased(head):
             status = SessionStatus.GENERATING
         return SessionInfo(
             name=name,
