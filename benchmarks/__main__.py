@@ -32,6 +32,7 @@ NAMES: Final = (
     "streaming-c",
     "streaming-c-int8",
     "against_naive",
+    "turns",
     "first_character",
     "long_prompt",
     "between_characters",

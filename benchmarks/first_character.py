@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.artefacts import artefact, models
 from benchmarks.bare import BareLoop
-from benchmarks.load import quantile
+from benchmarks.measure import quantile
 from benchmarks.processes import elman_server, load_client
 
 if TYPE_CHECKING:

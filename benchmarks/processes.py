@@ -122,6 +122,25 @@ def _python(
             process.kill()
 
 
+def two_cores() -> tuple[int, int]:
+    """Return two of the cores that this process may use."""
+    found = sorted(os.sched_getaffinity(0))
+    if len(found) < 2:
+        raise RuntimeError("two cores are needed: one for the server and one for the client")
+    return found[0], found[1]
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Run on one core while entered; a process that is started meanwhile stays on it."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def children(parent: int) -> list[int]:
     """Return the process ids of a process's children."""
     found = []

@@ -1,34 +1,29 @@
-"""The load: a client in a process of its own, over real gRPC. Reads options as JSON lines, answers each with one.
+"""The load of streams: endless ones, with probes or a long prompt beside them, and prompts alone.
 
-The modes: `stream` (the default) and `prompts` here, the others in `load_sessions`.
-
-It uses the generated stubs and asyncio, as `elman_client.AsyncClient` does, without that client's own layer: what it
-takes of the machine's two cores is taken from the server. What it takes is among the answers of `stream`.
+It uses the generated stubs and asyncio, as `elman_client.AsyncClient` does, without that client's own layer: the CPU
+that it uses is taken from the server. How much that is stands in the answer of `stream`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import math
 import random
 import statistics
-import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import grpc
-import uvloop
-
+from benchmarks.measure import quantile
 from benchmarks.processes import cpu_seconds
 from elman.v1.generation_pb2 import GenerateRequest, Stopping
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman.v1.sampling_pb2 import Sampling
 
+if TYPE_CHECKING:
+    import grpc
+
 ENDLESS: Final = 10**9
-OPTIONS: Final = [("grpc.max_receive_message_length", 1 << 24)]
 PATIENCE: Final = 30.0  # for the first piece of a stream, and for the one after the end
 WARM_SECONDS: Final = 0.3
 PROBE_PAUSE: Final = 0.01  # up to so long between two probes: they shall not come in step with the engine
@@ -149,27 +144,4 @@ async def first_character(stub: GenerationServiceStub, model: str, number: int, 
     return seconds
 
 
-def quantile(ordered: list[float], share: float) -> float:
-    """Return a quantile of sorted values by nearest rank: of 100 values the 99th for 0.99. Of none: 0."""
-    return ordered[max(1, math.ceil(share * len(ordered))) - 1] if ordered else 0.0
-
-
-async def main() -> None:
-    """Do what the lines say, one after another, on one channel to each server."""
-    from benchmarks.load_sessions import MODES  # noqa: PLC0415  which needs this module
-
-    modes = {"stream": stream, "prompts": prompts, **MODES}
-    channels: dict[str, grpc.aio.Channel] = {}
-    for line in sys.stdin:
-        options = json.loads(line)
-        address = options["address"]
-        if address not in channels:
-            channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
-        answer = await modes[options.get("mode", "stream")](channels[address], options)
-        print(json.dumps(answer), flush=True)
-    for channel in channels.values():
-        await channel.close()
-
-
-if __name__ == "__main__":
-    uvloop.run(main())
+MODES: Final = {"stream": stream, "prompts": prompts}

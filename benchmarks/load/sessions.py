@@ -8,7 +8,8 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from benchmarks.load import quantile, request
+from benchmarks.load.streams import request
+from benchmarks.measure import quantile
 from benchmarks.processes import resident_bytes
 from elman.v1.generation_pb2 import AppendRequest, GenerateRequest, Stopping
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
@@ -83,7 +84,7 @@ async def grow_old(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[s
         await sessions.CreateSession(_create(options["model"], number))
         for at in range(0, position, APPEND_CHARS):
             text = "A" * min(APPEND_CHARS, position - at)
-            await stub.Append(AppendRequest(session=_name(number), text=text))
+            await stub.Append(AppendRequest(session=name_of(number), text=text))
         await _turn(stub, number)
         engines.append(resident_bytes(options["engine"]))
     numbers = range(len(options["positions"]))
@@ -97,7 +98,7 @@ async def grow_old(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[s
 async def _turn(stub: GenerationServiceStub, number: int) -> float:
     begin = time.perf_counter()
     turn = GenerateRequest(
-        session=_name(number),
+        session=name_of(number),
         prompt="A",
         sampling=Sampling(temperature=0.8, top_k=40, top_p=0.95),
         stopping=Stopping(max_chars=TURN_CHARS),
@@ -112,7 +113,8 @@ def _create(model: str, number: int) -> CreateSessionRequest:
     return CreateSessionRequest(session_id=_id(number), model=f"models/{model}")
 
 
-def _name(number: int) -> str:
+def name_of(number: int) -> str:
+    """Return the resource name of a session."""
     return f"sessions/{_id(number)}"
 
 
