@@ -1,4 +1,4 @@
-"""The naive server: what one writes first, written well. A thread a stream, batch 1, one message a character.
+"""The naive server: the first thing that one writes, written well. A thread a stream, batch 1, one message a character.
 
 `python -m benchmarks.naive_server MODEL` serves Generate of elman.v1, so that one load client measures both servers. A
 session is an entry of a dictionary, made by its first turn; it is not protected from two turns at once.

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from benchmarks import baseline
 from benchmarks.artefacts import artefact, models
 from benchmarks.bare import TEMPERATURE, TOP_K, TOP_P, BareLoop
-from benchmarks.measure import ROUNDS, Table, tell
+from benchmarks.measure import ROUNDS, Table, show
 from benchmarks.processes import elman_server, load_client, pinned, python_server, two_cores
 from tests.redis_process import RedisProcess
 
@@ -232,7 +232,7 @@ def profile(name: str, path: Path) -> None:
 
 
 def main() -> None:
-    """Run what is asked for."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", action="append", choices=PARTS, help="a part, again for another one; default: all")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="alternating rounds (default %(default)s)")
@@ -252,10 +252,9 @@ def main() -> None:
     table = Table()
     table.begin("turns")
     run(table, options.rounds, names)
-    tell("")
+    show("")
     print(table.text(baseline.compared()))
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(table.to_json(), indent=1) + "\n")
+    table.write(options.json)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ENDLESS: Final = 10**9
 PATIENCE: Final = 30.0  # for the first piece of a stream, and for the one after the end
 WARM_SECONDS: Final = 0.3
-PROBE_PAUSE: Final = 0.01  # up to so long between two probes: they shall not come in step with the engine
+PROBE_PAUSE: Final = 0.01  # at most, between two probes: they must not follow the engine's rhythm
 
 
 @dataclass
@@ -38,20 +38,20 @@ class Reader:
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self) -> None:
-        """Take pieces until the call is cancelled."""
+        """Read pieces until the call is cancelled."""
         async for response in self.call:
             if text := response.chunk.text:
                 self.pieces.append((time.perf_counter(), len(text)))
                 self._arrived.set()
 
     async def next_piece(self) -> None:
-        """Wait for a piece to come."""
+        """Wait for the next piece."""
         self._arrived.clear()
         async with asyncio.timeout(PATIENCE):
             await self._arrived.wait()
 
     def rate(self) -> float:
-        """Characters a second between the first and the last piece: what came with the first was drawn before."""
+        """Characters a second between the first and the last piece: the first one was generated before."""
         return sum(size for _, size in self.pieces[1:]) / (self.pieces[-1][0] - self.pieces[0][0])
 
     def gaps(self) -> list[float]:
@@ -72,8 +72,8 @@ def request(model: str, seed: int, max_chars: int = ENDLESS, prompt: str = "A") 
 async def stream(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
     """Read `streams` streams for `seconds`; `probes` first characters and a `prompt_chars` long prompt meanwhile.
 
-    A stream is watched from its first piece in that time to its first piece after it, so that a piece more or less
-    changes nothing and a silence at the end counts.
+    A stream is measured from its first piece in that time to its first piece after it, so that one piece more or less
+    does not matter and a pause at the end counts.
     """
     stub, model = GenerationServiceStub(channel), options["model"]
     readers = [Reader(stub.Generate(request(model, seed))) for seed in range(options["streams"])]
@@ -113,7 +113,7 @@ async def stream(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str
 
 
 async def prompts(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, float]:
-    """Have `prompts` prompts of `chars` characters read, one after another and then all at once."""
+    """Send `prompts` prompts of `chars` characters, one after another and then all at once."""
     stub, model, prompt = GenerationServiceStub(channel), options["model"], prompt_of(options["chars"])
     numbers, begin = range(options["prompts"]), time.perf_counter()
     for number in numbers:
@@ -124,7 +124,7 @@ async def prompts(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[st
 
 
 def prompt_of(num_chars: int) -> str:
-    """Return a text of that length."""
+    """Return a text of this length."""
     return ("What is the city but the people?\n" * num_chars)[:num_chars]
 
 

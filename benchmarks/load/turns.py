@@ -179,7 +179,6 @@ async def conversations(_: grpc.aio.Channel, options: dict[str, Any]) -> dict[st
         "turns": num_turns / spent.seconds,
         "messages": messages / num_turns,
         "cpu": [used / num_turns for used in spent.cpu],
-        "cores": [used / spent.seconds for used in spent.cpu],
         "client_cores": spent.client / spent.seconds,
         "recorded": [[data.hex() for data in turn.messages] for turn in load.begun[num_before:][:MAX_RECORDED]],
     }
