@@ -1,7 +1,7 @@
 """A million sessions: the time of a turn on one of them, and the memory of an idle one.
 
     python -m benchmarks.session_store_size build /var/tmp/elman          # 1,000,000 sessions of an LSTM 2x512, 9 GB
-    python -m benchmarks.session_store_size measure /var/tmp/elman        # turns on random ones, against memory
+    python -m benchmarks.session_store_size measure /var/tmp/elman        # turns on random ones, against memory:
     python -m benchmarks.session_store_size redis                         # 1,000 in Redis: bytes, cost of a turn
 
 Each prints JSON. `build` takes a few minutes, the others less than one.
@@ -107,7 +107,7 @@ def build(folder: Path, num_sessions: int) -> dict[str, Any]:
     connection.close()
     return {
         "sessions": num_sessions,
-        "state_bytes": head.memory.num_bytes,
+        "state_bytes": head.state.num_bytes,
         "file_bytes": database.stat().st_size,
         "file_bytes_per_session": database.stat().st_size / num_sessions,
         "build_seconds": time.perf_counter() - begin,
@@ -213,14 +213,14 @@ async def _pattern(store: Store) -> tuple[records.Head, list[bytes]]:
 
 def _head_like(head: records.Head) -> bytes:
     """Return the record of a session with its own state: finite, and as hard to compress as real ones."""
-    size = head.memory.num_bytes
+    size = head.state.num_bytes
     start = random.randrange((len(NUMBERS) - size) // 4) * 4
-    state, tensors = NUMBERS[start : start + size], []
-    for tensor in head.memory.tensors:
-        tensors.append(state[: len(tensor)])
-        state = state[len(tensor) :]
-    memory = dataclasses.replace(head.memory, tensors=tuple(tensors))
-    return records.encode(msgspec.structs.replace(head, memory=memory))
+    numbers, tensors = NUMBERS[start : start + size], []
+    for tensor in head.state.tensors:
+        tensors.append(numbers[: len(tensor)])
+        numbers = numbers[len(tensor) :]
+    state = dataclasses.replace(head.state, tensors=tuple(tensors))
+    return records.encode(msgspec.structs.replace(head, state=state))
 
 
 def _turns(client: Client, names: list[str]) -> dict[str, float]:
