@@ -1,7 +1,7 @@
 """The load of short turns on sessions: from all of them all the time, from one after another, from all at once.
 
 The sessions are those numbered from `first` on, `sessions` of them; a turn reads one character and generates `chars`.
-All calls share one connection: with more the server answers fewer turns.
+All calls share one connection: with more of them the rates are the same within the noise.
 """
 
 from __future__ import annotations
