@@ -4,9 +4,10 @@
     python -m benchmarks.turns --only short_int8 --rounds 3
     python -m benchmarks.turns --only short_int8 --profile turns.svg      # py-spy on the front while it is loaded
 
-Every value is a ratio of neighbours in one run, in alternating rounds. The client (`benchmarks.load.http2`) uses one
-connection and a fraction of its core; what it used stands in the table. The floor is a `grpc.aio` server that sends the
-messages that were recorded from ours in the same run, and does nothing else.
+Bars are for ratios of neighbours in one run, in alternating rounds. The floor is a `grpc.aio` server that sends the
+messages that were recorded from ours in the same run, and does nothing else. The client (`benchmarks.load.http2`) uses
+one connection and a fraction of its core; the table has what it used. `by CPU time` is the same ratio for a second of
+the servers' CPU time instead of the clock's: it varies less while other processes run on the machine.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -56,31 +58,30 @@ class Bench(ExitStack):
     """The load client on one core and servers on another; leaving it stops them all.
 
     Attributes:
-        load: lets the client do something.
-        server_core: the core of the servers.
+        load: runs a load in the client.
     """
 
     def __enter__(self) -> Self:
         """Start the client."""
-        self.server_core, self._client_core = two_cores()
+        self._server_core, self._client_core = two_cores()
         self.load = self._start(self._client_core, load_client())
         return self
 
     def elman(self, model: str, *flags: str) -> Server:
         """Start our server, and create its sessions."""
-        server = self._start(self.server_core, elman_server(models(model), "--engine-threads", "1", *flags))
+        server = self._start(self._server_core, elman_server(models(model), "--engine-threads", "1", *flags))
         self.load(address=server.address, mode="sessions", model=model, first=0, end=SESSIONS)
         return server
 
     def naive(self) -> Server:
         """Start the naive server of the float32 model; a first turn creates a session."""
-        return self._start(self.server_core, python_server("naive_server", str(artefact("c"))))
+        return self._start(self._server_core, python_server("naive_server", str(artefact("c"))))
 
     def floor(self, recorded: list[list[str]]) -> Server:
         """Start a server that sends these messages."""
         path = self.folder() / "recorded.json"
         path.write_text(json.dumps(recorded))
-        return self._start(self.server_core, python_server("floor_server", str(path)))
+        return self._start(self._server_core, python_server("floor_server", str(path)))
 
     def store(self, name: str) -> str:
         """Return the setting of a new store; a Redis runs on the client's core."""
@@ -102,6 +103,13 @@ class Bench(ExitStack):
         options |= {"chars": SHORT, "first": 0, "sessions": SESSIONS}
         p50: float = self.load(address=server.address, mode=mode, sampling=SAMPLING, **options)["p50"]
         return p50
+
+    def bare(self, loop: BareLoop) -> tuple[float, float]:
+        """Run the bare loop on the core of the servers; return characters a second, and how much of the core it had."""
+        with pinned(self._server_core):
+            wall, cpu = time.perf_counter(), time.thread_time()
+            rate = loop.run(BARE_SECONDS)
+            return rate, (time.thread_time() - cpu) / (time.perf_counter() - wall)
 
     def _start(self, core: int, process: AbstractContextManager[T]) -> T:
         with pinned(core):
@@ -125,6 +133,9 @@ def short(table: Table, rounds: int, model: str) -> None:
             rate, of_floor, of_naive = (found["turns"] for found in got.values())
             table.add(f"{case} / floor", "ratio", rate / of_floor, at_least=OF_FLOOR.get(model))
             table.add(f"{case} / naive server", "ratio", rate / of_naive, at_least=OF_NAIVE[model])
+            rate, of_floor, of_naive = (1 / sum(found["cpu"]) for found in got.values())
+            table.add(f"{case} / floor, by CPU time", "ratio", rate / of_floor)
+            table.add(f"{case} / naive server, by CPU time", "ratio", rate / of_naive)
 
 
 def long(table: Table, rounds: int, model: str) -> None:
@@ -132,12 +143,12 @@ def long(table: Table, rounds: int, model: str) -> None:
     with Bench() as bench:
         server, loop, case = bench.elman(model), BareLoop(artefact(model), SESSIONS), f"turns of {LONG}, {model}"
         for _ in table.rounds(rounds):
-            with pinned(bench.server_core):
-                bare = loop.run(BARE_SECONDS)
+            bare, cores = bench.bare(loop)
             got = bench.converse(server, LONG, BARE_SAMPLING)
             _add_costs(table, case, got)
             table.add(f"{case}, bare loop", "characters/s", bare)
             table.add(f"{case} / bare loop", "ratio", got["turns"] * LONG / bare, at_least=OF_BARE[model])
+            table.add(f"{case} / bare loop, by CPU time", "ratio", LONG / sum(got["cpu"]) / (bare / cores))
 
 
 def first_character(table: Table, rounds: int) -> None:
@@ -157,8 +168,7 @@ def together(table: Table, rounds: int) -> None:
     with Bench() as bench:
         server, loop, case = bench.elman("c"), BareLoop(artefact("c"), SESSIONS), f"{SESSIONS} turns begin together"
         for _ in table.rounds(rounds):
-            with pinned(bench.server_core):
-                step = SESSIONS / loop.run(BARE_SECONDS)
+            step = SESSIONS / bench.bare(loop)[0]
             first = bench.first_character(server, "all_at_once", bursts=BURSTS)
             table.add(f"{case}, first character, p50", "ms", 1e3 * first)
             table.add(f"{case}, first character, p50 / batched step", "ratio", first / step, at_most=8)
