@@ -7,6 +7,7 @@ All calls share one connection: with more of them the rates are the same within 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import statistics
 import time
@@ -118,19 +119,31 @@ class Turns:
 
 
 class Conversations:
-    """A turn on every session all the time."""
+    """A turn on every session all the time.
+
+    Attributes:
+        begun: all turns so far.
+        whole_turn: is set when a turn has ended that began after `watch`.
+        all_ended: is set when the last turn has ended, after `stop`.
+    """
 
     def __init__(self, turns: Turns) -> None:
         self._turns = turns
         self._is_stopped = False
         self._num_ended = 0
+        self._watched_from = math.inf
         self.begun: list[Turn] = []
+        self.whole_turn = asyncio.Event()
         self.all_ended = asyncio.Event()
 
     def begin(self) -> None:
         """Begin a turn on every session."""
         for session in self._turns.sessions:
             self._begin(session)
+
+    def watch(self) -> None:
+        """Begin to watch for a whole turn."""
+        self._watched_from = time.perf_counter()
 
     def stop(self) -> None:
         """Begin no more turns."""
@@ -149,6 +162,8 @@ class Conversations:
 
     def _on_end(self, turn: Turn) -> None:
         self._num_ended += 1
+        if turn.begin >= self._watched_from:
+            self.whole_turn.set()
         if not self._is_stopped and len(self.begun) < MAX_TURNS:
             self._begin(turn.session)
         elif self._num_ended == len(self.begun):
@@ -156,9 +171,9 @@ class Conversations:
 
 
 async def conversations(_: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
-    """Keep a turn on every session for `seconds`; return the turns a second, by their characters, and their cost.
+    """Keep a turn on every session for `seconds`, longer if no turn was whole; return turns a second and their cost.
 
-    `recorded` are the messages of some turns, in hexadecimal.
+    Turns are counted by their characters. `recorded` are the messages of some turns, in hexadecimal.
     """
     async with _connection(options["address"]) as connection:
         turns = Turns(connection, options)
@@ -167,9 +182,11 @@ async def conversations(_: grpc.aio.Channel, options: dict[str, Any]) -> dict[st
         connection.flush()
         await turns.wait(asyncio.sleep(WARM_SECONDS), PATIENCE)
         pids = options.get("pids", [])
+        load.watch()
         before = _Spent.now(pids)
         num_before, chars, messages = len(load.begun), load.num_chars(), load.num_messages()
         await turns.wait(asyncio.sleep(options["seconds"]), PATIENCE)
+        await turns.wait(load.whole_turn.wait(), PATIENCE)
         spent = _Spent.now(pids) - before
         num_turns = (load.num_chars() - chars) / options["chars"]
         messages = load.num_messages() - messages
