@@ -99,7 +99,9 @@ class GenerationServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it.
+        """Cancel ends the running turn of a session, waits until the turn is committed and returns the session. If no turn runs,
+        it returns the session. With a position the turn is committed exactly there, also if it has just finished:
+        OUT_OF_RANGE with the valid range if the turn does not have that position, or another turn followed it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -50,7 +50,10 @@ class GenerationServiceStub:
     that position. A turn that others followed is only told, as far as it came.
     """
     Cancel: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CancelRequest, _generation_pb2.CancelResponse]
-    """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
+    """Cancel ends the running turn of a session, waits until the turn is committed and returns the session. If no turn runs,
+    it returns the session. With a position the turn is committed exactly there, also if it has just finished:
+    OUT_OF_RANGE with the valid range if the turn does not have that position, or another turn followed it.
+    """
     Append: _grpc.UnaryUnaryMultiCallable[_generation_pb2.AppendRequest, _generation_pb2.AppendResponse]
     """Append feeds a text to a session and samples nothing."""
     Chat: _grpc.StreamStreamMultiCallable[_generation_pb2.ChatRequest, _generation_pb2.ChatResponse]
@@ -85,7 +88,10 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     that position. A turn that others followed is only told, as far as it came.
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_generation_pb2.CancelRequest, _generation_pb2.CancelResponse]  # type: ignore[assignment]
-    """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
+    """Cancel ends the running turn of a session, waits until the turn is committed and returns the session. If no turn runs,
+    it returns the session. With a position the turn is committed exactly there, also if it has just finished:
+    OUT_OF_RANGE with the valid range if the turn does not have that position, or another turn followed it.
+    """
     Append: _aio.UnaryUnaryMultiCallable[_generation_pb2.AppendRequest, _generation_pb2.AppendResponse]  # type: ignore[assignment]
     """Append feeds a text to a session and samples nothing."""
     Chat: _aio.StreamStreamMultiCallable[_generation_pb2.ChatRequest, _generation_pb2.ChatResponse]  # type: ignore[assignment]
@@ -135,7 +141,10 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.CancelResponse, _abc.Awaitable[_generation_pb2.CancelResponse]]:
-        """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
+        """Cancel ends the running turn of a session, waits until the turn is committed and returns the session. If no turn runs,
+        it returns the session. With a position the turn is committed exactly there, also if it has just finished:
+        OUT_OF_RANGE with the valid range if the turn does not have that position, or another turn followed it.
+        """
 
     @_abc_1.abstractmethod
     def Append(

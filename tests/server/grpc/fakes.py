@@ -225,6 +225,6 @@ class FakeTurns:
         self.calls.append(request)
         return CharacterDetail("a", None), DETAIL, DETAIL
 
-    async def cancel(self, session_id: str) -> SessionInfo:
-        self.calls.append(session_id)
+    async def cancel(self, session_id: str, position: int | None, request_id: bytes) -> SessionInfo:
+        self.calls.append((session_id, position, request_id))
         return SESSION

@@ -137,6 +137,8 @@ async def test_unary_generation_calls_reach_the_domain(served):
     appended = await stub.Append(generation_pb2.AppendRequest(session="sessions/abcd", text="x"))
     scored = await stub.Score(generation_pb2.ScoreRequest(model="models/tiny", text="x"))
     cancelled = await stub.Cancel(generation_pb2.CancelRequest(session="sessions/abcd"))
+    request_id = "00000000-0000-0000-0000-0000000000af"
+    await stub.Cancel(generation_pb2.CancelRequest(session="sessions/abcd", position=0, request_id=request_id))
 
     assert (appended.session, len(appended.details)) == (from_session(SESSION), 1)
     assert (scored.log_probability, scored.num_scored) == (-1.0, 2)
@@ -144,7 +146,8 @@ async def test_unary_generation_calls_reach_the_domain(served):
     assert served.turns.calls == [
         domain.AppendRequest("abcd", "x"),
         domain.ScoreRequest(domain.Target(model="tiny"), "x"),
-        "abcd",
+        ("abcd", None, b""),
+        ("abcd", 0, bytes(15) + b"\xaf"),
     ]
 
 
