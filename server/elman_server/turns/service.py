@@ -307,4 +307,4 @@ class Turns:
         if head is not None:
             return self._sessions.model_of(head)
         assert target.model is not None
-        return self._models.get(target.model)
+        return self._models.get(target.model, target.version)
