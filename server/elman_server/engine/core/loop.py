@@ -20,7 +20,7 @@ from elman_server.domain.state import SessionState
 from elman_server.engine.core.batch import FLUSH_STEPS, Batch
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
 from elman_server.engine.job import IdDetail, Output
-from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs
+from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs, Ping, Pong
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +90,8 @@ class EngineLoop:
         elif isinstance(message, Allow):
             for identity, num_chars in message.num_chars.items():
                 self._allow(identity, num_chars)
+        elif isinstance(message, Ping):
+            self._link.send(Pong())
         else:
             assert isinstance(message, CloseJob)
             if stream := self._scheduler.get(message.stream):  # or it ended while the message was under way
