@@ -150,7 +150,7 @@ class Engine:
         """
         reader, self._model = await self._launch()
         self._begin_serving()
-        self._supervisor = background(self._supervise(reader, self._model), f"supervise {self._configure.path}")
+        self._supervisor = background(self._supervise(reader), f"supervise {self._configure.path}")
         return self._model
 
     def open(self, job: Job, *, ignore_limit: bool = False) -> JobStream:
@@ -271,7 +271,7 @@ class Engine:
         while text := await process.stderr.read(_TEXT_BYTES):
             log.warning("engine_output", pid=process.pid, text=text.decode("utf-8", "replace").rstrip())
 
-    async def _supervise(self, reader: asyncio.StreamReader, model: ModelInfo) -> None:
+    async def _supervise(self, reader: asyncio.StreamReader) -> None:
         """Pass outputs on; when the process dies or hangs, end its streams and start another."""
         while True:
             try:
@@ -279,10 +279,10 @@ class Engine:
             except (asyncio.IncompleteReadError, ConnectionError):
                 pass
             except Exception:
-                log.exception("engine_broke_protocol", model=model.name)
+                log.exception("engine_lost", path=self._configure.path)
             self._lose_streams()
             await self._reap()
-            reader = await self._relaunch(model)
+            reader = await self._relaunch()
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
         """Pass outputs on until the process dies."""
@@ -322,23 +322,24 @@ class Engine:
         for stream in streams.values():
             stream.push(EngineRestartedError())
 
-    async def _relaunch(self, model: ModelInfo) -> asyncio.StreamReader:
-        """Start a process until it has loaded what the first one had loaded."""
-        delay = FIRST_RETRY_SECONDS
+    async def _relaunch(self) -> asyncio.StreamReader:
+        """Start processes until one has loaded what the first one had loaded; return its outputs."""
+        path, delay = self._configure.path, FIRST_RETRY_SECONDS
         while True:
             try:
                 reader, now = await self._launch()
             except (ArtefactError, OSError) as error:
-                log.error("engine_failed_to_start", model=model.name, error=str(error), retry_seconds=delay)  # noqa: TRY400  expected: no traceback
+                log.error("engine_failed_to_start", path=path, error=str(error), retry_seconds=delay)  # noqa: TRY400  expected: no traceback
             except Exception:
-                log.exception("engine_failed_to_start", model=model.name, retry_seconds=delay)
+                log.exception("engine_failed_to_start", path=path, retry_seconds=delay)
             else:
-                if (now.digest, now.fingerprint) == (model.digest, model.fingerprint):
-                    log.warning("engine_restarted", model=model.name)
+                assert self._model is not None
+                if (now.digest, now.fingerprint) == (self._model.digest, self._model.fingerprint):
+                    log.warning("engine_restarted", model=now.name)
                     self._begin_serving()
                     return reader
                 found = {"digest": now.digest, "fingerprint": now.fingerprint}
-                log.error("engine_loaded_another_model", model=model.name, **found, retry_seconds=delay)
+                log.error("engine_loaded_another_model", path=path, **found, retry_seconds=delay)
             self._set(EngineStatus.FAILED)
             await self._reap()
             await asyncio.sleep(delay)
