@@ -165,7 +165,7 @@ def endless_model(path: Path, name: str = "endless", *, grows: bool = False) -> 
         helper.make_node("Gather", ["table", "char"], ["finite"], axis=0),
         helper.make_node("Add", ["finite", "lowest"], ["logits"]),
     ]
-    zero, true = np.array([0], np.float32), np.array(True)  # noqa: FBT003  an array
+    zero, true = np.array([0], np.float32), np.array(True)
     _write_other(path, nodes, {"table": table, "zero": zero, "true": true}, name)
     return path
 

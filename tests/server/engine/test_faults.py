@@ -16,9 +16,8 @@ from structlog.testing import capture_logs
 
 from elman_server.domain.errors import ArtefactError, EngineRestartedError
 from elman_server.domain.sampling import Sampling
-from elman_server.engine import Configure, Engine, EnginePool
+from elman_server.engine import Configure, Engine, EnginePool, protocol
 from elman_server.engine import client as module
-from elman_server.engine import protocol
 from elman_server.engine.client import EngineStatus
 from elman_server.engine.job import Job
 from tests.models import endless_model, tiny_model
