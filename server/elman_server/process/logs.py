@@ -12,7 +12,7 @@ import queue
 import select
 import sys
 import threading
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from structlog.typing import EventDict, Processor
+    from structlog.typing import Processor
 
 MAX_LINES: Final = 4096  # in the queue; usually about a megabyte
 _STANDARD_ERROR: Final = 2
@@ -74,7 +74,7 @@ class LineWriter:
                     self._write(self._report(num_dropped - self._num_reported))
                     self._num_reported = num_dropped
                 self._write(line)
-            except OSError:  # the reader is gone, or the disk is full
+            except OSError:  # nobody reads any more, or the disk is full
                 self._num_failed += 1
             self._lines.task_done()
 
@@ -141,10 +141,9 @@ class _Logger:
 
 def _report(render: list[Processor], count: int) -> str:
     """Return the line that reports dropped lines."""
-    event: EventDict = {"event": "log_lines_dropped", "level": "warning", "count": count}
-    line: EventDict | str = event
+    line: Any = {"event": "log_lines_dropped", "level": "warning", "count": count}
     for processor in (_stamp, *render):
-        line = processor(None, "warning", event)  # type: ignore[assignment]  the last one returns the text
+        line = processor(None, "warning", line)
     return f"{line}\n"
 
 

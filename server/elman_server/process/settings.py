@@ -37,7 +37,7 @@ _WORDS: Final = {"true": True, "on": True, "1": True, "false": False, "off": Fal
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is known of one setting beside its name, type and default.
+    """What a setting has besides its name, type and default.
 
     Attributes:
         line: what it does, one line.
@@ -70,7 +70,7 @@ class Settings:
         SettingsError: a value is out of range.
     """
 
-    listen: Annotated[str, Rule("Address: `host:port` (port 0 takes a free one) or `unix:/path`.")] = "127.0.0.1:50051"
+    listen: Annotated[str, Rule("Address: `host:port` (port 0: a free one) or `unix:/path`.")] = "127.0.0.1:50051"
     models: Annotated[
         Path, Rule("The model to serve: an `*.onnx` file, or a directory of some.", default="the bundled models")
     ] = BUNDLED
@@ -79,7 +79,7 @@ class Settings:
         Rule(
             "Where sessions are kept: `memory:` (until the end of the process), `sqlite:PATH` (a file), "
             "`redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` (Redis or Valkey; `rediss://` with TLS, where "
-            "`?ca=FILE` names who signed; `redis+cluster://` and `rediss+cluster://` a cluster)."
+            "`?ca=FILE` names the certificate authority; `redis+cluster://` and `rediss+cluster://` a cluster)."
         ),
     ] = "memory:"
     store_timeout_seconds: Annotated[float, Rule("Longest wait for one reply of Redis.", "s", 0.01, 60)] = 2.0

@@ -46,7 +46,7 @@ async def test_a_fork_that_is_cancelled_leaves_none():
             await fork
         gate.set()
         async with asyncio.timeout(60):
-            while await names(rest) != ["abcd"] or num_created < stop_at:
+            while await names(rest) != ["abcd"] or num_created < stop_at:  # noqa: ASYNC110  nothing to wait on
                 await asyncio.sleep(0)
         for _ in range(100):  # nothing more comes
             await asyncio.sleep(0)

@@ -70,7 +70,7 @@ class SealedStore:
 
     @property
     def in_use(self) -> Callable[[str], bool]:
-        """Says of a session whether a turn runs on it; see Store."""
+        """Whether a turn runs on a session; see Store."""
         return self._store.in_use
 
     @in_use.setter
@@ -101,7 +101,7 @@ class SealedStore:
         return await self._store.commit(name, revision, self._seal(name, "head", head), expires, sealed, keep=keep)
 
     async def delete(self, name: str, revision: int | None) -> None:
-        """Forget a session; see Store."""
+        """Delete a session; see Store."""
         await self._store.delete(name, revision)
 
     async def page(self, after: str, limit: int) -> list[tuple[str, Stored]]:
@@ -113,7 +113,7 @@ class SealedStore:
         return [self._open(name, "segment", sealed) for sealed in await self._store.segments(name, start, end)]
 
     async def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         await self._store.close()
 
     def _seal(self, name: str, kind: str, record: bytes) -> bytes:

@@ -73,7 +73,7 @@ class Counted(Stream):
 
 
 def test_a_stream_that_waits_leaves_in_one_step():
-    """The end of a stream looks at no other one, whether it waits or reads: 20,000 that are cancelled cost 20,000 steps."""
+    """The end of a stream compares it with no other one, waiting or reading: cancelling n streams costs n steps."""
     scheduler = Scheduler(50)
     streams = [Counted.of(number, Job(START, 0, [1] * 5, max_chars=1)) for number in range(100)]
     for stream in streams:

@@ -54,7 +54,7 @@ class RedisIndex:
         """Remove a session from the list."""
         await self._client.zrem(_set_of(name), _member(name, birth))
 
-    async def forget(self, name: str) -> None:
+    async def remove_all(self, name: str) -> None:
         """List no session of that name, whatever its birth."""
         await self._client.zremrangebylex(_set_of(name), f"[{name}\0", f"({name}\1")
 

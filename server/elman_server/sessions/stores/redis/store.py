@@ -18,7 +18,7 @@ from elman_server.domain.errors import (
     SessionNotFoundError,
 )
 from elman_server.sessions.stores.base import Stored
-from elman_server.sessions.stores.redis.client import ResponseError, connect, is_foreign, translated
+from elman_server.sessions.stores.redis.client import connect, is_foreign, translated
 from elman_server.sessions.stores.redis.index import RedisIndex
 from elman_server.sessions.stores.redis.scripts import COMMIT, CREATE, DELETE
 
@@ -101,12 +101,12 @@ class RedisStore:
         with translated():
             try:
                 answer = await self._run(DELETE, name, "" if revision is None else str(revision))
-            except ResponseError as error:
+            except Exception as error:
                 if revision is not None or not is_foreign(error):
                     raise
                 # What another program put there cannot be read, but it can be deleted.
                 await self._client.delete(_key(name), f"{_key(name)}:s")
-                await self._index.forget(name)
+                await self._index.remove_all(name)
                 return
             birth = await self._value(name, answer)
             await self._index.remove(name, birth.decode())
@@ -151,7 +151,7 @@ class RedisStore:
         await self._client.aclose()
 
     def _now(self, name: str) -> float:
-        """Return the moment by which a session's expiry is judged."""
+        """Return the time with which a session's expiry is compared."""
         return 0.0 if self.in_use(name) else self._clock()
 
     def _record(self, head: bytes, expires: float, segments: Sequence[bytes]) -> list[Any]:
@@ -166,7 +166,7 @@ class RedisStore:
         return answer
 
     async def _value(self, name: str, answer: list[bytes]) -> bytes:
-        """Return what a script found; raise what it refused."""
+        """Return the value of a script's reply, or raise its refusal."""
         word, value = answer
         if word == b"missing":
             raise await self._end(name)
@@ -177,7 +177,7 @@ class RedisStore:
         return value
 
     async def _end(self, name: str) -> SessionExpiredError | SessionNotFoundError:
-        """Return how a session that is not there ended."""
+        """Return how a session that does not exist ended."""
         is_known = await self._index.knows(name)
         return (SessionExpiredError if is_known else SessionNotFoundError)(f"sessions/{name}")
 
