@@ -80,7 +80,8 @@ class GenerationServiceServicer(object):
     """
 
     def Generate(self, request, context):
-        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
+        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished; one message may hold
+        several of them.
         Errors end the stream with a status.
         A request_id that came before is the turn that it was: what is committed of it is sent again, and it goes on.
         """

@@ -13,6 +13,7 @@ ServerError
 │   └── TurnNotFoundError       no turn of the session has that request id
 ├── SessionExistsError          the chosen id is taken
 ├── EtagMismatchError           the session is not what the caller saw
+├── RevisionMismatchError       somebody else has changed the session in the store; never reaches a caller
 ├── LeaseLostError              somebody else goes on with the turn, or has ended it
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── PositionOutOfRangeError     past the end of the transcript
@@ -149,6 +150,13 @@ class EtagMismatchError(ServerError):
     def __init__(self, resource: str, current: str) -> None:
         super().__init__(f"{resource} changed since; its etag is now {current}")
         self.current = current
+
+
+class RevisionMismatchError(ServerError):
+    """The session in the store is not the one that was read from it: read it again."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"{resource} was changed since it was read")
 
 
 class LeaseLostError(ServerError):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX: Final = "ELMAN_"
-BUNDLED: Final = Path(__file__).parent / "bundled"
+BUNDLED: Final = Path(__file__).parent.parent / "bundled"
 # The client's, docker-compose.yml's, and what Kubernetes and docker put into the environment beside a service `elman`
 # or `elman-…`: ELMAN_PORT, ELMAN_SERVICE_HOST, ELMAN_PORT_50051_TCP_ADDR, ELMAN_REDIS_NAME, …
 FOREIGN: Final = re.compile(

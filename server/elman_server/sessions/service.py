@@ -12,10 +12,10 @@ import msgspec
 
 from elman_server.domain.errors import (
     CorruptRecordError,
-    EtagMismatchError,
     InvalidFieldError,
     ModelMismatchError,
     PositionOutOfRangeError,
+    RevisionMismatchError,
     SessionBusyError,
     SessionNotFoundError,
 )
@@ -110,8 +110,8 @@ class Sessions(SessionRepository):
         last = now + self._lifetimes.absolute
         head = msgspec.structs.replace(head, created=now, updated=now, last=last, etag=new_etag())
         head = self._lifetimes.expiring("", head, expiration, now)
-        packed = [records.encode(segment) for segment in segments]
-        await self._store.create(name, records.encode(head), head.expires, packed)
+        parts = [self.encoded(segment) for segment in segments]
+        await self._store.create(name, self.encoded(head), head.expires, parts)
         return self.info(name, head)
 
     async def get(self, session_id: str) -> SessionInfo:
@@ -130,7 +130,7 @@ class Sessions(SessionRepository):
         found = []
         for name, stored in rows:
             try:
-                head = records.decode(stored.head, records.Head)
+                head = self.decoded(stored.head)
             except CorruptRecordError:
                 if filter == Filter():  # nothing else is known of it than its name
                     found.append(unreadable(name, stored.expires))
@@ -162,8 +162,8 @@ class Sessions(SessionRepository):
         revision = None
         for _ in range(COMMIT_TRIES):
             if etag:
-                revision = (await self.load(session_id, etag))[1].revision
-            with contextlib.suppress(EtagMismatchError):  # a turn has made something durable
+                revision = (await self.load(session_id, etag)).revision
+            with contextlib.suppress(RevisionMismatchError):  # a turn has made something durable
                 await self._store.delete(session_id, revision)
                 break
         else:
@@ -251,7 +251,7 @@ class Sessions(SessionRepository):
     def info(self, name: str, head: records.Head) -> SessionInfo:
         """Return what callers see of a session."""
         status = SessionStatus.EXPIRED if head.expires <= self._clock() else SessionStatus.ACTIVE
-        if head.open is not None and (self.leases.is_running(name) or self.is_leased(head)):
+        if self.leases.is_generating(name) or self.is_leased(head):
             status = SessionStatus.GENERATING
         return SessionInfo(
             name=name,

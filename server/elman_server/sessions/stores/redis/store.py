@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from elman_server.domain.errors import (
     CorruptRecordError,
-    EtagMismatchError,
+    RevisionMismatchError,
     SessionExistsError,
     SessionExpiredError,
     SessionNotFoundError,
@@ -46,6 +46,9 @@ class RedisStore:
     Raises:
         SettingsError: the URL cannot be honoured.
     """
+
+    keeps_objects = False
+    is_shared = True
 
     def __init__(self, url: str, timeout: float, clock: Callable[[], float] = time.time) -> None:
         self._client = connect(url, timeout)
@@ -173,7 +176,7 @@ class RedisStore:
         if word == b"expired":
             raise SessionExpiredError(f"sessions/{name}")
         if word == b"changed":
-            raise EtagMismatchError(f"sessions/{name}", f"{int(value):x}")
+            raise RevisionMismatchError(f"sessions/{name}")
         return value
 
     async def _end(self, name: str) -> SessionExpiredError | SessionNotFoundError:
