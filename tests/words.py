@@ -52,8 +52,8 @@ PLACES: Final = {
     "changelog": ("CHANGELOG.md",),
     "protos": ("proto/elman/v1/*.proto",),
     "make": ("Makefile",),
-    "messages": ("server/elman_server/**/*.py", "client/elman_client/**/*.py", "export/elman_export/**/*.py"),
-    "docstrings": ("server/elman_server/**/*.py", "client/elman_client/**/*.py", "export/elman_export/**/*.py"),
+    "messages": ("*/elman_*/**/*.py",),
+    "docstrings": ("*/elman_*/**/*.py",),
     "demo": ("scripts/demo.py",),
 }
 
