@@ -26,7 +26,7 @@ def test_a_clean_place_stays_clean(place: str) -> None:
     [
         ("The server tells the caller.", "tells"),
         ("Text that was handed over is kept.", "handed over"),
-        ("The turn is handed\nover at once.", "handed\nover"),
+        ("- The turn is handed\n  over at once.", "handed over"),
         ("It goes on with the next server.", "goes on"),
         ("The clients have gone on.", "gone on"),
         ("A session at rest is small.", "at rest"),
@@ -47,7 +47,7 @@ def test_a_clean_place_stays_clean(place: str) -> None:
 def test_a_planted_sentence_is_found(sentence: str, word: str) -> None:
     """Each kind of word is found on its line, with what to write instead."""
     (found,) = words.findings_in(f"First line.\n\n{sentence}", "some.md")
-    assert (found.path, found.line, found.word) == ("some.md", 3, word.replace("\n", " "))
+    assert (found.path, found.line, found.word) == ("some.md", 3, word)
     assert found.instead
 
 
@@ -73,7 +73,7 @@ def test_every_kind_of_place_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     sources = {
         "server/elman_server/a.py": '"""It draws."""\nlog.info("turn_told")\nraise E(f"{x} is told")\n',
         "client/elman_client/cli/b.py": '@click.command()\ndef f() -> None:\n    """Draw it."""\n',
-        "proto/elman/v1/c.proto": "// Chunk is drawn.\nmessage Drawn {}\n",
+        "proto/elman/v1/c.proto": "// Chunk is handed\n// over.\nmessage Drawn {}\n",
         "Makefile": "a: ## tell it\n\ttell it\n",
         "docs/deep/d.md": "\n```bash\nx  # it goes on\n```\n",
     }
@@ -85,7 +85,7 @@ def test_every_kind_of_place_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found == {
         "docs": [(3, "goes on")],
         "changelog": [],
-        "protos": [(1, "drawn")],
+        "protos": [(1, "handed over")],
         "make": [(1, "tell")],
         "messages": [(3, "Draw"), (2, "told"), (3, "told")],
         "docstrings": [(1, "draws")],

@@ -42,7 +42,8 @@ INSTEAD: Final = {
     r"source\.md": "docs/lesson.md",
 }
 _PATTERN: Final = re.compile(
-    "|".join(f"(?P<w{n}>(?<![\\w-])(?:{text})(?![\\w-]))" for n, text in enumerate(INSTEAD)), re.IGNORECASE
+    "|".join(rf"(?<![\w-])(?P<w{n}>{text.replace(' ', chr(92) + 's+')})(?![\w-])" for n, text in enumerate(INSTEAD)),
+    re.IGNORECASE,
 )
 _NAMES: Final = re.compile(r"`[^`]*`|https?://\S+|\]\([^)]*\)")  # code, addresses, the targets of links
 
@@ -56,6 +57,7 @@ PLACES: Final = {
     "docstrings": ("*/elman_*/**/*.py",),
     "demo": ("scripts/demo.py",),
 }
+_COMMENTS: Final = {"protos": "//", "make": "##"}  # kinds of which only the comments are read, and how these begin
 
 
 class Finding(NamedTuple):
@@ -73,9 +75,9 @@ class Finding(NamedTuple):
 def findings_in(text: str, path: str = "", line: int = 1) -> Iterator[Finding]:
     """Find the words in a text that begins on a line of a file; code and addresses are left out."""
     readable = _NAMES.sub(lambda code: re.sub(r"[^\n]", "\0", code[0]), text.replace("```", "\0\0\0"))
-    for match in _PATTERN.finditer(re.sub(r"(?<=\w)\n(?=\w)", " ", readable)):
-        instead = list(INSTEAD.values())[int(str(match.lastgroup)[1:])] if match.lastgroup else ""
-        yield Finding(path, line + text.count("\n", 0, match.start()), match[0], instead)
+    for match in _PATTERN.finditer(readable):
+        instead = list(INSTEAD.values())[int(str(match.lastgroup)[1:])]
+        yield Finding(path, line + text.count("\n", 0, match.start()), " ".join(match[0].split()), instead)
 
 
 def findings(place: str) -> list[Finding]:
@@ -94,12 +96,8 @@ def _texts(place: str, path: Path) -> Iterator[tuple[int, str]]:
     text = path.read_text(encoding="utf-8")
     if place in {"messages", "docstrings", "demo"}:
         yield from _strings(ast.parse(text), place)
-    elif place == "protos":
-        comments = ((n, line.partition("//")[2]) for n, line in enumerate(text.splitlines(), 1))
-        yield from ((n, comment) for n, comment in comments if comment)
-    elif place == "make":
-        helps = ((n, line.partition("##")[2]) for n, line in enumerate(text.splitlines(), 1))
-        yield from ((n, line) for n, line in helps if line)
+    elif place in _COMMENTS:
+        yield 1, "\n".join(line.partition(_COMMENTS[place])[2].strip() for line in text.splitlines())
     else:
         yield 1, text
 
