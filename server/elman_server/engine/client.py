@@ -87,6 +87,17 @@ class JobStream:
             output = replace(following, ids=ids, details=details)
         return output
 
+    async def next_or_none(self) -> Output | None:
+        """Return the next output; None if `hurry` comes before it."""
+        if not self._outputs:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return await self.next() if self._outputs else None
+
+    def hurry(self) -> None:
+        """Let `next_or_none` return now."""
+        self._arrived.set()
+
     def allow(self, num_chars: int) -> None:
         """Let the job draw so many characters more: the reader took them."""
         self._engine.allow(self._id, num_chars)
@@ -209,9 +220,23 @@ class Engine:
         answer = await protocol.receive(reader)
         if isinstance(answer, protocol.Refused):
             await self._reap()
+            if answer.has_too_many_threads:
+                log.warning("engine_tries_one_thread", reason=answer.message)
+                self._configure = replace(self._configure, num_threads=1)
+                return await self._launch()
             raise ArtefactError(answer.message)
         assert isinstance(answer, protocol.Ready)
         log.info("engine_ready", model=answer.model.name, pid=process.pid, threads=answer.num_threads)
+        if answer.limited_by:
+            log.warning(
+                "engine_uses_fewer_threads",
+                model=answer.model.name,
+                threads=answer.num_threads,
+                reason=answer.limited_by,
+                advice="for more cores set --engines",
+            )
+        if answer.num_computed_rows > 1:
+            log.warning("engine_computes_more_rows", model=answer.model.name, for_each=answer.num_computed_rows)
         self.status = EngineStatus.SERVING
         self._serving.set()
         return reader, answer.model
@@ -240,7 +265,9 @@ class Engine:
     def _dispatch(self, message: protocol.FromEngine) -> None:
         assert isinstance(message, protocol.Outputs)
         for output in message.outputs:
-            if stream := self._streams.get(output.stream):
+            is_last = output.finished is not None or output.not_finite
+            find = self._streams.pop if is_last else self._streams.get  # the engine drops a job with its last output
+            if stream := find(output.stream, None):
                 stream.push(output)
 
     def _lose_streams(self) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from msgspec.structs import replace
 
 from elman_server.domain.errors import InvalidFieldError, ModelMismatchError, ServerError, SessionBusyError
+from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read
 from elman_server.history.replay import replay
@@ -56,28 +57,37 @@ class History:
         self._engines = engines
         self._key = key
 
-    async def fork(self, session_id: str, *, position: int | None, count: int) -> list[SessionInfo]:
-        """Make sessions that are what this one was at a position; None: as it is.
+    async def fork(
+        self, session_id: str, *, position: int | None, count: int, creation: Creation = ANONYMOUS
+    ) -> list[SessionInfo]:
+        """Make sessions that equal this one at a position; None: as it is now. Those of the same request stay.
 
         Raises:
             PositionOutOfRangeError, InvalidFieldError, QuotaError; then none was made.
         """
         if not 0 <= count <= MAX_FORKS:
             raise InvalidFieldError("count", f"is {count}; allowed is from 1 to {MAX_FORKS}, or 0 for 1")
+        creations = [creation.part(index) for index in range(count or 1)]
+        forks = {one: info for one in creations if (info := await self._sessions.made("", one)) is not None}
+        if len(forks) == len(creations):
+            return list(forks.values())
         head, segments = await self._sessions.read(session_id)
+        for known in forks.values():  # the session may have moved on since
+            position = known.forked_from[1] if known.forked_from else position
         position = head.position if position is None else position
         cut, head = await self._at(head, segments, position)
         head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(session_id, position))
         expiration = Expiration(head.ttl) if head.ttl else Expiration(expire_time=head.expires)
-        made: list[SessionInfo] = []
+        missing = [one for one in creations if one not in forks]
         try:
-            for _ in range(count or 1):
-                made.append(await self._sessions.add("", head, expiration, cut.segments))  # noqa: PERF401  undone below
+            for one in missing:
+                forks[one] = await self._sessions.add("", head, expiration, cut.segments, creation=one)
         except ServerError:
-            for info in made:
-                await self._sessions.delete(info.name, etag="")
+            for one in missing:
+                if one in forks:
+                    await self._sessions.delete(forks[one].name, etag="")
             raise
-        return made
+        return [forks[one] for one in creations]
 
     async def rewind(self, session_id: str, *, position: int, etag: str) -> SessionInfo:
         """Let a session be what it was at a position, and forget what came after.
@@ -87,7 +97,7 @@ class History:
         """
         lease = await self._sessions.lease(session_id)
         try:
-            await self._sessions.at_rest(session_id, etag)
+            await self._sessions.idle(session_id, etag)
             head, segments = await self._sessions.read(session_id)
             cut, rewound = await self._at(head, segments, position)
             recent = [(key, first) for key, first in head.recent if _end_of(segments, first) <= position]
@@ -110,8 +120,8 @@ class History:
         head, segments = await self._sessions.read(session_id)
         return seal(self._key, replace(head, open=None), segments)
 
-    async def restore(self, snapshot: bytes, session_id: str) -> SessionInfo:
-        """Make a session of a snapshot; "" lets the server choose a UUID.
+    async def restore(self, snapshot: bytes, session_id: str, creation: Creation = ANONYMOUS) -> SessionInfo:
+        """Make a session from a snapshot; "" lets the server choose a UUID.
 
         Raises:
             InvalidFieldError: it is not as it was exported, or was signed with another key.
@@ -126,7 +136,7 @@ class History:
                 f"the snapshot is of {head.model_digest[:12]}, models/{head.model}, which this server does not serve"
             )
         head = replace(head, model=model.name, model_version=model.version)
-        return await self._sessions.add(session_id, head, Expiration(head.ttl), segments)
+        return await self._sessions.add(session_id, head, Expiration(head.ttl), segments, creation=creation)
 
     def replay(self, session_id: str) -> AsyncGenerator[Replayed, None]:
         """Take every turn of a session again from the beginning; end at the first difference."""
