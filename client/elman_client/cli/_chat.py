@@ -122,15 +122,17 @@ class _Terminal:
 
     def _answer(self, prompt: PromptSession[str]) -> bool:
         """Answer the next line; return whether the chat continues."""
+        self._remote.interrupts.forget()  # it came too late for the last answer
         try:
-            line = prompt.prompt("> ")
+            # A Ctrl-C of the moment between the prompt and its answer is for the answer: ours to handle.
+            line = prompt.prompt("> ", handle_sigint=False)
         except KeyboardInterrupt:
             click.echo("Ctrl-D leaves.", err=True)
             return True
         except EOFError:
             return False
         try:
-            self._run(lambda: self._conversation.take(line))
+            self._run(lambda: self._conversation.take(line), is_patient=True)
         except KeyboardInterrupt:
             click.echo(" [stopped]", err=True)
         except Leave:
@@ -143,11 +145,11 @@ class _Terminal:
 def _prompt(models: list[str], transcript: elman_client.Transcript) -> PromptSession[str]:
     """Return a prompt that completes commands and remembers the lines of the session's past."""
     from prompt_toolkit import PromptSession  # noqa: PLC0415 - takes a fifth of a second
-    from prompt_toolkit.completion import NestedCompleter  # noqa: PLC0415
+    from prompt_toolkit.completion import WordCompleter  # noqa: PLC0415
     from prompt_toolkit.history import InMemoryHistory  # noqa: PLC0415
 
     typed = (transcript.text[turn.start : turn.prompt_end].rstrip("\n") for turn in transcript.turns)
     history = InMemoryHistory([line for line in typed if line and "\n" not in line])
-    commands = {f"/{name}": dict.fromkeys(models) if name == "model" else None for name in HELP}
-    completer = NestedCompleter.from_nested_dict(commands)
+    lines = [*(f"/{name}" for name in HELP), *(f"/model {model}" for model in models)]
+    completer = WordCompleter(lines, sentence=True)
     return PromptSession(history=history, completer=completer, complete_while_typing=False)

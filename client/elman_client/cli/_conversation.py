@@ -93,8 +93,7 @@ class Conversation:
         """Return model, session and settings in two lines."""
         model = self._model
         shape = f"{model.cell.lower()}, {model.num_layers} x {model.hidden_size}"
-        settings = ", ".join(f"{name} {value}" for name, value in self._settings().items())
-        return f"model {model.name.removeprefix('models/')} ({shape}), session {self.name}\n{settings}"
+        return f"model {model.name.removeprefix('models/')} ({shape}), session {self.name}\n{self._settings()}"
 
     def transcript(self) -> elman_client.Transcript:
         """Return what the session has read and written."""
@@ -114,7 +113,7 @@ class Conversation:
         self._answer(text + self._line_end if text else "")
 
     def _answer(self, prompt: str) -> None:
-        prompt = plain(prompt) if self._plain_quotes else prompt
+        prompt = plain(prompt, self._model) if self._plain_quotes else prompt
         with (
             self._session.generate(prompt, **self._effective_options()) as turn,
             self._remote.interrupts.stopping(turn.close),
@@ -131,23 +130,23 @@ class Conversation:
         if not self._line_end or self._options.get("stop_strings"):
             return self._options
         # The session keeps the end of the paragraph: the next line begins a new one.
-        return {**self._options, "stop_strings": _PARAGRAPH, "include_stop": True}
+        return {**self._options, "stop_strings": [_PARAGRAPH], "include_stop": True}
 
     def _end_line(self) -> None:
         """Let what follows begin a line, on a pipe too: an answer is one or more lines."""
         if self._remote.output.has_open_line:
             self._remote.output.write("\n")
 
-    def _settings(self) -> dict[str, object]:
-        options = self._options
+    def _settings(self) -> str:
+        """Return what the next answer is generated with."""
+        options = self._effective_options()
         seed = options.get("seed")
-        stops = options.get("stop_strings") or (["an empty line"] if self._line_end else [])
-        return {
-            "temperature": options.get("temperature"),
-            "seed": f"{self._session.info.seed} (the session's)" if seed is None else seed,
-            "max chars": options.get("max_chars"),
-            "stop": " or ".join(stop if stop == "an empty line" else repr(stop) for stop in stops) or "none",
-        }
+        stops = " or ".join(map(repr, options.get("stop_strings") or ()))
+        return (
+            f"temperature {options.get('temperature')}, "
+            f"seed {f'{self._session.info.seed} of the session' if seed is None else seed}, "
+            f"at most {options.get('max_chars')} characters{f' or up to {stops}' if stops else ''}"
+        )
 
     def _command(self, name: str, argument: str) -> None:
         commands: dict[str, Callable[[str], None]] = {
@@ -242,11 +241,12 @@ class Conversation:
     def _show(self, _argument: str) -> None:
         info = self._session.refresh()
         if self._remote.as_json:
-            print_json(info)
+            options = self._effective_options()
+            in_force = {"seed": info.seed if options.get("seed") is None else options.get("seed")}
+            print_json({**vars(info), "answers": {**options, **in_force}})
             return
         print_info(info)
-        for name, value in self._settings().items():
-            click.echo(f"{name:<12}{value}")
+        click.echo(f"{'answers':<12}{self._settings()}")
 
     def _help(self, _argument: str) -> None:
         for name, (argument, line) in HELP.items():

@@ -17,6 +17,7 @@ _NAMES: Final = {
     "max_chars": "--max-chars",
     "min_p": "--min-p",
     "model": "--model",
+    "name": "the session's name",
     "prompt": "the prompt",
     "read_out": "--read-out",
     "repetition_penalty": "--repetition-penalty",
@@ -77,7 +78,8 @@ def _invalid(error: elman_client.InvalidArgumentError) -> str:
     name, description = _NAMES.get(field, violation.field), violation.description
     if isinstance(error, elman_client.CharacterNotInVocabularyError):
         unknown = error.details.metadata.get("characters", "")
-        return f"{name}: the model does not have {' '.join(map(repr, unknown))}; {_way_out(field, unknown)}"
+        shown = " ".join(f"'{character}'" if character.isprintable() else ascii(character) for character in unknown)
+        return f"{name}: the model does not have {shown}; {_way_out(field, unknown)}"
     return f"{name} {description}" if description.startswith(_VERBS) else f"{name}: {description}"
 
 

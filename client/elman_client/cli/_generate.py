@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -62,13 +63,15 @@ def generate(
         if not remote.as_json:
             raise click.UsageError("--detail needs --json")
         options["log_probability"] = True
+    if not prompt.isascii():
+        decode(os.fsencode(prompt), "the prompt")
     piped = decode(sys.stdin.buffer.read(), "standard input") if prompt == "-" else None
     with remote.connect() as client:
         source = _Source(client, model, session)
         if piped is not None:
             prompt = Cleaner("standard input", source.model, plain_quotes=plain_quotes).clean(piped)
         elif plain_quotes:
-            prompt = plain(prompt)
+            prompt = plain(prompt, source.model())
         start = time.perf_counter()
         with source.generate(prompt, options) as turn, remote.interrupts.stopping(turn.close):
             if remote.as_json:

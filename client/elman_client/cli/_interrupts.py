@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import signal
 from contextlib import contextmanager
+from dataclasses import dataclass
 from queue import SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -15,17 +16,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 _Value = TypeVar("_Value")
-_Answer = tuple[_Value | None, BaseException | None]
 
 
 class Interrupts:
-    """What Ctrl-C does while it is entered: it ends what ``run`` runs, and is ignored between two runs.
+    """What Ctrl-C does while it is entered: it ends what ``run`` runs, or will run next.
 
     Only the main thread may enter it.
     """
 
     def __init__(self) -> None:
-        self._answers: SimpleQueue[_Answer[object] | None] = SimpleQueue()  # None: Ctrl-C
+        self._events: SimpleQueue[_Answer | None] = SimpleQueue()  # of the next run; None: Ctrl-C
         self._stop: Callable[[], None] | None = None
         self._is_interrupted = False
 
@@ -33,7 +33,7 @@ class Interrupts:
         self._previous = signal.getsignal(signal.SIGINT)
         if self._previous is not signal.SIG_IGN:  # a shell starts background jobs so
             # The handler may run at any moment: `put` is the one queue method that allows that.
-            signal.signal(signal.SIGINT, lambda *_: self._answers.put(None))
+            signal.signal(signal.SIGINT, lambda *_: self._events.put(None))
         return self
 
     def __exit__(self, *_error: object) -> None:
@@ -43,6 +43,10 @@ class Interrupts:
     def is_interrupted(self) -> bool:
         """Whether Ctrl-C came during this run."""
         return self._is_interrupted
+
+    def forget(self) -> None:
+        """Let a Ctrl-C that came after the last run not end the next one."""
+        self._events = SimpleQueue()
 
     def until(self, values: Iterable[_Value]) -> Iterator[_Value]:
         """Iterate until Ctrl-C comes."""
@@ -55,37 +59,56 @@ class Interrupts:
     def stopping(self, stop: Callable[[], None]) -> Iterator[None]:
         """Let the first Ctrl-C call ``stop``, after which the run is expected to return soon."""
         self._stop = stop
+        if self._is_interrupted:  # it came first
+            stop()
         try:
             yield
         finally:
-            self._stop = None
+            if self._stop is stop:
+                self._stop = None
 
-    def run(self, function: Callable[[], _Value]) -> _Value:
+    def run(self, function: Callable[[], _Value], *, is_patient: bool = False) -> _Value:
         """Return what ``function`` returns, or raise what it raises.
+
+        Args:
+            function: Runs in a thread of its own.
+            is_patient: Wait after a first Ctrl-C even if nothing can be stopped yet.
 
         Raises:
             KeyboardInterrupt: Ctrl-C came. The function has returned, unless nothing could stop it or
                 Ctrl-C came twice: its thread is left behind then.
         """
-        answers: SimpleQueue[_Answer[_Value] | None] = SimpleQueue()
-        self._is_interrupted, self._answers, self._stop = False, answers, None  # type: ignore[assignment]
-        Thread(target=_work, args=(function, answers), daemon=True).start()
-        while (answer := answers.get()) is None:
-            stop = self._stop
-            if self._is_interrupted or stop is None:
-                raise KeyboardInterrupt
-            self._is_interrupted = True
-            Thread(target=stop, daemon=True).start()  # it may wait for the server
+        events = self._events
+        self._is_interrupted, self._stop = False, None
+        results: list[_Value] = []
+        Thread(target=_work, args=(lambda: results.append(function()), events), daemon=True).start()
+        try:
+            while (answer := events.get()) is None:
+                if self._is_interrupted or not (is_patient or self._stop):
+                    raise KeyboardInterrupt
+                self._is_interrupted = True
+                if stop := self._stop:
+                    Thread(target=stop, daemon=True).start()  # it may wait for the server
+        finally:
+            self.forget()
         if self._is_interrupted:
             raise KeyboardInterrupt
-        value, error = answer
-        if error is not None:
-            raise error
-        return value  # type: ignore[return-value] # without an error it is one
+        if answer.error is not None:
+            raise answer.error
+        return results[0]
 
 
-def _work(function: Callable[[], _Value], answers: SimpleQueue[_Answer[_Value] | None]) -> None:
+@dataclass(frozen=True)
+class _Answer:
+    """A function has ended: how."""
+
+    error: BaseException | None
+
+
+def _work(function: Callable[[], None], events: SimpleQueue[_Answer | None]) -> None:
     try:
-        answers.put((function(), None))
+        function()
     except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-        answers.put((None, error))
+        events.put(_Answer(error))
+    else:
+        events.put(_Answer(None))

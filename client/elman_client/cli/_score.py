@@ -66,7 +66,7 @@ def score(
         text = Cleaner(file.name, lambda: judge, plain_quotes=plain_quotes).clean(text)
         if not text:
             raise click.UsageError(f"{file.name} is empty: there is nothing to score")
-        with _temporary_session(client, judge) as session, remote.interrupts.stopping(lambda: None):
+        with remote.interrupts.stopping(lambda: None), _temporary_session(client, judge) as session:
             if read_out or judge.labels:
                 _show_labels(remote, session, text, judge, read_out=read_out or "", unknown=unknown_characters)
             else:

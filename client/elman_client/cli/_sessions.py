@@ -10,7 +10,7 @@ from elman_client.cli._completion import complete_initial_state, complete_model,
 from elman_client.cli._failures import Commands
 from elman_client.cli._output import local_time, print_json, print_table
 from elman_client.cli._remote import Remote, choose_model, remote_options
-from elman_client.cli._values import duration, label
+from elman_client.cli._values import duration, key_and_value
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -22,7 +22,7 @@ _ttl = click.option(
     "--ttl", type=duration, metavar="TIME", help="Idle time after which it expires: 90s, 15m, 2h or 7d."
 )
 _labels = click.option(
-    "--label", "labels", type=label, multiple=True, metavar="KEY=VALUE", help="A label. May be repeated."
+    "--label", "labels", type=key_and_value, multiple=True, metavar="KEY=VALUE", help="A label. May be repeated."
 )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
 
@@ -16,16 +16,15 @@ if TYPE_CHECKING:
 
 _Command = TypeVar("_Command", bound="Callable[..., int | None]")
 
-_MARK = "\ufeff"
-_PLAIN = str.maketrans(
-    {
-        **dict.fromkeys("‘’‚‛′", "'"),  # noqa: RUF001 - these are what is replaced
-        **dict.fromkeys("“”„‟″«»", '"'),
-        **dict.fromkeys("‐‑‒–—―−", "-"),  # noqa: RUF001
-        "…": "...",
-        "\u00a0": " ",
-    }
-)
+_MARK: Final = "\ufeff"
+# What stands for a character of typesetters: the first that the model has.
+_PLAIN: Final[dict[str, tuple[str, ...]]] = {
+    **dict.fromkeys("‘’‚‛′", ("'",)),  # noqa: RUF001 - these are what is replaced
+    **dict.fromkeys("“”„‟″«»", ('"', "'")),
+    **dict.fromkeys("‐‑‒–—―−", ("-",)),  # noqa: RUF001
+    "…": ("...",),
+    "\u00a0": (" ",),
+}
 
 
 def text_options(command: _Command) -> _Command:
@@ -78,18 +77,26 @@ class Cleaner:
             text = text.removeprefix(_MARK)
         if "\r\n" in text and not self._is_for_returns():
             text = text.replace("\r\n", "\n")
-        return plain(text) if self._plain_quotes else text
+        return plain(text, self._model()) if self._plain_quotes else text
 
     def _is_for_returns(self) -> bool:
         """Whether the model knows carriage returns."""
         if self._keeps_returns is None:
-            model = self._model()
-            self._keeps_returns = model.byte_level or "\r" in model.vocabulary
+            self._keeps_returns = _has(self._model(), "\r")
             if not self._keeps_returns:
                 note(f"{self._name}: CRLF line ends are read as LF")
         return self._keeps_returns
 
 
-def plain(text: str) -> str:
-    """Return the text with the quotes and dashes of ASCII."""
-    return text.translate(_PLAIN)
+def plain(text: str, model: elman_client.Model) -> str:
+    """Return the text with quotes and dashes that the model has."""
+    return "".join(_plain_character(character, model) for character in text)
+
+
+def _plain_character(character: str, model: elman_client.Model) -> str:
+    known = (choice for choice in _PLAIN.get(character, ()) if _has(model, choice[0]))
+    return next(known, character)
+
+
+def _has(model: elman_client.Model, character: str) -> bool:
+    return model.byte_level or character in model.vocabulary

@@ -25,7 +25,7 @@ def duration(value: str) -> timedelta:
     return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
 
 
-def label(value: str) -> tuple[str, str]:
+def key_and_value(value: str) -> tuple[str, str]:
     """Return key and value of ``KEY=VALUE``."""
     key, equals, text = value.partition("=")
     if not (key and equals):
