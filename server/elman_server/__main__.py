@@ -7,12 +7,18 @@ import sys
 from typing import TypeVar
 
 import click
-import uvloop
 
-from elman_server.app import serve
-from elman_server.errors import ServerError
-from elman_server.logs import set_up_logs
-from elman_server.settings import RULES, Rule, flag, load, to_toml, variable
+try:
+    import uvloop
+
+    from elman_server.app import serve
+    from elman_server.errors import ServerError
+    from elman_server.logs import set_up_logs
+    from elman_server.settings import RULES, Rule, flag, load, to_toml, variable
+except ModuleNotFoundError as error:  # the client alone was installed
+    if (error.name or "").startswith("elman"):
+        raise
+    sys.exit(f"elman-server: {error.name} is not installed; run: pip install 'elman[server]'")
 
 _Command = TypeVar("_Command", bound=click.Command)
 
@@ -30,6 +36,7 @@ def _option(name: str, rule: Rule) -> click.Option:
 
 @_with_settings
 @click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
   elman-server

@@ -60,7 +60,8 @@ class Attempts:
         if delay > left or (self._timeout is not None and self._started + self._timeout < time.monotonic() + delay):
             return None
         if self._delay == FIRST_SECONDS:
-            _LOG.info("lost the server at %s: reconnecting …", self._connection.target)
+            what = f"{error.message}; trying again" if error.reason else "lost the server: reconnecting"
+            _LOG.info("%s: %s …", self._connection.target, what)
         self._delay = min(2 * self._delay, LAST_SECONDS)
         self._has_failed = True
         return delay

@@ -6,9 +6,10 @@ A KeyboardInterrupt in the middle of gRPC's own lock handling leaves the channel
 from __future__ import annotations
 
 import signal
-from contextlib import contextmanager
+import socket
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -81,16 +82,17 @@ class Interrupts:
         events = self._events
         self._is_interrupted, self._stop = False, None
         results: list[_Value] = []
-        Thread(target=_work, args=(lambda: results.append(function()), events), daemon=True).start()
-        try:
-            while (answer := events.get()) is None:
-                if self._is_interrupted or not (is_patient or self._stop):
-                    raise KeyboardInterrupt
-                self._is_interrupted = True
-                if stop := self._stop:
-                    Thread(target=stop, daemon=True).start()  # it may wait for the server
-        finally:
-            self.forget()
+        with _Bell() as bell:
+            Thread(target=_work, args=(lambda: results.append(function()), events, bell), daemon=True).start()
+            try:
+                while (answer := _next(events, bell)) is None:
+                    if self._is_interrupted or not (is_patient or self._stop):
+                        raise KeyboardInterrupt
+                    self._is_interrupted = True
+                    if stop := self._stop:
+                        Thread(target=stop, daemon=True).start()  # it may wait for the server
+            finally:
+                self.forget()
         if self._is_interrupted:
             raise KeyboardInterrupt
         if answer.error is not None:
@@ -105,10 +107,43 @@ class _Answer:
     error: BaseException | None
 
 
-def _work(function: Callable[[], None], events: SimpleQueue[_Answer | None]) -> None:
+class _Bell:
+    """Wakes the main thread, also for a signal that another thread took or that came just before it began to wait."""
+
+    def __enter__(self) -> Self:
+        self._waiting, self._ringing = socket.socketpair()
+        self._ringing.setblocking(False)
+        self._previous = signal.set_wakeup_fd(self._ringing.fileno(), warn_on_full_buffer=False)
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        signal.set_wakeup_fd(self._previous)
+        self._waiting.close()
+        self._ringing.close()
+
+    def ring(self) -> None:
+        """Let one ``wait`` end."""
+        with suppress(OSError):  # nobody waits any more
+            self._ringing.send(b"\0")
+
+    def wait(self) -> None:
+        """Wait for a signal or ``ring``."""
+        self._waiting.recv(1)
+
+
+def _next(events: SimpleQueue[_Answer | None], bell: _Bell) -> _Answer | None:
+    while True:
+        try:
+            return events.get_nowait()
+        except Empty:
+            bell.wait()
+
+
+def _work(function: Callable[[], None], events: SimpleQueue[_Answer | None], bell: _Bell) -> None:
     try:
         function()
     except BaseException as error:  # noqa: BLE001 - raised again in the main thread
         events.put(_Answer(error))
     else:
         events.put(_Answer(None))
+    bell.ring()
