@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime as ort
 
 import elman_server  # noqa: F401  switches onnxruntime's telemetry off
-from elman_server.artefact import read_artefact
-from elman_server.sampling import uniforms
+from elman_server.engine.core.sampler import uniforms
+from elman_server.models.artefact import read_artefact
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,5 +93,5 @@ class BareLoop:
         np.greater_equal(mass, enough[:, None], out=self._is_past)
         total = flat.take(self._is_past.argmax(axis=1) + self._row)
         np.greater(mass, (uniform * total)[:, None], out=self._is_past)
-        drawn = self._keys.ravel().take(self._is_past.argmax(axis=1) + self._row)
-        np.bitwise_and(drawn, _ID_BITS, out=self.chars)
+        sampled = self._keys.ravel().take(self._is_past.argmax(axis=1) + self._row)
+        np.bitwise_and(sampled, _ID_BITS, out=self.chars)

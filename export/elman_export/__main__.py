@@ -6,25 +6,16 @@ What needs torch is imported where it is used, so that every --help but train's 
 # ruff: noqa: D301, PLC0415 — click's paragraph mark is a real backspace
 
 import json
-import sys
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-_LIBRARIES = {"matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "rich", "safetensors", "sklearn", "torch"}
-_INSTALL = "is not installed; run: pip install 'elman[export]'"
-
-try:
-    from elman_export.artefact import read_artefact
-    from elman_export.card_command import card
-    from elman_export.errors import DifferenceError, ExportError
-    from elman_export.evaluate_command import evaluate
-except ModuleNotFoundError as error:  # the client or the server alone was installed
-    if error.name not in _LIBRARIES:
-        raise
-    sys.exit(f"elman-export: {error.name} {_INSTALL}")
+from elman_export.artefact import read_artefact
+from elman_export.card_command import card
+from elman_export.errors import DifferenceError, ExportError
+from elman_export.evaluate_command import evaluate
 
 if TYPE_CHECKING:
     from elman_export.artefact import Artefact
@@ -55,16 +46,12 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except ExportError as error:
             raise click.ClickException(str(error)) from error
-        except ModuleNotFoundError as error:  # one that only some commands need
-            if error.name not in _LIBRARIES:
-                raise
-            raise click.ClickException(f"{error.name} {_INSTALL}") from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_Group)
 @click.version_option(package_name="elman")
 def main() -> None:
     """Train recurrent text models, and export them as artefacts that elman-server serves.
