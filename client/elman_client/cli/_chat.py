@@ -12,7 +12,7 @@ import elman_client
 from elman_client.cli._completion import complete_initial_state, complete_model, complete_session
 from elman_client.cli._conversation import HELP, Conversation, Leave
 from elman_client.cli._explanations import explain
-from elman_client.cli._failures import complain
+from elman_client.cli._failures import complain, hint, is_colored
 from elman_client.cli._remote import Remote, choose_model, connection_options
 from elman_client.cli._sampling import sampling_options
 from elman_client.cli._texts import Cleaner, decode, text_options
@@ -99,14 +99,14 @@ class _Terminal:
         """Show a banner, then answer each line until the user leaves."""
         summary, transcript, names = self._run(self._begin)
         if not self._remote.as_json:
-            click.echo(f"elman {version('elman')} at {self._remote.target}\n{summary}", err=True)
-            click.echo("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n", err=True)
+            hint(f"elman {version('elman')} at {self._remote.target}\n{summary}")
+            hint("/help lists the commands, Ctrl-C stops an answer, Ctrl-D leaves\n")
             if has_past:
                 self._show_past(transcript)
         prompt = _prompt(names, transcript)
         while self._answer(prompt):
             pass
-        click.echo(f"The session stays: elman chat --session {self._conversation.name}", err=True)
+        hint(f"The session stays: elman chat --session {self._conversation.name}")
 
     def _begin(self) -> tuple[str, elman_client.Transcript, list[str]]:
         conversation = self._conversation
@@ -115,7 +115,7 @@ class _Terminal:
     def _show_past(self, transcript: elman_client.Transcript) -> None:
         text = transcript.text[-_MAX_SHOWN:]
         if len(text) < len(transcript.text):
-            click.echo(f"… the last {len(text)} of {len(transcript.text)} characters; /transcript shows all", err=True)
+            hint(f"… the last {len(text)} of {len(transcript.text)} characters; /transcript shows all")
         self._remote.output.write(text)
         if self._remote.output.has_open_line:
             self._remote.output.write("\n")
@@ -125,16 +125,16 @@ class _Terminal:
         self._remote.interrupts.forget()  # it came too late for the last answer
         try:
             # A Ctrl-C of the moment between the prompt and its answer is for the answer: ours to handle.
-            line = prompt.prompt("> ", handle_sigint=False)
+            line = prompt.prompt(handle_sigint=False)
         except KeyboardInterrupt:
-            click.echo("Ctrl-D leaves.", err=True)
+            hint("Ctrl-D leaves.")
             return True
         except EOFError:
             return False
         try:
             self._run(lambda: self._conversation.take(line), is_patient=True)
         except KeyboardInterrupt:
-            click.echo(" [stopped]", err=True)
+            hint(" [stopped]", "yellow")
         except Leave:
             return False
         except (elman_client.ElmanError, click.ClickException, OSError) as error:
@@ -146,10 +146,16 @@ def _prompt(models: list[str], transcript: elman_client.Transcript) -> PromptSes
     """Return a prompt that completes commands and remembers the lines of the session's past."""
     from prompt_toolkit import PromptSession  # noqa: PLC0415 - takes a fifth of a second
     from prompt_toolkit.completion import WordCompleter  # noqa: PLC0415
+    from prompt_toolkit.formatted_text import FormattedText  # noqa: PLC0415
     from prompt_toolkit.history import InMemoryHistory  # noqa: PLC0415
 
     typed = (transcript.text[turn.start : turn.prompt_end].rstrip("\n") for turn in transcript.turns)
     history = InMemoryHistory([line for line in typed if line and "\n" not in line])
     lines = [*(f"/{name}" for name in HELP), *(f"/model {model}" for model in models)]
     completer = WordCompleter(lines, sentence=True)
-    return PromptSession(history=history, completer=completer, complete_while_typing=False)
+    return PromptSession(
+        FormattedText([("bold ansigreen" if is_colored() else "", "> ")]),
+        history=history,
+        completer=completer,
+        complete_while_typing=False,
+    )

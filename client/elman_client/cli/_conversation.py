@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import click
 
 import elman_client
+from elman_client.cli._failures import hint
 from elman_client.cli._output import print_event, print_json
 from elman_client.cli._remote import model_of
 from elman_client.cli._replay import progress, verdict
@@ -187,10 +188,10 @@ class Conversation:
 
     def _change_model(self, argument: str) -> None:
         if not argument:
-            click.echo(f"{', '.join(self.model_names)}; this is {self._model.name.removeprefix('models/')}", err=True)
+            hint(f"{', '.join(self.model_names)}; this is {self._model.name.removeprefix('models/')}")
             return
         self._use(self._client.create_session(argument))
-        click.echo(self.summary(), err=True)
+        hint(self.summary())
 
     def _print_transcript(self, _argument: str) -> None:
         transcript = self.transcript()
@@ -205,38 +206,38 @@ class Conversation:
         if not turns:
             raise click.ClickException("there is nothing to undo")
         info = self._session.rewind(turns[-1].start)
-        click.echo(f"back at {info.position}", err=True)
+        hint(f"back at {info.position}")
 
     def _fork(self, _argument: str) -> None:
         left = self.name
         (fork,) = self._session.fork()
         self._use(fork)
-        click.echo(f"new session {self.name}; {left} stays as it is", err=True)
+        hint(f"new session {self.name}; {left} stays as it is")
 
     def _save(self, argument: str) -> None:
         if not argument:
             raise click.ClickException("/save takes a file: as in /save talk.elman")
         snapshot = self._session.export()
         Path(argument).write_bytes(snapshot)
-        click.echo(f"{len(snapshot)} bytes in {argument}", err=True)
+        hint(f"{len(snapshot)} bytes in {argument}")
 
     def _load(self, argument: str) -> None:
         if not argument:
             raise click.ClickException("/load takes a file: as in /load talk.elman")
         self._use(self._client.import_session(Path(argument).read_bytes()))
-        click.echo(f"new session {self.name}, at {self._session.info.position}", err=True)
+        hint(f"new session {self.name}, at {self._session.info.position}")
 
     def _replay(self, _argument: str) -> None:
         interrupts = self._remote.interrupts
         with interrupts.stopping(lambda: None):
             turns = list(interrupts.until(progress(self._session.replay())))
         if not interrupts.is_interrupted:
-            click.echo(verdict(turns), err=True)
+            hint(verdict(turns))
 
     def _reset(self, _argument: str) -> None:
         before = self._session.info
         self._use(self._client.create_session(before.model, initial_state=before.initial_state))
-        click.echo(f"new session {self.name}", err=True)
+        hint(f"new session {self.name}")
 
     def _show(self, _argument: str) -> None:
         info = self._session.refresh()
@@ -250,8 +251,8 @@ class Conversation:
 
     def _help(self, _argument: str) -> None:
         for name, (argument, line) in HELP.items():
-            click.echo(f"/{f'{name} {argument}':<12}{line}", err=True)
-        click.echo(_KEYS, err=True)
+            hint(f"/{f'{name} {argument}':<12}{line}")
+        hint(_KEYS)
 
     def _leave(self, _argument: str) -> None:
         raise Leave

@@ -64,10 +64,22 @@ def note(message: str) -> None:
     _say(message, "yellow")
 
 
+def hint(message: str, color: str = "cyan") -> None:
+    """Print what is no text of a model, on standard error."""
+    _echo(click.style(message, fg=color))
+
+
+def is_colored() -> bool:
+    """Whether a terminal is to show colours."""
+    return not os.environ.get("NO_COLOR")
+
+
 def _say(message: str, color: str) -> None:
-    line = " ".join(message.split())
-    wanted = False if os.environ.get("NO_COLOR") else None  # None: on a terminal
-    click.echo(f"{click.style('elman:', fg=color)} {line}", err=True, color=wanted)
+    _echo(f"{click.style('elman:', fg=color)} {' '.join(message.split())}")
+
+
+def _echo(line: str) -> None:
+    click.echo(line, err=True, color=None if is_colored() else False)  # None: on a terminal
 
 
 def exit_code(error: Exception) -> Exit:
