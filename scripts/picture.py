@@ -5,18 +5,18 @@ Needs tmux. Run by `make picture`.
 
 from __future__ import annotations
 
-import os.path
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from html import escape
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rich.ansi import AnsiDecoder
 from rich.console import Console
 from rich.terminal_theme import SVG_EXPORT_THEME
-from rich.text import Text
 
 from scripts.demo import running_server
 
@@ -24,13 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.segment import Segment
+    from rich.text import Text
 
 COLUMNS, LINES = 84, 38
-CHAT = "elman chat --temperature 0.8 --max-chars 250 --seed 7"
-LINES_TYPED = [CHAT, "ROMEO:", "/temp 0.5", "JULIET:", "/replay", "/quit"]
+CHAT = "elman chat --temperature 0.8 --seed 4"
+LINES_TYPED = [CHAT, "ROMEO:", "/temp 0.5", "JULIET:", "/undo", "JULIET:", "/replay", "/quit"]
 KEY_SECONDS = 0.05
-QUIET_SECONDS = 0.8  # the terminal is idle after this time without a change
+QUIET_SECONDS = 0.8  # a prompt that stands for this time waits for the next line
 PATIENCE = 60
+PROMPTS = {"$", ">"}
 PAUSE_SECONDS = 6  # at the end, before the picture begins again
 
 CELL_WIDTH, CELL_HEIGHT, FONT_SIZE = 8.4, 19, 14  # pixels
@@ -43,11 +45,17 @@ class Frame:
 
     Attributes:
         seconds: since the recording began.
-        lines: with the escape sequences of their colours.
+        lines: with their colours.
     """
 
     seconds: float
-    lines: list[str]
+    lines: list[Text]
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether the last line is an empty prompt."""
+        written = [line.plain.strip() for line in self.lines if line.plain.strip()]
+        return bool(written) and written[-1] in PROMPTS
 
 
 def main() -> None:
@@ -80,11 +88,13 @@ def record(address: str) -> list[Frame]:
 
 
 def changes(start: float) -> Iterator[Frame]:
-    """Yield the screen whenever it changes, until it is idle."""
+    """Yield the screen whenever it changes, until it waits for the next line."""
     shown, since = frame(start), time.monotonic()
     yield shown
     deadline = since + PATIENCE
-    while time.monotonic() < min(deadline, since + QUIET_SECONDS):
+    while not shown.is_waiting or time.monotonic() < since + QUIET_SECONDS:
+        if time.monotonic() > deadline:
+            sys.exit("the command does not answer:\n" + "\n".join(line.plain for line in shown.lines))
         now = frame(start)
         if now.lines != shown.lines:
             shown, since = now, time.monotonic()
@@ -93,8 +103,8 @@ def changes(start: float) -> Iterator[Frame]:
 
 def frame(start: float) -> Frame:
     """Return the screen as it is now."""
-    lines = tmux("capture-pane", "-e", "-p").split("\n")
-    return Frame(time.monotonic() - start, lines)
+    lines = AnsiDecoder().decode(tmux("capture-pane", "-e", "-p"))
+    return Frame(time.monotonic() - start, list(lines))
 
 
 def tmux(*command: str) -> str:
@@ -105,8 +115,8 @@ def tmux(*command: str) -> str:
 def to_svg(frames: list[Frame]) -> str:
     """Return the last screen as a picture in which each line is uncovered when, and as far as, it was written."""
     seconds = frames[-1].seconds + PAUSE_SECONDS
-    screen = [Text.from_ansi(line) for line in frames[-1].lines]
-    while screen and not screen[-1].plain.strip():
+    screen = list(frames[-1].lines)
+    while not screen[-1].plain.strip():
         screen.pop()
     rows = [row(index, text, widths(frames, index, text.plain), seconds) for index, text in enumerate(screen)]
     width = 2 * MARGIN + COLUMNS * CELL_WIDTH
@@ -130,7 +140,9 @@ def widths(frames: list[Frame], index: int, final: str) -> list[tuple[float, int
     """Return how many characters of a line's last text stood there, at each moment that changed it."""
     found = [(0.0, 0)]
     for shown in frames:
-        width = len(os.path.commonprefix([Text.from_ansi(shown.lines[index]).plain, final]))
+        line = shown.lines[index].plain if index < len(shown.lines) else ""
+        pairs = zip(line, final, strict=False)
+        width = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
         if width != found[-1][1]:
             found.append((shown.seconds, width))
     return found

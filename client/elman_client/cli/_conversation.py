@@ -142,7 +142,9 @@ class Conversation:
         """Return what the next answer is generated with."""
         options = self._effective_options()
         seed = options.get("seed")
-        stops = " or ".join(map(repr, options.get("stop_strings") or ()))
+        stops = " or ".join(
+            "an empty line" if stop == _PARAGRAPH else repr(stop) for stop in options.get("stop_strings") or ()
+        )
         return (
             f"temperature {options.get('temperature')}, "
             f"seed {f'{self._session.info.seed} of the session' if seed is None else seed}, "
