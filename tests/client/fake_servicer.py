@@ -69,8 +69,10 @@ class Servicer(
             trailers = (("grpc-status-details-bin", details),) if details else ()
             await context.abort(code, message, trailers)
 
-    async def _refuse(self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message) -> None:
-        info = ErrorInfo(reason=reason, domain="elman-server.github.io")
+    async def _refuse(
+        self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message, **metadata: str
+    ) -> None:
+        info = ErrorInfo(reason=reason, domain="elman-server.github.io", metadata=metadata)
         status = packed_status(code, message, info, RequestInfo(request_id="theirs"), *details)
         await context.abort(code, message, (("grpc-status-details-bin", status),))
 
@@ -97,6 +99,8 @@ class Servicer(
                 "CHARACTER_NOT_IN_VOCABULARY",
                 f"the model has no {unknown!r}",
                 BadRequest(field_violations=[violation]),
+                characters=unknown,
+                indices=str(text.index(unknown)),
             )
 
     # The contract's method names are in CamelCase.
