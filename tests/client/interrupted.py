@@ -24,7 +24,7 @@ def main(target: str, count: int, seconds: float) -> None:
         session = client.create_session("shakespeare", session_id="mine")
         for _ in range(count):
             try:
-                # Python loses an interrupt that comes in a weak reference's callback, say: another follows a second later.
+                # Python loses an interrupt that comes in an object's __del__, say: another one follows a second later.
                 signal.setitimer(signal.ITIMER_REAL, random.uniform(0.001, seconds), 1)
                 while True:
                     _take_turn(session)
