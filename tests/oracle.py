@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from elman_server.artefact import read_artefact
+from elman_server.models.artefact import read_artefact
 
 _BEGINNING: Final = -1
 _MASK: Final = 2**64 - 1
@@ -91,7 +91,7 @@ class Point:
             self._following[char] = Point(self.oracle, char, self, self.position + 1, states)
         return self._following[char]
 
-    def draw(self, draws: Draws) -> Iterator["Point"]:
+    def sample(self, draws: Draws) -> Iterator["Point"]:
         """Yield the points after each drawn character, without end."""
         point = self
         while True:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from elman_client import AsyncClient, Chunk, Finished
-from elman_server.errors import SessionNotFoundError, TurnNotFoundError
-from elman_server.requests import GenerateRequest, SamplingRequest
-from elman_server.session import Expiration
-from elman_server.stores import SqliteStore
+from elman_server.domain.errors import SessionNotFoundError, TurnNotFoundError
+from elman_server.domain.requests import GenerateRequest, SamplingRequest
+from elman_server.sessions.session import Expiration
+from elman_server.sessions.stores import SqliteStore
 from tests.e2e.wire import PATIENCE, PROMPT
 from tests.server.house import House
 from tests.server.replicas import QUICK, Replica, asked
@@ -109,13 +109,13 @@ class After:
         replica = Replica(self._house, QUICK, time.time, store)
         for session, text in zip(told, self._whole, strict=True):
             try:
-                head, stored = await replica.sessions.load(session.name)
+                head = (await replica.sessions.load(session.name)).head
             except SessionNotFoundError:
                 assert not 0 < session.made < moment
                 continue
             durable = max(head.position, head.open.position if head.open else 0)
             assert durable >= session.at(moment)
-            record = (session.name, stored.head, tuple(await store.segments(session.name)))
+            record = (session.name, (await store.load(session.name)).head, tuple(await store.segments(session.name)))
             if record not in self.known:
                 self.known.add(record)
                 await self._goes_on(replica, session, text, durable)

@@ -16,7 +16,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, Ret
 from google.rpc.status_pb2 import Status
 
 from elman.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc
-from tests.client.fake_memory import LIMITS, LOG_PROBABILITY, MOOD, VOCABULARY, Memory, detailed, drawn
+from tests.client.fake_memory import LIMITS, LOG_PROBABILITY, MOOD, VOCABULARY, SessionState, detailed, drawn
 
 
 def packed_status(code: grpc.StatusCode, message: str, *details: Message) -> bytes:
@@ -42,17 +42,17 @@ class Servicer(
                 name=f"models/{name}",
                 version="1",
                 cell=model_pb2.CELL_LSTM,
-                num_layers=2,
+                layer_count=2,
                 hidden_size=8,
                 vocabulary=map(ord, VOCABULARY),
                 digest="d" * 64,
                 limits=LIMITS,
-                read_outs=[model_pb2.ReadOut(name="mood", labels=MOOD, accuracy=0.9, num_held_out=10)],
+                read_outs=[model_pb2.ReadOut(name="mood", labels=MOOD, accuracy=0.9, held_out_count=10)],
                 initial_states=["default", "juliet"],
             )
             for name in models
         }
-        self.memories: dict[str, Memory] = {}
+        self.memories: dict[str, SessionState] = {}
         self.headers: list[dict[str, str]] = []
         self.failure: tuple[grpc.StatusCode, str, bytes] | None = None
         self.seconds_per_chunk = 0.0
@@ -71,11 +71,11 @@ class Servicer(
             await context.abort(code, message, trailers)
 
     async def _refuse(self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message) -> None:
-        info = ErrorInfo(reason=reason, domain="elman")
+        info = ErrorInfo(reason=reason, domain="elman-server.github.io")
         status = packed_status(code, message, info, RequestInfo(request_id="theirs"), *details)
         await context.abort(code, message, (("grpc-status-details-bin", status),))
 
-    async def _memory(self, context: Any, name: str) -> Memory:
+    async def _memory(self, context: Any, name: str) -> SessionState:
         if name not in self.memories:
             message = f"there is no {name}: create a session"
             await self._refuse(context, grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", message)
@@ -144,7 +144,7 @@ class Servicer(
         info.update_time.CopyFrom(info.create_time)
         if request.HasField("ttl"):
             info.expire_time.seconds = info.create_time.seconds + request.ttl.seconds
-        self.memories[name] = Memory(info)
+        self.memories[name] = SessionState(info)
         self.memories[name].rest.set()
         return session_pb2.CreateSessionResponse(session=info)
 
@@ -179,6 +179,12 @@ class Servicer(
         await self._memory(context, request.name)
         del self.memories[request.name]
         return session_pb2.DeleteSessionResponse()
+
+    async def DeleteSessions(self, _, context):
+        await self._begin(context)
+        count = len(self.memories)
+        self.memories.clear()
+        return session_pb2.DeleteSessionsResponse(deleted_count=count)
 
     async def GetTranscript(self, request, context):
         await self._begin(context)
@@ -222,7 +228,7 @@ class Servicer(
             await self._refuse(context, code, "INVALID_FIELD", "snapshot: is no snapshot of a session", details)
         text = request.snapshot.removeprefix(b"ELMAN").decode()
         info = session_pb2.Session(model="models/shakespeare/versions/1", model_digest="d" * 64)
-        memory = Memory(info, text)
+        memory = SessionState(info, text)
         return session_pb2.ImportSessionResponse(session=self._add(memory, len(text), request.session_id))
 
     async def ReplaySession(self, request, context):
@@ -239,12 +245,12 @@ class Servicer(
                 end_position=len(memory.text),
             )
 
-    def _add(self, memory: Memory, position: int, session_id: str = "") -> session_pb2.Session:
+    def _add(self, memory: SessionState, position: int, session_id: str = "") -> session_pb2.Session:
         """Keep a copy of a session up to a position."""
         info = session_pb2.Session()
         info.CopyFrom(memory.info)
         info.name = f"sessions/{session_id or f'made-{len(self.memories)}'}"
-        copy = Memory(info, memory.text, list(memory.turns))
+        copy = SessionState(info, memory.text, list(memory.turns))
         copy.cut(position)
         copy.rest.set()
         self.memories[info.name] = copy
@@ -252,7 +258,11 @@ class Servicer(
 
     async def _check_position(self, context: Any, position: int, end: int) -> None:
         if not 0 <= position <= end:
-            info = ErrorInfo(reason="POSITION_OUT_OF_RANGE", domain="elman", metadata={"start": "0", "end": str(end)})
+            info = ErrorInfo(
+                reason="POSITION_OUT_OF_RANGE",
+                domain="elman-server.github.io",
+                metadata={"start": "0", "end": str(end)},
+            )
             status = packed_status(grpc.StatusCode.OUT_OF_RANGE, "position is out of range", info)
             await context.abort(
                 grpc.StatusCode.OUT_OF_RANGE, "position is out of range", (("grpc-status-details-bin", status),)
@@ -283,9 +293,9 @@ class Servicer(
             detail.labels.extend(
                 generation_pb2.LabelProbability(label=label, log_probability=nats) for label, nats in MOOD.items()
             )
-        num_scored = sum(d.HasField("log_probability") for d in details)
+        count = sum(d.HasField("log_probability") for d in details)
         return generation_pb2.ScoreResponse(
-            details=details, log_probability=LOG_PROBABILITY * num_scored, num_scored=num_scored
+            details=details, log_probability=LOG_PROBABILITY * count, scored_count=count
         )
 
     async def Generate(self, request, context) -> AsyncIterator[generation_pb2.GenerateResponse]:
@@ -294,15 +304,14 @@ class Servicer(
             memory = await self._memory(context, request.session)
         else:
             await self._model(context, request.model)
-            memory = Memory(session_pb2.Session())
+            memory = SessionState(session_pb2.Session())
             memory.rest.set()
         await self._check_text(context, "prompt", request.prompt)
         if not memory.rest.is_set():
             retry = RetryInfo()
             retry.retry_delay.FromMilliseconds(100)
             message = f"a turn is running on {request.session}: wait or cancel it"
-            code = grpc.StatusCode.FAILED_PRECONDITION
-            await self._refuse(context, code, "SESSION_BUSY", message, retry)
+            await self._refuse(context, grpc.StatusCode.UNAVAILABLE, "SESSION_BUSY", message, retry)
         memory.rest.clear()
         memory.stop.clear()
         try:
@@ -339,7 +348,7 @@ class Servicer(
                 async for event in self._turn(request.turn, memory, context):
                     yield generation_pb2.ChatResponse(**event)
 
-    async def _settle(self, memory: Memory) -> None:
+    async def _settle(self, memory: SessionState) -> None:
         await asyncio.sleep(self.seconds_to_settle)
         memory.rest.set()
 
@@ -351,10 +360,10 @@ class Servicer(
 
     async def _cut(self, context: Any, code: grpc.StatusCode) -> None:
         if code is grpc.StatusCode.FAILED_PRECONDITION:  # as where a server that was lost has the turn still
-            await self._refuse(context, code, "SESSION_BUSY", "a turn is running")
+            await self._refuse(context, grpc.StatusCode.UNAVAILABLE, "SESSION_BUSY", "a turn is running")
         await context.abort(code, "the connection was lost")
 
-    async def _turn(self, request, memory: Memory, context: Any) -> AsyncIterator[dict[str, Any]]:
+    async def _turn(self, request, memory: SessionState, context: Any) -> AsyncIterator[dict[str, Any]]:
         start = len(memory.text)
         max_chars = request.stopping.max_chars or LIMITS.max_chars
         started = generation_pb2.Started(

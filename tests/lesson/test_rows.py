@@ -19,7 +19,8 @@ from elman_export.known import checkpoint_steps, export_checkpoint
 from elman_export.model import CharModel, ModelConfig
 from elman_export.reference import Array, Step
 from elman_export.runtime import Runtime
-from elman_server import sampling
+from elman_server.domain.sampling import Sampling
+from elman_server.engine.core.sampler import Sampler
 from tests.lesson.models import HELLO, HELLO_CHARACTERS, LOGITS, float32
 from tests.models import CHARACTERS
 from tests.server_process import resident_bytes
@@ -134,11 +135,11 @@ def test_r3_softmax_gives_the_first_two_thirds(lesson: Client):
 def test_r4_temperature_sharpens_and_softens(temperature: float, expected: list[float]):
     """The sampler, asked at 100,000 points spread evenly over [0, 1), gives the lesson's shares."""
     size = 100_000
-    sampler = sampling.Sampler(size, len(LOGITS))
+    sampler = Sampler(size, len(LOGITS))
     for row in range(size):
-        sampler.load(row, sampling.Sampling(seed=0, temperature=temperature))
+        sampler.load(row, Sampling(seed=0, temperature=temperature))
     logits = np.tile(np.array(LOGITS, np.float32), (size, 1))
-    drawn = sampler.draw(logits, (np.arange(size) + 0.5) / size)
+    drawn = sampler.sample(logits, (np.arange(size) + 0.5) / size)
 
     assert (np.bincount(drawn) / size).round(3).tolist() == expected
 

@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 
-from elman_server.generation import Chunk, Finished, Started
-from elman_server.requests import GenerateRequest, ResumeRequest
-from elman_server.turns import Turns
+from elman_server.domain.events import Chunk, Finished, Started
+from elman_server.domain.requests import GenerateRequest, ResumeRequest
+from elman_server.turns.service import Turns
 from tests.server.house import Text
 
 
@@ -31,19 +31,21 @@ class Reader:
         return await self.task
 
     async def _run(self, turns: Turns, request: GenerateRequest | ResumeRequest) -> Text:
-        events = turns.resume(request) if isinstance(request, ResumeRequest) else turns.generate(request)
+        turn = turns.resume(request) if isinstance(request, ResumeRequest) else turns.generate(request)
         try:
-            async with contextlib.aclosing(events):
-                async for event in events:
-                    match event:
-                        case Started():
-                            self.text.started = event
-                        case Finished():
-                            self.text.finished = event
-                        case Chunk():
-                            self.text.chunks.append(event)
-                            self._began.set()
-                            await self.gate.wait()
+            async with contextlib.aclosing(turn) as messages:
+                async for events in messages:
+                    for event in events:
+                        match event:
+                            case Started():
+                                self.text.started = event
+                            case Finished():
+                                self.text.finished = event
+                            case Chunk():
+                                self.text.chunks.append(event)
+                                self._began.set()
+                    if self.text.chunks:
+                        await self.gate.wait()
         finally:
             self._began.set()
         return self.text

@@ -1,19 +1,36 @@
-"""A small domain that answers from memory, so that the transport is tested alone."""
+"""A small domain that answers from state, so that the transport is tested alone."""
 # ruff: noqa: D102  the methods are documented by what they stand for
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, TypeAlias
 
-from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
-from elman_server.lease import Lease
-from elman_server.models import Evaluation, ModelInfo, ReadOut
-from elman_server.records import Parameters
-from elman_server.replay import Replayed
-from elman_server.requests import AppendRequest, GenerateRequest, Limits, ResumeRequest, SamplingRequest, ScoreRequest
-from elman_server.session import Expiration, Filter, Page, SessionInfo, SessionStatus, Transcript, Turn
-from elman_server.state import Memory
-from elman_server.vocabulary import Vocabulary
+from elman_server.domain.events import CharacterDetail, Chunk, Finished, FinishReason, Started
+from elman_server.domain.requests import (
+    AppendRequest,
+    Creation,
+    GenerateRequest,
+    Limits,
+    ResumeRequest,
+    SamplingRequest,
+    ScoreRequest,
+)
+from elman_server.domain.state import SessionState
+from elman_server.domain.vocabulary import Vocabulary
+from elman_server.history.replay import Replayed
+from elman_server.models.registry import Evaluation, ModelInfo, ReadOut
+from elman_server.sessions.leases import Lease
+from elman_server.sessions.records import Parameters
+from elman_server.sessions.session import (
+    CommittedTurn,
+    Expiration,
+    Filter,
+    LabelChange,
+    Page,
+    SessionInfo,
+    SessionStatus,
+    Transcript,
+)
 
 Event: TypeAlias = Started | Chunk | Finished
 
@@ -44,10 +61,10 @@ MODEL = ModelInfo(
     vocabulary=Vocabulary(("a", "b", "ß")),
     digest="ab" * 32,
     fingerprint="some-machine",
-    initial=Memory(tensors=(bytes(8),)),
+    initial=SessionState(tensors=(bytes(8),)),
     evaluations=(Evaluation("ef" * 32, "streaming", 1.5, 0.01, 1000),),
     limits=Limits(max_prompt_chars=1000, max_chars=50),
-    initial_states={"juliet": Memory(tensors=(bytes(8),))},
+    initial_states={"juliet": SessionState(tensors=(bytes(8),))},
     labels=("yes", "no"),
     read_outs=(ReadOut("mood", ("bad", "good"), 0.75, 8),),
 )
@@ -78,7 +95,7 @@ FINISHED = Finished(
     etag="20",
     stop_string="ab",
 )
-TURN = Turn(
+TURN = CommittedTurn(
     start=2,
     prompt_end=4,
     end=7,
@@ -113,8 +130,9 @@ class FakeSessions:
         expiration: Expiration,
         labels: Mapping[str, str],
         initial_state: str,
+        creation: Creation,
     ) -> SessionInfo:
-        return self._answer(model, version, session_id, seed, expiration, labels, initial_state)
+        return self._answer(model, version, session_id, seed, expiration, labels, initial_state, creation.request_id)
 
     async def get(self, session_id: str) -> SessionInfo:
         return self._answer(session_id)
@@ -123,12 +141,16 @@ class FakeSessions:
         return Page((self._answer(page_size, page_token, filter),), "more")
 
     async def update(
-        self, session_id: str, *, etag: str, labels: Mapping[str, str] | None, expiration: Expiration | None
+        self, session_id: str, *, etag: str, labels: LabelChange | None, expiration: Expiration | None
     ) -> SessionInfo:
         return self._answer(session_id, etag, labels, expiration)
 
     async def delete(self, session_id: str, *, etag: str) -> None:
         self._answer(session_id, etag)
+
+    async def delete_all(self, filter: Filter) -> int:  # noqa: A002  the API's word
+        self._answer(filter)
+        return 3
 
     async def transcript(self, session_id: str, start: int, end: int | None) -> Transcript:
         self._answer(session_id, start, end)
@@ -141,8 +163,8 @@ class FakeHistory:
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
-    async def fork(self, session_id: str, *, position: int | None, count: int) -> list[SessionInfo]:
-        self.calls.append((session_id, position, count))
+    async def fork(self, session_id: str, *, position: int | None, count: int, creation: Creation) -> list[SessionInfo]:
+        self.calls.append((session_id, position, count, creation.request_id))
         return [SESSION, SESSION]
 
     async def rewind(self, session_id: str, *, position: int, etag: str) -> SessionInfo:
@@ -153,8 +175,8 @@ class FakeHistory:
         self.calls.append(session_id)
         return b"snapshot"
 
-    async def restore(self, snapshot: bytes, session_id: str) -> SessionInfo:
-        self.calls.append((snapshot, session_id))
+    async def restore(self, snapshot: bytes, session_id: str, creation: Creation) -> SessionInfo:
+        self.calls.append((snapshot, session_id, creation.request_id))
         return SESSION
 
     async def replay(self, session_id: str) -> AsyncGenerator[Replayed, None]:
@@ -178,24 +200,24 @@ class FakeTurns:
         self.num_open = 0
         self.closed = asyncio.Event()
 
-    async def resume(self, request: ResumeRequest) -> AsyncGenerator[Event, None]:
+    async def resume(self, request: ResumeRequest) -> AsyncGenerator[tuple[Event, ...], None]:
         async for event in self.generate(request):
             yield event
 
     async def generate(
         self, request: GenerateRequest | ResumeRequest, begun: Callable[[Lease], None] | None = None
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[tuple[Event, ...], None]:
         self.calls.append(request)
         if begun is not None:
             begun(Lease(None))
         self.num_open += 1
         try:
             for event in self.events:
-                yield event
+                yield (event,)
             if self.error is not None:
                 raise self.error
             while self.is_flooding:
-                yield Chunk("a" * 10_000, 10)
+                yield (Chunk("a" * 10_000, 10),)
             if self.is_endless:
                 await asyncio.Event().wait()
         finally:
@@ -210,6 +232,6 @@ class FakeTurns:
         self.calls.append(request)
         return CharacterDetail("a", None), DETAIL, DETAIL
 
-    async def cancel(self, session_id: str) -> SessionInfo:
-        self.calls.append(session_id)
+    async def cancel(self, session_id: str, position: int | None, request_id: bytes) -> SessionInfo:
+        self.calls.append((session_id, position, request_id))
         return SESSION

@@ -12,7 +12,7 @@ from elman.v1.generation_pb2 import GenerateRequest
 from elman.v1.model_pb2 import ListModelsRequest
 from elman.v1.model_pb2_grpc import ModelServiceStub
 from elman.v1.session_pb2 import CreateSessionRequest, GetSessionRequest
-from elman_server.errors import SettingsError
+from elman_server.domain.errors import SettingsError
 
 GET = GetSessionRequest(name="sessions/abcd")
 
@@ -116,7 +116,7 @@ async def test_a_burst_of_streams_is_not_cancelled(served):
     calls = [served.generation.Generate(GenerateRequest(model="models/tiny")) for _ in range(2000)]
     begun = await asyncio.gather(*(call.read() for call in calls))
 
-    assert {event.WhichOneof("event") for event in begun} == {"started"}
+    assert all(event.HasField("started") for event in begun)
     for call in calls:
         call.cancel()
 
