@@ -5,6 +5,7 @@ that the client can be tested without a network, weights or an engine.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -355,6 +356,12 @@ class Servicer(
         await asyncio.sleep(self.seconds_to_settle)
         memory.rest.set()
 
+    async def _is_stopped(self, memory: Memory) -> bool:
+        """Wait for the next chunk, or for a Cancel."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(memory.stop.wait(), self.seconds_per_chunk or 1e-9)
+        return memory.stop.is_set()
+
     async def _cut(self, context: Any, code: grpc.StatusCode) -> None:
         if code is grpc.StatusCode.FAILED_PRECONDITION:  # as where a server that was lost has the turn still
             await self._refuse(context, grpc.StatusCode.UNAVAILABLE, "SESSION_BUSY", "a turn is running")
@@ -377,7 +384,7 @@ class Servicer(
         try:
             yield {"started": started}
             while len(written) < max_chars and not stop_string:
-                if memory.stop.is_set():
+                if await self._is_stopped(memory):
                     reason = generation_pb2.FINISH_REASON_CANCELLED
                     break
                 if self.cuts and written:
@@ -386,7 +393,6 @@ class Servicer(
                         reason = generation_pb2.FINISH_REASON_SERVER_DRAINING
                         break
                     await self._cut(context, cut)
-                await asyncio.sleep(self.seconds_per_chunk)
                 size = min(request.chunk_chars or 4, max_chars - len(written))
                 at = start + len(request.prompt) + len(written)
                 text = "".join(map(drawn, range(at, at + size)))
