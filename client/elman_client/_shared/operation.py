@@ -19,6 +19,7 @@ class Operation(Generic[Value]):
         parse: An encoded answer into the client's own value.
         session: The session it is about, for the header by which a balancer keeps it in one place.
         is_safe: It may be sent again though it may have been done.
+        key: Its request id, for the header by which a proxy may send it again; empty: it has none.
     """
 
     path: str
@@ -26,6 +27,7 @@ class Operation(Generic[Value]):
     parse: Callable[[bytes], Value]
     session: str = ""
     is_safe: bool = True
+    key: str = ""
 
 
 def operation(
@@ -44,4 +46,5 @@ def operation(
         parse=lambda encoded: convert(reply.FromString(encoded)),
         session=session,
         is_safe=is_safe,
+        key=getattr(request, "request_id", ""),
     )

@@ -301,7 +301,7 @@ def _defaults_of(kind: type[Any]) -> Mapping[str, Any]:
     }
 
 
-_DEFAULTS: Final = {
+_DEFAULTS: Final[Mapping[type[Any], Mapping[str, Any]]] = {
     kind: _defaults_of(kind)
     for kind in (GenerateRequest, AppendRequest, Target, SamplingRequest, StoppingRequest, Detail, Unknown)
 }
