@@ -79,5 +79,5 @@ def test_a_breaking_change_is_found(tmp_path, old, new):
 
 
 def _breaking(folder: Path) -> str:
-    command = [BUF, "breaking", folder, "--against", PROTO / "image.binpb"]
+    command = [str(BUF), "breaking", str(folder), "--against", str(PROTO / "image.binpb")]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import pytest
@@ -16,6 +15,9 @@ from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to
 from elman_client import Client, UnavailableError
 from tests.e2e.wire import PATIENCE
 from tests.envoy_process import EnvoyProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 TRIES = 5  # the first one and Envoy's four
 
@@ -92,7 +94,7 @@ def test_only_what_cannot_be_done_twice_is_sent_again(envoy, failing, method, ke
     """Reads, and what has an idempotency key; an Append without one reached a server once."""
     failing.num_calls.clear()
     with grpc.insecure_channel(envoy.address) as channel:
-        call = channel.unary_unary(f"/elman.v1.{method}")
+        call: Any = channel.unary_unary(f"/elman.v1.{method}")
         with pytest.raises(grpc.RpcError) as caught:
             call(b"", timeout=PATIENCE, metadata=(("idempotency-key", key),) if key else ())
 

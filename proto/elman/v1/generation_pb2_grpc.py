@@ -82,7 +82,8 @@ class GenerationServiceServicer(object):
     """
 
     def Generate(self, request, context):
-        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
+        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished; one message may hold
+        several of them.
         Errors end the stream with a status.
         With the request_id of an earlier turn it sends that turn again, as far as it is committed, and continues it.
         """

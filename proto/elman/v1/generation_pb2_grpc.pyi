@@ -40,7 +40,8 @@ class GenerationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GenerationServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
-    """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
+    """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished; one message may hold
+    several of them.
     Errors end the stream with a status.
     With the request_id of an earlier turn it sends that turn again, as far as it is committed, and continues it.
     """
@@ -79,7 +80,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
+    """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished; one message may hold
+    several of them.
     Errors end the stream with a status.
     With the request_id of an earlier turn it sends that turn again, as far as it is committed, and continues it.
     """
@@ -121,7 +123,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.GenerateResponse], _abc.AsyncIterator[_generation_pb2.GenerateResponse]]:
-        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
+        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished; one message may hold
+        several of them.
         Errors end the stream with a status.
         With the request_id of an earlier turn it sends that turn again, as far as it is committed, and continues it.
         """

@@ -14,6 +14,7 @@ ServerError
 │   └── TurnNotFoundError       no turn of the session has that request id
 ├── SessionExistsError          the chosen id is taken
 ├── EtagMismatchError           the session is not what the caller saw
+├── RevisionMismatchError       another writer changed the session in the store; callers never see it
 ├── LeaseLostError              another call continues the turn, or has ended it
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── PositionOutOfRangeError     past the end of the transcript
@@ -166,6 +167,13 @@ class EtagMismatchError(ServerError):
     def __init__(self, resource: str, current: str) -> None:
         super().__init__(f"{resource} has changed; its etag is now {current}; read it again")
         self.current = current
+
+
+class RevisionMismatchError(ServerError):
+    """The session in the store is not the one that was read from it: read it again."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"{resource} was changed since it was read")
 
 
 class LeaseLostError(ServerError):

@@ -87,6 +87,17 @@ class JobStream:
             output = replace(following, ids=ids, details=details)
         return output
 
+    async def next_or_none(self) -> Output | None:
+        """Return the next output; None if `hurry` comes before it."""
+        if not self._outputs:
+            self._arrived.clear()
+            await self._arrived.wait()
+        return await self.next() if self._outputs else None
+
+    def hurry(self) -> None:
+        """Let `next_or_none` return now."""
+        self._arrived.set()
+
     def allow(self, num_chars: int) -> None:
         """Let the job draw so many characters more: the reader took them."""
         self._engine.allow(self._id, num_chars)
@@ -240,7 +251,9 @@ class Engine:
     def _dispatch(self, message: protocol.FromEngine) -> None:
         assert isinstance(message, protocol.Outputs)
         for output in message.outputs:
-            if stream := self._streams.get(output.stream):
+            is_last = output.finished is not None or output.not_finite
+            find = self._streams.pop if is_last else self._streams.get  # the engine drops a job with its last output
+            if stream := find(output.stream, None):
                 stream.push(output)
 
     def _lose_streams(self) -> None:

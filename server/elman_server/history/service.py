@@ -97,7 +97,7 @@ class History:
         """
         lease = await self._sessions.lease(session_id)
         try:
-            await self._sessions.at_rest(session_id, etag)
+            await self._sessions.idle(session_id, etag)
             head, segments = await self._sessions.read(session_id)
             cut, rewound = await self._at(head, segments, position)
             recent = [(key, first) for key, first in head.recent if _end_of(segments, first) <= position]

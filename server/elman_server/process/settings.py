@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 PREFIX: Final = "ELMAN_"
-BUNDLED: Final = Path(__file__).parent / "bundled"
+BUNDLED: Final = Path(__file__).parent.parent / "bundled"
 FOREIGN: Final = frozenset({"ELMAN_TARGET"})  # the client's
 _YEAR: Final = 365 * 24 * 3600.0
 _ADDRESS: Final = re.compile(r"unix:(?P<path>.+)|(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")

@@ -15,6 +15,7 @@ from elman_server.domain.errors import (
     ModelMismatchError,
     NotThereError,
     PositionOutOfRangeError,
+    RevisionMismatchError,
     SessionBusyError,
     SessionExistsError,
     SessionNotFoundError,
@@ -124,9 +125,9 @@ class Sessions(SessionRepository):
             head, created=now, updated=now, last=last, etag=new_etag(), creation=creation.digest
         )
         head = self._lifetimes.expiring("", head, expiration, now)
-        packed = [records.encode(segment) for segment in segments]
+        parts = [self.encoded(segment) for segment in segments]
         try:
-            await self._store.create(name, records.encode(head), head.expires, packed)
+            await self._store.create(name, self.encoded(head), head.expires, parts)
         except SessionExistsError:
             if (made := await self.made(session_id, creation)) is None:
                 raise
@@ -162,7 +163,7 @@ class Sessions(SessionRepository):
         rows = await self._store.page(after, limit)
         found = []
         for name, stored in rows:
-            head = records.decode(stored.head, records.Head)
+            head = self.decoded(stored.head)
             info = self.info(name, head)
             if filter.matches(head, info.status):
                 found.append(info)
@@ -191,8 +192,8 @@ class Sessions(SessionRepository):
         revision = None
         for _ in range(COMMIT_TRIES):
             if etag:
-                revision = (await self.load(session_id, etag))[1].revision
-            with contextlib.suppress(EtagMismatchError):  # a turn has made something durable
+                revision = (await self.load(session_id, etag)).revision
+            with contextlib.suppress(RevisionMismatchError):  # a turn has made something durable
                 await self._store.delete(session_id, revision)
                 break
         else:
@@ -205,7 +206,7 @@ class Sessions(SessionRepository):
         after, num_deleted = "", 0
         while rows := await self._store.page(after, MAX_PAGE):
             for name, stored in rows:
-                head = records.decode(stored.head, records.Head)
+                head = self.decoded(stored.head)
                 if not filter.matches(head, self.info(name, head).status):
                     continue
                 # Not one that has changed since, or that another call or its own lifetime has deleted.
@@ -251,7 +252,7 @@ class Sessions(SessionRepository):
     def info(self, name: str, head: records.Head) -> SessionInfo:
         """Return what callers see of a session."""
         status = SessionStatus.EXPIRED if head.expires <= self._clock() else SessionStatus.ACTIVE
-        if head.open is not None and (self.leases.is_running(name) or self.is_leased(head)):
+        if self.leases.is_generating(name) or self.is_leased(head):
             status = SessionStatus.GENERATING
         return SessionInfo(
             name=name,

@@ -43,7 +43,7 @@ async def cut_turn(
     """
     lease = await sessions.lease(session_id)
     try:
-        await sessions.at_rest(session_id)
+        await sessions.idle(session_id)
         head, segments = await sessions.read(session_id)
         if position == head.position:
             return sessions.info(session_id, head)

@@ -200,24 +200,24 @@ class FakeTurns:
         self.num_open = 0
         self.closed = asyncio.Event()
 
-    async def resume(self, request: ResumeRequest) -> AsyncGenerator[Event, None]:
+    async def resume(self, request: ResumeRequest) -> AsyncGenerator[tuple[Event, ...], None]:
         async for event in self.generate(request):
             yield event
 
     async def generate(
         self, request: GenerateRequest | ResumeRequest, begun: Callable[[Lease], None] | None = None
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[tuple[Event, ...], None]:
         self.calls.append(request)
         if begun is not None:
             begun(Lease(None))
         self.num_open += 1
         try:
             for event in self.events:
-                yield event
+                yield (event,)
             if self.error is not None:
                 raise self.error
             while self.is_flooding:
-                yield Chunk("a" * 10_000, 10)
+                yield (Chunk("a" * 10_000, 10),)
             if self.is_endless:
                 await asyncio.Event().wait()
         finally:

@@ -116,7 +116,7 @@ async def test_a_burst_of_streams_is_not_cancelled(served):
     calls = [served.generation.Generate(GenerateRequest(model="models/tiny")) for _ in range(2000)]
     begun = await asyncio.gather(*(call.read() for call in calls))
 
-    assert {event.WhichOneof("event") for event in begun} == {"started"}
+    assert all(event.HasField("started") for event in begun)
     for call in calls:
         call.cancel()
 

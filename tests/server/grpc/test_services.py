@@ -11,7 +11,7 @@ from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman_server.domain import requests as domain
 from elman_server.grpc.messages.build import (
     from_chat,
-    from_event,
+    from_generated,
     from_model,
     from_replayed,
     from_resumed,
@@ -105,7 +105,7 @@ async def test_a_resumed_stream_is_the_domains_events(served):
         generation_pb2.ResumeRequest(session="sessions/abcd", request_id=REQUEST_ID, position=3)
     )
 
-    assert [event async for event in call] == [from_resumed(event) for event in (STARTED, CHUNK, FINISHED)]
+    assert [event async for event in call] == [from_resumed([event]) for event in (STARTED, CHUNK, FINISHED)]
     assert served.turns.calls == [domain.ResumeRequest("abcd", RAW_ID, 3)]
 
 
@@ -114,7 +114,7 @@ async def test_chat_takes_turns_one_after_another(served):
     turn = generation_pb2.ChatRequest(turn=generation_pb2.GenerateRequest(model="models/tiny", prompt="a"))
     stop = generation_pb2.ChatRequest(stop=generation_pb2.Stop())
     call = served.generation.Chat(iter([stop, turn, stop, turn]))
-    assert [event async for event in call] == [from_chat(event) for event in (STARTED, CHUNK, FINISHED)] * 2
+    assert [event async for event in call] == [from_chat([event]) for event in (STARTED, CHUNK, FINISHED)] * 2
 
     refused = served.generation.Chat(iter([generation_pb2.ChatRequest()]))
     assert await refused.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -201,7 +201,7 @@ async def test_a_stream_is_the_domains_events(served):
     """Generate sends every event, in order, and then ends well."""
     call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
 
-    assert [event async for event in call] == [from_event(event) for event in (STARTED, CHUNK, FINISHED)]
+    assert [event async for event in call] == [from_generated([event]) for event in (STARTED, CHUNK, FINISHED)]
     assert await call.code() is grpc.StatusCode.OK
     assert served.turns.calls[0].time_left is None
 
@@ -278,7 +278,7 @@ async def test_streams_are_counted(serve):
         await served.turns.closed.wait()
         third = served.generation.Generate(request)
 
-        assert (await third.read()).WhichOneof("event") == "started"
+        assert (await third.read()).HasField("started")
         third.cancel()
 
 
@@ -290,4 +290,4 @@ async def test_a_refused_stream_does_not_count(serve):
             assert await refused.code() is grpc.StatusCode.INVALID_ARGUMENT
         accepted = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
 
-        assert (await accepted.read()).WhichOneof("event") == "started"
+        assert (await accepted.read()).HasField("started")

@@ -28,7 +28,7 @@ from elman_server.domain.requests import (
 )
 from elman_server.engine import prefill
 from elman_server.history import service as history_module
-from elman_server.sessions.records import Segment, encode
+from elman_server.sessions.records import Segment
 from elman_server.sessions.session import Filter, LabelChange
 from elman_server.sessions.stores import MemoryStore
 from elman_server.sessions.transitions import CHECKPOINT_CHARS
@@ -354,14 +354,14 @@ async def test_a_replay_says_where_it_differs(house):
         parameters=first.parameters,
         outcome=first.outcome,
     )
-    entry.segments[0] = encode(changed)
+    entry.segments[0] = changed
     (found,) = [turn async for turn in house.history.replay(session.name)]
     assert found.difference_at == 20
     entry.segments[:] = kept
     other = Segment.of(
         second.start, [(key + 1) % 65 for key in second.ids], [], parameters=second.parameters, outcome=second.outcome
     )
-    entry.segments[1] = encode(other)
+    entry.segments[1] = other
     found = [turn async for turn in house.history.replay(session.name)][-1]
     assert (found.turn.start, found.difference_at, found.is_state_equal) == (second.start, None, False)
     entry.segments[:] = kept

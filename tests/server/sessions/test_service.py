@@ -15,6 +15,7 @@ from elman_server.domain.errors import (
     ModelNotFoundError,
     PositionOutOfRangeError,
     QuotaError,
+    RevisionMismatchError,
     SessionBusyError,
     SessionExistsError,
     SessionExpiredError,
@@ -107,11 +108,12 @@ class Rest:
 
     async def begin(self, name: str, prompt: list[int]) -> RunningTurn:
         """Open a turn that reads a prompt, and has read it."""
-        self.sessions.leases.take(name)
-        head, _ = await self.sessions.load(name)
-        turn = RunningTurn(None, self.sessions, name, head=head, state=head.state, durability=Durability())  # type: ignore[arg-type]
+        self.sessions.leases.take(name).is_generating = True
+        loaded = await self.sessions.load(name)
+        state = loaded.head.state
+        turn = RunningTurn(None, self.sessions, name, loaded=loaded, state=state, durability=Durability())  # type: ignore[arg-type]
         turn.plan(prompt)
-        await turn.open(ASKED)
+        await turn.begin(ASKED)
         turn.progress.remember(0, SessionState((b"\0\0\0\1",), prompt[-1]))
         return turn
 
@@ -265,8 +267,10 @@ async def test_a_running_turn_keeps_its_session(rest):
     rest.clock.now += IDLE + 1
     info = await rest.sessions.get("abcd")
     assert info.status is SessionStatus.GENERATING
-    _, renewed = await turn.settle(FinishReason.MAX_CHARS)
+    after = await turn.settle(FinishReason.MAX_CHARS)
+    assert after is not None
     rest.release("abcd")
+    renewed = rest.sessions.info("abcd", after)
     assert (renewed.status, renewed.expire_time) == (SessionStatus.ACTIVE, START + 2 * IDLE + 1)
     assert (await rest.sessions.get("abcd")).status is SessionStatus.ACTIVE
 
@@ -310,7 +314,7 @@ async def test_a_delete_under_a_condition_keeps_the_condition(rest, monkeypatch)
 
     async def disturbed(name: str, revision: int | None) -> None:
         if revision is not None:
-            raise EtagMismatchError(f"sessions/{name}", "")
+            raise RevisionMismatchError(f"sessions/{name}")
         await delete(name, revision)
 
     monkeypatch.setattr(rest.store, "delete", disturbed)
@@ -409,7 +413,7 @@ async def test_a_commit_that_always_loses_gives_up(rest):
     await rest.create("abcd")
 
     async def never(*_, **__):
-        raise EtagMismatchError("sessions/abcd", "1")
+        raise RevisionMismatchError("sessions/abcd")
 
     rest.store.commit = never
     with pytest.raises(SessionBusyError):
@@ -619,6 +623,7 @@ async def test_a_session_is_pinned_to_its_model(rest):
 
 async def test_a_corrupt_record_is_told(rest):
     """A stored session that was changed is an error, not another session."""
+    rest.store.keeps_objects = False
     await rest.create("abcd")
     entry = rest.store._entries["abcd"]
     entry.head = entry.head[:-1] + bytes([entry.head[-1] ^ 1])

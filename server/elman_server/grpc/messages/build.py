@@ -12,7 +12,7 @@ from elman.v1 import generation_pb2 as generation_messages
 from elman.v1 import model_pb2 as model_messages
 from elman.v1 import sampling_pb2 as sampling_messages
 from elman.v1 import session_pb2 as session_messages
-from elman_server.domain.events import CharacterDetail, Chunk, Finished, FinishReason, Started
+from elman_server.domain.events import CharacterDetail, Chunk, Event, Finished, FinishReason, Started
 from elman_server.domain.state import DEFAULT
 from elman_server.sessions.session import SessionStatus
 
@@ -32,6 +32,9 @@ _Response = TypeVar(
 )
 
 _MAX_UNKNOWN: Final = 100
+_NUMBERS: Final = (
+    "repetition_penalty", "repetition_window", "temperature", "top_k", "top_p", "min_p", "seed"
+)  # fmt: skip
 
 _FINISH_REASONS: Final = {
     FinishReason.MAX_CHARS: generation_messages.FINISH_REASON_MAX_CHARS,
@@ -95,35 +98,35 @@ def from_replayed(replayed: Replayed) -> session_messages.ReplaySessionResponse:
     )
 
 
-def from_event(event: Started | Chunk | Finished) -> generation_messages.GenerateResponse:
+def from_generated(events: Iterable[Event]) -> generation_messages.GenerateResponse:
     """Return one message of a Generate stream."""
-    return _from_event(event, generation_messages.GenerateResponse)
+    return _from_events(events, generation_messages.GenerateResponse())
 
 
-def from_resumed(event: Started | Chunk | Finished) -> generation_messages.ResumeResponse:
+def from_resumed(events: Iterable[Event]) -> generation_messages.ResumeResponse:
     """Return one message of a Resume stream."""
-    return _from_event(event, generation_messages.ResumeResponse)
+    return _from_events(events, generation_messages.ResumeResponse())
 
 
-def from_chat(event: Started | Chunk | Finished) -> generation_messages.ChatResponse:
+def from_chat(events: Iterable[Event]) -> generation_messages.ChatResponse:
     """Return one message of a Chat stream."""
-    return _from_event(event, generation_messages.ChatResponse)
+    return _from_events(events, generation_messages.ChatResponse())
 
 
-def _from_event(event: Started | Chunk | Finished, kind: type[_Response]) -> _Response:
-    match event:
-        case Chunk():  # first, and set in place: nearly all are
-            response = kind()
-            chunk = response.chunk
-            chunk.text, chunk.position = event.text, event.position
-            chunk.committed_position = event.committed_position
-            if event.details:
-                chunk.details.extend(from_details(event.details))
-            return response
-        case Started():
-            return kind(started=_from_started(event))
-        case Finished():
-            return kind(finished=_from_finished(event))
+def _from_events(events: Iterable[Event], response: _Response) -> _Response:
+    for event in events:
+        match event:
+            case Chunk():  # set in place: nearly all are
+                chunk = response.chunk
+                chunk.text, chunk.position = event.text, event.position
+                chunk.committed_position = event.committed_position
+                if event.details:
+                    chunk.details.extend(from_details(event.details))
+            case Started():
+                _fill_started(response.started, event)
+            case Finished():
+                _fill_finished(response.finished, event)
+    return response
 
 
 def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages.CharacterDetail]:
@@ -208,44 +211,37 @@ def _from_evaluation(evaluation: Evaluation) -> model_messages.Evaluation:
     )
 
 
-def _from_started(event: Started) -> generation_messages.Started:
-    return generation_messages.Started(
-        sampling=_from_sampling(event.sampling),
-        max_chars=event.max_chars,
-        start_position=event.start_position,
-        prompt_chars=event.prompt_chars,
-        model_digest=event.model_digest,
-    )
+def _fill_started(message: generation_messages.Started, event: Started) -> None:
+    _fill_sampling(message.sampling, event.sampling)
+    message.max_chars = event.max_chars
+    message.start_position = event.start_position
+    message.prompt_chars = event.prompt_chars
+    message.model_digest = event.model_digest
 
 
-def _from_sampling(sampling: SamplingRequest) -> sampling_messages.Sampling:
-    return sampling_messages.Sampling(
-        logit_bias=[
-            sampling_messages.LogitBias(character=character, bias=bias) for character, bias in sampling.logit_bias
-        ],
-        allowed_characters=sampling.allowed_characters,
-        banned_characters=sampling.banned_characters,
-        repetition_penalty=sampling.repetition_penalty,
-        repetition_window=sampling.repetition_window,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        seed=sampling.seed,
-    )
+def _fill_sampling(message: sampling_messages.Sampling, sampling: SamplingRequest) -> None:
+    for character, bias in sampling.logit_bias:
+        message.logit_bias.add(character=character, bias=bias)
+    message.allowed_characters = sampling.allowed_characters
+    message.banned_characters = sampling.banned_characters
+    for name in _NUMBERS:
+        if (value := getattr(sampling, name)) is not None:
+            setattr(message, name, value)
 
 
 def _from_turn(turn: CommittedTurn) -> session_messages.Turn:
     parameters = turn.parameters
-    return session_messages.Turn(
+    message = session_messages.Turn(
         start=turn.start,
         prompt_end=turn.prompt_end,
         end=turn.end,
         seed=turn.seed,
         request_id=str(uuid.UUID(bytes=parameters.request_id)) if parameters.request_id else "",
-        sampling=None if parameters.sampling is None else _from_sampling(parameters.sampling.effective()),
         fingerprint=parameters.fingerprint,
     )
+    if parameters.sampling is not None:
+        _fill_sampling(message.sampling, parameters.sampling.effective())
+    return message
 
 
 def _from_origin(origin: tuple[str, int] | None) -> session_messages.ForkedFrom | None:
@@ -254,15 +250,14 @@ def _from_origin(origin: tuple[str, int] | None) -> session_messages.ForkedFrom 
     return session_messages.ForkedFrom(name=f"sessions/{origin[0]}", position=origin[1])
 
 
-def _from_finished(event: Finished) -> generation_messages.Finished:
-    return generation_messages.Finished(
-        finish_reason=_FINISH_REASONS[event.reason],
-        usage=generation_messages.Usage(prompt_chars=event.prompt_chars, generated_chars=event.generated_chars),
-        position=event.position,
-        etag=event.etag,
-        state_digest=event.state_digest,
-        stop_string=event.stop_string,
-    )
+def _fill_finished(message: generation_messages.Finished, event: Finished) -> None:
+    message.finish_reason = _FINISH_REASONS[event.reason]
+    message.usage.prompt_chars = event.prompt_chars
+    message.usage.generated_chars = event.generated_chars
+    message.position = event.position
+    message.etag = event.etag
+    message.state_digest = event.state_digest
+    message.stop_string = event.stop_string
 
 
 def _from_moment(seconds: float) -> Timestamp:

@@ -63,10 +63,13 @@ class SealedStore:
             old one away when no session is left that was last used before.
     """
 
+    keeps_objects = False
+
     def __init__(self, store: Store, keys: Sequence[bytes]) -> None:
         self._store = store
         self._ciphers = {hashlib.sha256(key).digest()[:_ID_BYTES]: AESGCM(key) for key in keys}
         self._first = next(iter(self._ciphers))
+        self.is_shared = store.is_shared
 
     @property
     def in_use(self) -> Callable[[str], bool]:

@@ -13,8 +13,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from elman_server.domain.errors import (
-    EtagMismatchError,
     QuotaError,
+    RevisionMismatchError,
     SessionExistsError,
     SessionExpiredError,
     SessionNotFoundError,
@@ -62,6 +62,9 @@ class SqliteStore:
     Raises:
         SettingsError: the file cannot be opened, or is not one of this server's.
     """
+
+    keeps_objects = False
+    is_shared = True
 
     def __init__(self, path: Path, max_sessions: int, clock: Callable[[], float] = time.time) -> None:
         self._max_sessions = max_sessions
@@ -238,7 +241,7 @@ def _find(connection: sqlite3.Connection, name: str, now: float) -> tuple[int, i
 
 def _check(name: str, found: int, revision: int) -> None:
     if found != revision:
-        raise EtagMismatchError(f"sessions/{name}", f"{found:x}")
+        raise RevisionMismatchError(f"sessions/{name}")
 
 
 def _append(connection: sqlite3.Connection, session: int | None, start: int, segments: Sequence[bytes]) -> None:

@@ -10,7 +10,7 @@ from elman_server.domain.vocabulary import Vocabulary
 from elman_server.grpc.messages.build import (
     from_chat,
     from_encoded,
-    from_event,
+    from_generated,
     from_model,
     from_replayed,
     from_resumed,
@@ -81,8 +81,8 @@ def test_a_replayed_turn_is_written_whole():
 def test_events_of_all_streams_are_the_same():
     """Generate, Resume and Chat tell alike."""
     for event in (STARTED, CHUNK, FINISHED):
-        expected = from_event(event).SerializeToString()
-        assert from_resumed(event).SerializeToString() == from_chat(event).SerializeToString() == expected
+        expected = from_generated([event]).SerializeToString()
+        assert from_resumed([event]).SerializeToString() == from_chat([event]).SerializeToString() == expected
 
 
 def test_transcripts_are_written_whole():
@@ -94,7 +94,7 @@ def test_transcripts_are_written_whole():
 
 def test_started_has_every_parameter_set():
     """The first event tells effective parameters, zeros included."""
-    started = from_event(STARTED).started
+    started = from_generated([STARTED]).started
 
     assert (started.max_chars, started.start_position, started.prompt_chars) == (50, 7, 2)
     assert started.model_digest == "ab" * 32
@@ -112,7 +112,7 @@ def test_started_has_every_parameter_set():
 
 def test_chunks_carry_details():
     """A chunk has its text, position and details; a first character has no log-probability."""
-    assert from_event(CHUNK).chunk == generation_pb2.Chunk(
+    assert from_generated([CHUNK]).chunk == generation_pb2.Chunk(
         text="a",
         position=10,
         details=[DETAIL_MESSAGE, generation_pb2.CharacterDetail(text="b")],
@@ -122,7 +122,7 @@ def test_chunks_carry_details():
 
 def test_finished_is_written_whole():
     """The last event says why, how much and where."""
-    assert from_event(FINISHED).finished == generation_pb2.Finished(
+    assert from_generated([FINISHED]).finished == generation_pb2.Finished(
         finish_reason=generation_pb2.FINISH_REASON_STOP_STRING,
         usage=generation_pb2.Usage(prompt_chars=2, generated_chars=1),
         position=10,
@@ -189,7 +189,7 @@ def test_every_value_has_a_number(value: enum.Enum):
     """No finish reason and no status of the domain lacks its number in the contract."""
     if isinstance(value, FinishReason):
         event: Finished = dataclasses.replace(FINISHED, reason=value)
-        assert generation_pb2.FinishReason.Name(from_event(event).finished.finish_reason).endswith(value.name)
+        assert generation_pb2.FinishReason.Name(from_generated([event]).finished.finish_reason).endswith(value.name)
     elif isinstance(value, SessionStatus):
         state = from_session(dataclasses.replace(SESSION, status=value)).state
         assert session_pb2.Session.State.Name(state) == f"STATE_{value.name}"

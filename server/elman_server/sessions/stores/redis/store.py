@@ -10,7 +10,12 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from elman_server.domain.errors import EtagMismatchError, SessionExistsError, SessionExpiredError, SessionNotFoundError
+from elman_server.domain.errors import (
+    RevisionMismatchError,
+    SessionExistsError,
+    SessionExpiredError,
+    SessionNotFoundError,
+)
 from elman_server.sessions.stores.base import Stored
 from elman_server.sessions.stores.redis.client import connect, translated
 from elman_server.sessions.stores.redis.index import RedisIndex
@@ -40,6 +45,9 @@ class RedisStore:
     Raises:
         SettingsError: the URL cannot be honoured.
     """
+
+    keeps_objects = False
+    is_shared = True
 
     def __init__(self, url: str, timeout: float, clock: Callable[[], float] = time.time) -> None:
         self._client = connect(url, timeout)
@@ -158,7 +166,7 @@ class RedisStore:
         if word == b"expired":
             raise SessionExpiredError(f"sessions/{name}")
         if word == b"changed":
-            raise EtagMismatchError(f"sessions/{name}", f"{int(value):x}")
+            raise RevisionMismatchError(f"sessions/{name}")
         return value
 
     async def _end(self, name: str) -> SessionExpiredError | SessionNotFoundError:
