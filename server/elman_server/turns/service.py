@@ -161,7 +161,7 @@ class Turns:
         Args:
             session_id: which.
             position: up to where the turn is kept, also if it has just finished; None: all that was delivered.
-            request_id: of the turn; another turn goes on. Empty: whichever runs, or is the last.
+            request_id: of the turn; another turn continues. Empty: whichever runs, or is the last.
 
         Raises:
             PositionOutOfRangeError: the turn was not delivered up to that position, or another one followed it.
