@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve up cluster down test test-compose chaos bench check fmt proto docs picture chart models card constraints clean
+.PHONY: help demo serve up cluster down test test-compose chaos bench check fmt proto image docs picture chart models card constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,7 @@ check: $(VENV)/dev.done ## what CI checks: style, types, import contracts, gener
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
+	$(BIN)/buf breaking proto --against proto/image.binpb
 	$(BIN)/python scripts/check_generated.py
 
 fmt: $(VENV)/dev.done ## format the code and fix what can be fixed
@@ -57,6 +58,9 @@ fmt: $(VENV)/dev.done ## format the code and fix what can be fixed
 
 proto: $(VENV)/dev.done ## write the generated code of proto/
 	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
+
+image: $(VENV)/dev.done ## record proto/ as the contract that later changes must not break; at a release
+	$(BIN)/buf build proto --exclude-source-info -o proto/image.binpb
 
 docs: $(VENV)/dev.done ## write docs/settings.md
 	$(BIN)/python -c 'from elman_server.process.settings import to_markdown; print(to_markdown(), end="")' > docs/settings.md
