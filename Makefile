@@ -64,7 +64,7 @@ docs: $(VENV)/dev.done ## write docs/settings.md
 picture: $(VENV)/dev.done ## write docs/terminal.svg from a real conversation
 	$(BIN)/python -m scripts.picture docs/terminal.svg
 
-models: $(VENV)/dev.done ## train, trace, quantise and evaluate the bundled models: make models CORPUS=tinyshakespeare.txt
+models: $(VENV)/dev.done ## train, trace, quantize and evaluate the bundled models: make models CORPUS=tinyshakespeare.txt
 	$(BIN)/python -m scripts.models "$(CORPUS)" $(NAMES)
 
 card: $(VENV)/dev.done ## write docs/models.md and its picture: make card CORPUS=tinyshakespeare.txt; leave the machine alone

@@ -1,9 +1,9 @@
-"""The bundled models, from their recipes: train, trace, quantise, evaluate, and the card of them all.
+"""The bundled models, from their recipes: train, trace, quantize, evaluate, and the card of them all.
 
     python -m scripts.models tinyshakespeare.txt                every model, then docs/models.md
     python -m scripts.models tinyshakespeare.txt elman-128      one of them, then docs/models.md
 
-What was trained is kept in runs/ and not trained again; a run that was broken off goes on where it stopped.
+Trained networks are kept in runs/ and not trained again; an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def commands(model: Bundled, corpus: str, run: Path) -> list[list[str]]:
 
 
 def build(model: Bundled, corpus: str, runs: Path, folder: Path) -> None:
-    """Make one model; its file appears in the folder when all is done."""
+    """Make one model; its file appears in the folder when it is complete."""
     run = runs / model.name
     (run / "traced").mkdir(parents=True, exist_ok=True)
     for command in commands(model, corpus, run):
@@ -72,7 +72,7 @@ def build(model: Bundled, corpus: str, runs: Path, folder: Path) -> None:
 def export(*arguments: str) -> None:
     """Run the exporter; end with its exit status if it fails.
 
-    Ctrl-C is the exporter's to handle: `train` takes its time to save.
+    The exporter handles Ctrl-C: `train` needs time to save.
     """
     print("\n$ elman-export", *arguments, flush=True)
     process = subprocess.Popen([sys.executable, "-m", "elman_export", *arguments])

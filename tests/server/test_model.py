@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_export.artefact import write_artefact
-from elman_export.metadata import Metadata
-from elman_export.reference import Step, reference_step
-from elman_export.step import make_model
+from elman_export.artefacts.artefact import write_artefact
+from elman_export.artefacts.metadata import Metadata
+from elman_export.exporting.cells import make_model
+from elman_export.exporting.reference import Step, reference_step
 from elman_server.artefact import Artefact, read_artefact
 from elman_server.errors import ArtefactError
 from elman_server.model import Model, choose_threads

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from elman_export.artefact import read_artefact
-from elman_export.read_outs import Probe
-from elman_export.reference import reference_step
-from elman_export.runtime import Runtime
-from elman_export.states import state_after
-from elman_export.vocabulary import encode_text
+from elman_export.artefacts.artefact import read_artefact
+from elman_export.artefacts.read_outs import Probe
+from elman_export.artefacts.runtime import Runtime
+from elman_export.artefacts.vocabulary import encode_text
+from elman_export.evaluation.states import state_after
+from elman_export.exporting.reference import reference_step
 from elman_server.errors import InvalidFieldError, NotFiniteError
 from elman_server.generation import CharacterDetail, Detail
 from elman_server.requests import AppendRequest, SamplingRequest, ScoreRequest, Target
