@@ -59,7 +59,7 @@ proto: $(VENV)/dev.done ## write the generated code of proto/
 	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
 
 docs: $(VENV)/dev.done ## write docs/settings.md
-	$(BIN)/python -c 'from elman_server.settings import to_markdown; print(to_markdown(), end="")' > docs/settings.md
+	$(BIN)/python -c 'from elman_server.process.settings import to_markdown; print(to_markdown(), end="")' > docs/settings.md
 
 picture: $(VENV)/dev.done ## write docs/terminal.svg from a real conversation
 	$(BIN)/python -m scripts.picture docs/terminal.svg

@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime as ort
 
 import elman_server  # noqa: F401  switches onnxruntime's telemetry off
-from elman_server.artefact import read_artefact
-from elman_server.sampling import uniforms
+from elman_server.engine.core.sampler import uniforms
+from elman_server.models.artefact import read_artefact
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -18,16 +18,16 @@ import structlog
 from benchmarks.artefacts import artefact, models
 from benchmarks.bare import TEMPERATURE, TOP_K, TOP_P
 from benchmarks.processes import elman_server, load_client
+from elman_server.domain.sampling import Sampling
 from elman_server.engine import Configure, EnginePool
-from elman_server.generation import Job
-from elman_server.sampling import Sampling
+from elman_server.engine.job import Job
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from benchmarks.measure import Table
     from elman_server.engine import JobStream
-    from elman_server.models import ModelInfo
+    from elman_server.models.registry import ModelInfo
 
 MODELS: Final = ("a", "b")
 STREAMS: Final = 64

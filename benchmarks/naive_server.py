@@ -18,14 +18,14 @@ import onnxruntime as ort
 import elman_server  # noqa: F401  switches onnxruntime's telemetry off
 from elman.v1.generation_pb2 import Chunk, GenerateRequest, GenerateResponse
 from elman.v1.generation_pb2_grpc import GenerationServiceServicer, add_GenerationServiceServicer_to_server
-from elman_server.artefact import read_artefact
+from elman_server.models.artefact import read_artefact
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from elman_server.vocabulary import Vocabulary
+    from elman_server.domain.vocabulary import Vocabulary
 
 THREADS = 256
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.artefacts import artefact, models
 from benchmarks.processes import elman_server, load_client
-from elman_server.artefact import read_artefact
-from elman_server.model import Model
+from elman_server.engine.core.model_runner import ModelRunner
+from elman_server.models.artefact import read_artefact
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +32,7 @@ PROMPT_CHARS: Final = 2048
 
 def run(table: Table, rounds: int) -> None:
     """Add how many times faster the prefill graph is, alone and for four prompts together."""
-    loaded = {name: Model(read_artefact(artefact(name)), capacity=64, num_threads=1) for name in BARS}
+    loaded = {name: ModelRunner(read_artefact(artefact(name)), capacity=64, num_threads=1) for name in BARS}
     for name, model in loaded.items():
         _check_equal(model, name)
     with load_client() as load, elman_server(models(*BARS)) as server:
@@ -54,7 +54,7 @@ def _chars(batch: int) -> NDArray[np.int64]:
     return np.random.default_rng(1).integers(0, 65, (POSITIONS, batch))
 
 
-def _check_equal(model: Model, name: str) -> None:
+def _check_equal(model: ModelRunner, name: str) -> None:
     """Both ways give the same bits; a benchmark of two different things would mean nothing."""
     chars = _chars(1)
     logits, states = model.read(chars, model.rows([model.initial]))
@@ -65,7 +65,7 @@ def _check_equal(model: Model, name: str) -> None:
     assert model.save_row(0) == tuple(state[0].tobytes() for state in states), name
 
 
-def _seconds_stepping(model: Model) -> float:
+def _seconds_stepping(model: ModelRunner) -> float:
     """Return the seconds that one chunk takes step by step."""
     model.load_row(0, model.initial.tensors)
     chars = _chars(1)[:, 0].tolist()
@@ -78,7 +78,7 @@ def _seconds_stepping(model: Model) -> float:
     return _usual(step_through)
 
 
-def _seconds_reading(model: Model, batch: int) -> float:
+def _seconds_reading(model: ModelRunner, batch: int) -> float:
     """Return the seconds that one chunk of so many prompts takes by the graph."""
     states, chars = model.rows([model.initial] * batch), _chars(batch)
     return _usual(lambda: model.read(chars, states))

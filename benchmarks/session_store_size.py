@@ -26,9 +26,9 @@ import msgspec
 import numpy as np
 
 from elman_client import AsyncClient, AsyncSession, Client
-from elman_server import records
-from elman_server.settings import BUNDLED
-from elman_server.stores import MemoryStore, SqliteStore, Store
+from elman_server.process.settings import BUNDLED
+from elman_server.sessions import records
+from elman_server.sessions.stores import MemoryStore, SqliteStore, Store
 from tests.models import tiny_model
 from tests.redis_process import RedisProcess
 from tests.server_process import ServerProcess

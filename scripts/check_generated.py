@@ -13,7 +13,7 @@ import tempfile
 from filecmp import cmpfiles
 from pathlib import Path
 
-from elman_server.settings import to_markdown
+from elman_server.process.settings import to_markdown
 
 ROOT = Path(__file__).parent.parent
 

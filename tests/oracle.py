@@ -18,7 +18,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from elman_server.artefact import read_artefact
+from elman_server.models.artefact import read_artefact
 
 _BEGINNING: Final = -1
 _MASK: Final = 2**64 - 1

@@ -10,9 +10,9 @@ import click
 import uvloop
 
 from elman_server.app import serve
-from elman_server.errors import ServerError
-from elman_server.logs import set_up_logs
-from elman_server.settings import RULES, Rule, flag, load, to_toml, variable
+from elman_server.domain.errors import ServerError
+from elman_server.process.logs import set_up_logs
+from elman_server.process.settings import RULES, Rule, flag, load, to_toml, variable
 
 _Command = TypeVar("_Command", bound=click.Command)
 

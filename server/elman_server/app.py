@@ -9,25 +9,25 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from elman_server.commits import Durability
+from elman_server.domain.errors import ArtefactError, SettingsError
+from elman_server.domain.requests import Limits
 from elman_server.engine import Configure, EnginePool
-from elman_server.errors import ArtefactError, SettingsError
 from elman_server.grpc.server import GrpcServer
-from elman_server.history import History
-from elman_server.lifetimes import Lifetimes
-from elman_server.models import Models
-from elman_server.requests import Limits
-from elman_server.sessions import Sessions
-from elman_server.signals import StopSignals
-from elman_server.stores import open_store
-from elman_server.turns import Turns
+from elman_server.history.service import History
+from elman_server.models.registry import Models
+from elman_server.process.signals import StopSignals
+from elman_server.sessions.lifetimes import Lifetimes
+from elman_server.sessions.service import Sessions
+from elman_server.sessions.stores import open_store
+from elman_server.sessions.transitions import Durability
+from elman_server.turns.service import Turns
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from elman_server.engine import AnyEngine
-    from elman_server.models import ModelInfo
-    from elman_server.settings import Settings
+    from elman_server.models.registry import ModelInfo
+    from elman_server.process.settings import Settings
 
 log = structlog.get_logger(__name__)
 

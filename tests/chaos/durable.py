@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from elman_client import AsyncClient, Chunk, Finished
-from elman_server.errors import SessionNotFoundError, TurnNotFoundError
-from elman_server.requests import GenerateRequest, SamplingRequest
-from elman_server.session import Expiration
-from elman_server.stores import SqliteStore
+from elman_server.domain.errors import SessionNotFoundError, TurnNotFoundError
+from elman_server.domain.requests import GenerateRequest, SamplingRequest
+from elman_server.sessions.session import Expiration
+from elman_server.sessions.stores import SqliteStore
 from tests.e2e.wire import PATIENCE, PROMPT
 from tests.server.house import House
 from tests.server.replicas import QUICK, Replica, asked

@@ -20,8 +20,8 @@ from elman_client import (
     Started,
 )
 from elman_client._shared.connection import CHANNEL_OPTIONS
-from elman_server.records import Head, Segment, decode
-from elman_server.stores.redis import RedisStore
+from elman_server.sessions.records import Head, Segment, decode
+from elman_server.sessions.stores.redis.store import RedisStore
 from tests.models import CHARACTERS
 from tests.server_process import PATIENCE
 

@@ -27,7 +27,7 @@ def detailed(text: str, start: int) -> list[generation_pb2.CharacterDetail]:
 
 
 @dataclass
-class Memory:
+class SessionState:
     """A session and what runs on it."""
 
     info: session_pb2.Session

@@ -15,7 +15,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RequestInfo, Ret
 from google.rpc.status_pb2 import Status
 
 from elman.v1 import generation_pb2, generation_pb2_grpc, model_pb2, model_pb2_grpc, session_pb2, session_pb2_grpc
-from tests.client.fake_memory import LIMITS, LOG_PROBABILITY, MOOD, VOCABULARY, Memory, detailed, drawn
+from tests.client.fake_memory import LIMITS, LOG_PROBABILITY, MOOD, VOCABULARY, SessionState, detailed, drawn
 
 
 def packed_status(code: grpc.StatusCode, message: str, *details: Message) -> bytes:
@@ -51,7 +51,7 @@ class Servicer(
             )
             for name in models
         }
-        self.memories: dict[str, Memory] = {}
+        self.memories: dict[str, SessionState] = {}
         self.headers: list[dict[str, str]] = []
         self.failure: tuple[grpc.StatusCode, str, bytes] | None = None
         self.seconds_per_chunk = 0.0
@@ -74,7 +74,7 @@ class Servicer(
         status = packed_status(code, message, info, RequestInfo(request_id="theirs"), *details)
         await context.abort(code, message, (("grpc-status-details-bin", status),))
 
-    async def _memory(self, context: Any, name: str) -> Memory:
+    async def _memory(self, context: Any, name: str) -> SessionState:
         if name not in self.memories:
             message = f"there is no {name}: create a session"
             await self._refuse(context, grpc.StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", message)
@@ -143,7 +143,7 @@ class Servicer(
         info.update_time.CopyFrom(info.create_time)
         if request.HasField("ttl"):
             info.expire_time.seconds = info.create_time.seconds + request.ttl.seconds
-        self.memories[name] = Memory(info)
+        self.memories[name] = SessionState(info)
         self.memories[name].rest.set()
         return session_pb2.CreateSessionResponse(session=info)
 
@@ -221,7 +221,7 @@ class Servicer(
             await self._refuse(context, code, "INVALID_FIELD", "snapshot: is no snapshot of a session", details)
         text = request.snapshot.removeprefix(b"ELMAN").decode()
         info = session_pb2.Session(model="models/shakespeare/versions/1", model_digest="d" * 64)
-        memory = Memory(info, text)
+        memory = SessionState(info, text)
         return session_pb2.ImportSessionResponse(session=self._add(memory, len(text), request.session_id))
 
     async def ReplaySession(self, request, context):
@@ -238,12 +238,12 @@ class Servicer(
                 end_position=len(memory.text),
             )
 
-    def _add(self, memory: Memory, position: int, session_id: str = "") -> session_pb2.Session:
+    def _add(self, memory: SessionState, position: int, session_id: str = "") -> session_pb2.Session:
         """Keep a copy of a session up to a position."""
         info = session_pb2.Session()
         info.CopyFrom(memory.info)
         info.name = f"sessions/{session_id or f'made-{len(self.memories)}'}"
-        copy = Memory(info, memory.text, list(memory.turns))
+        copy = SessionState(info, memory.text, list(memory.turns))
         copy.cut(position)
         copy.rest.set()
         self.memories[info.name] = copy
@@ -293,7 +293,7 @@ class Servicer(
             memory = await self._memory(context, request.session)
         else:
             await self._model(context, request.model)
-            memory = Memory(session_pb2.Session())
+            memory = SessionState(session_pb2.Session())
             memory.rest.set()
         await self._check_text(context, "prompt", request.prompt)
         if not memory.rest.is_set():
@@ -338,7 +338,7 @@ class Servicer(
                 async for event in self._turn(request.turn, memory, context):
                     yield generation_pb2.ChatResponse(**event)
 
-    async def _settle(self, memory: Memory) -> None:
+    async def _settle(self, memory: SessionState) -> None:
         await asyncio.sleep(self.seconds_to_settle)
         memory.rest.set()
 
@@ -347,7 +347,7 @@ class Servicer(
             await self._refuse(context, code, "SESSION_BUSY", "a turn is running")
         await context.abort(code, "the connection was lost")
 
-    async def _turn(self, request, memory: Memory, context: Any) -> AsyncIterator[dict[str, Any]]:
+    async def _turn(self, request, memory: SessionState, context: Any) -> AsyncIterator[dict[str, Any]]:
         start = len(memory.text)
         max_chars = request.stopping.max_chars or LIMITS.max_chars
         started = generation_pb2.Started(

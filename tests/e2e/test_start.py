@@ -14,7 +14,7 @@ from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
 from elman.v1 import generation_pb2 as messages
 from elman.v1 import sampling_pb2
 from elman_client import CharacterNotInVocabularyError, Client, UnavailableError
-from elman_server.engine.__main__ import NICENESS
+from elman_server.engine.core.__main__ import NICENESS
 from tests.e2e.wire import PATIENCE, Refusal, one_shot, reference, refused, wire_to
 from tests.server_process import ServerProcess, refused_start
 from tests.services import need

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from elman_client import Client
-from elman_server.settings import BUNDLED
+from elman_server.process.settings import BUNDLED
 from tests.lesson.models import HELLO, HELLO_CHARACTERS, NUMBERS, constant_model, elman_model
 from tests.server_process import ServerProcess
 

@@ -16,9 +16,11 @@ from elman_client import Cell, Client
 from elman_export.artefacts.artefact import Artefact, read_artefact
 from elman_export.artefacts.runtime import Array, Runtime
 from elman_export.exporting.from_checkpoint import checkpoint_steps, export_checkpoint
+from elman_export.exporting.reference import Step
 from elman_export.training.checkpoint import CheckpointConfig
 from elman_export.training.model import CharModel, ModelConfig
-from elman_server import sampling
+from elman_server.domain.sampling import Sampling
+from elman_server.engine.core.sampler import Sampler
 from tests.lesson.models import HELLO, HELLO_CHARACTERS, LOGITS, float32
 from tests.models import CHARACTERS
 from tests.server_process import resident_bytes
@@ -136,9 +138,9 @@ def test_r3_softmax_gives_the_first_two_thirds(lesson: Client):
 def test_r4_temperature_sharpens_and_softens(temperature: float, expected: list[float]):
     """The sampler, asked at 100,000 points spread evenly over [0, 1), gives the lesson's shares."""
     size = 100_000
-    sampler = sampling.Sampler(size, len(LOGITS))
+    sampler = Sampler(size, len(LOGITS))
     for row in range(size):
-        sampler.load(row, sampling.Sampling(seed=0, temperature=temperature))
+        sampler.load(row, Sampling(seed=0, temperature=temperature))
     logits = np.tile(np.array(LOGITS, np.float32), (size, 1))
     drawn = sampler.draw(logits, (np.arange(size) + 0.5) / size)
 

@@ -7,16 +7,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from elman_server.domain.events import CharacterDetail, Chunk, Finished, Started
+from elman_server.domain.requests import GenerateRequest, SamplingRequest, StoppingRequest, Target
 from elman_server.engine import Configure, Engine
-from elman_server.generation import CharacterDetail, Chunk, Finished, Started
-from elman_server.history import History
-from elman_server.lifetimes import Lifetimes
-from elman_server.models import Models
-from elman_server.requests import GenerateRequest, SamplingRequest, StoppingRequest, Target
-from elman_server.session import Expiration, SessionInfo
-from elman_server.sessions import Sessions
-from elman_server.stores import MemoryStore
-from elman_server.turns import Turns
+from elman_server.history.service import History
+from elman_server.models.registry import Models
+from elman_server.sessions.lifetimes import Lifetimes
+from elman_server.sessions.service import Sessions
+from elman_server.sessions.session import Expiration, SessionInfo
+from elman_server.sessions.stores import MemoryStore
+from elman_server.turns.service import Turns
 
 PLAIN = SamplingRequest(temperature=0.9, top_k=30, top_p=0.97, seed=11)
 

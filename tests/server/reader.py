@@ -3,9 +3,9 @@
 import asyncio
 import contextlib
 
-from elman_server.generation import Chunk, Finished, Started
-from elman_server.requests import GenerateRequest, ResumeRequest
-from elman_server.turns import Turns
+from elman_server.domain.events import Chunk, Finished, Started
+from elman_server.domain.requests import GenerateRequest, ResumeRequest
+from elman_server.turns.service import Turns
 from tests.server.house import Text
 
 

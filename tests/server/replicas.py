@@ -6,14 +6,14 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from elman_server.commits import Durability
-from elman_server.errors import StoreUnavailableError
-from elman_server.history import History
-from elman_server.lifetimes import Lifetimes
-from elman_server.requests import GenerateRequest, ResumeRequest, SamplingRequest, StoppingRequest, Target
-from elman_server.sessions import Sessions
-from elman_server.stores import Store, Stored
-from elman_server.turns import Turns
+from elman_server.domain.errors import StoreUnavailableError
+from elman_server.domain.requests import GenerateRequest, ResumeRequest, SamplingRequest, StoppingRequest, Target
+from elman_server.history.service import History
+from elman_server.sessions.lifetimes import Lifetimes
+from elman_server.sessions.service import Sessions
+from elman_server.sessions.stores import Store, Stored
+from elman_server.sessions.transitions import Durability
+from elman_server.turns.service import Turns
 from tests.clock import Clock
 from tests.server.house import PLAIN, House, Text, collected
 

@@ -7,8 +7,8 @@ import tomllib
 
 import pytest
 
-from elman_server.settings import RULES, flag, variable
-from elman_server.signals import StopSignals
+from elman_server.process.settings import RULES, flag, variable
+from elman_server.process.signals import StopSignals
 
 COMMAND = [sys.executable, "-m", "elman_server"]
 
@@ -72,7 +72,7 @@ def test_the_second_signal_ends_at_once():
     """A process that does not come to its end leaves at the second signal, with the signal's status."""
     code = """
 import asyncio, os, signal
-from elman_server.signals import StopSignals
+from elman_server.process.signals import StopSignals
 async def main():
     with StopSignals() as stop:
         os.kill(os.getpid(), signal.SIGTERM)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from elman_server.engine.front import Engine, EngineStatus
-from elman_server.errors import ArtefactError, EngineRestartedError
+from elman_server.domain.errors import ArtefactError, EngineRestartedError
+from elman_server.engine.client import Engine, EngineStatus
 
 if TYPE_CHECKING:
-    from elman_server.engine.front import JobStream
-    from elman_server.engine.link import Configure
-    from elman_server.generation import Job
-    from elman_server.models import ModelInfo
+    from elman_server.engine.client import JobStream
+    from elman_server.engine.job import Job
+    from elman_server.engine.protocol import Configure
+    from elman_server.models.registry import ModelInfo
 
 
 class EnginePool:

@@ -21,18 +21,18 @@ from elman.v1.generation_pb2 import (
     ScoreResponse,
 )
 from elman.v1.generation_pb2_grpc import GenerationServiceServicer
-from elman_server.chat import Chat
-from elman_server.errors import QuotaError
-from elman_server.grpc.names import session_id
-from elman_server.grpc.reading import to_action, to_append, to_generate, to_resume, to_score
-from elman_server.grpc.writing import from_chat, from_details, from_event, from_resumed, from_score, from_session
+from elman_server.domain.errors import QuotaError
+from elman_server.grpc.messages.build import from_chat, from_details, from_event, from_resumed, from_score, from_session
+from elman_server.grpc.messages.names import session_id
+from elman_server.grpc.messages.parse import to_action, to_append, to_generate, to_resume, to_score
+from elman_server.turns.chat import Chat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
 
     import grpc
 
-    from elman_server.turns import Turns
+    from elman_server.turns.service import Turns
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -13,8 +13,8 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from elman_server.errors import InvalidFieldError
-from elman_server.grpc.errors import to_failure
+from elman_server.domain.errors import InvalidFieldError
+from elman_server.grpc.status import to_failure
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -14,15 +14,15 @@ from elman.v1.model_pb2 import (
     ListModelsResponse,
 )
 from elman.v1.model_pb2_grpc import ModelServiceServicer
-from elman_server.grpc.names import model_name
-from elman_server.grpc.writing import from_encoded, from_model
-from elman_server.requests import check_text
-from elman_server.vocabulary import Unknown
+from elman_server.domain.requests import check_text
+from elman_server.domain.vocabulary import Unknown
+from elman_server.grpc.messages.build import from_encoded, from_model
+from elman_server.grpc.messages.names import model_name
 
 if TYPE_CHECKING:
     import grpc
 
-    from elman_server.models import Models
+    from elman_server.models.registry import Models
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

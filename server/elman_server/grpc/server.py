@@ -14,7 +14,7 @@ from elman.v1 import generation_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
-from elman_server.errors import SettingsError
+from elman_server.domain.errors import SettingsError
 from elman_server.grpc.generation_service import GenerationService
 from elman_server.grpc.health import Health
 from elman_server.grpc.interceptors import CallInterceptor
@@ -22,11 +22,11 @@ from elman_server.grpc.model_service import ModelService
 from elman_server.grpc.session_service import SessionService
 
 if TYPE_CHECKING:
-    from elman_server.history import History
-    from elman_server.models import Models
-    from elman_server.sessions import Sessions
-    from elman_server.settings import Settings
-    from elman_server.turns import Turns
+    from elman_server.history.service import History
+    from elman_server.models.registry import Models
+    from elman_server.process.settings import Settings
+    from elman_server.sessions.service import Sessions
+    from elman_server.turns.service import Turns
 
 _SERVICES: Final = [
     service.full_name

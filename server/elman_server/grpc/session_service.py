@@ -31,19 +31,19 @@ from elman.v1.session_pb2 import (
     UpdateSessionResponse,
 )
 from elman.v1.session_pb2_grpc import SessionServiceServicer
-from elman_server.grpc.filters import parse_filter
-from elman_server.grpc.names import model_version, session_id
-from elman_server.grpc.reading import to_changes, to_expiration
-from elman_server.grpc.writing import from_replayed, from_session, from_transcript
-from elman_server.state import DEFAULT
+from elman_server.domain.state import DEFAULT
+from elman_server.grpc.messages.build import from_replayed, from_session, from_transcript
+from elman_server.grpc.messages.filters import parse_filter
+from elman_server.grpc.messages.names import model_version, session_id
+from elman_server.grpc.messages.parse import to_changes, to_expiration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     import grpc
 
-    from elman_server.history import History
-    from elman_server.sessions import Sessions
+    from elman_server.history.service import History
+    from elman_server.sessions.service import Sessions
 
     Context = grpc.aio.ServicerContext[Any, Any]
 

@@ -180,7 +180,7 @@ def test_labels_of_characters_stand_on_their_last_byte(tmp_path: Path) -> None:
     ("line", "reason"),
     [
         ("{", "Line 2 .* is not JSON"),
-        ("[]", 'has no "text"'),
+        ("[]", 'lacks "text"'),
         ('{"text": "a"}', 'either "label" or "labels"'),
         ('{"text": "a", "label": 1}', 'either "label" or "labels"'),
         ('{"text": "a", "label": "b", "labels": ["b"]}', "and nothing else"),

@@ -17,9 +17,9 @@ from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman.v1.model_pb2_grpc import ModelServiceStub
 from elman.v1.session_pb2_grpc import SessionServiceStub
 from elman_server.grpc.server import GrpcServer
-from elman_server.logs import set_up_logs
-from elman_server.models import Models
-from elman_server.settings import Settings
+from elman_server.models.registry import Models
+from elman_server.process.logs import set_up_logs
+from elman_server.process.settings import Settings
 from tests.server.grpc.fakes import MODEL, FakeHistory, FakeSessions, FakeTurns
 
 if TYPE_CHECKING:

@@ -5,15 +5,30 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, TypeAlias
 
-from elman_server.generation import CharacterDetail, Chunk, Finished, FinishReason, Started
-from elman_server.lease import Lease
-from elman_server.models import Evaluation, ModelInfo, ReadOut
-from elman_server.records import Parameters
-from elman_server.replay import Replayed
-from elman_server.requests import AppendRequest, GenerateRequest, Limits, ResumeRequest, SamplingRequest, ScoreRequest
-from elman_server.session import Expiration, Filter, Page, SessionInfo, SessionStatus, Transcript, Turn
-from elman_server.state import Memory
-from elman_server.vocabulary import Vocabulary
+from elman_server.domain.events import CharacterDetail, Chunk, Finished, FinishReason, Started
+from elman_server.domain.requests import (
+    AppendRequest,
+    GenerateRequest,
+    Limits,
+    ResumeRequest,
+    SamplingRequest,
+    ScoreRequest,
+)
+from elman_server.domain.state import SessionState
+from elman_server.domain.vocabulary import Vocabulary
+from elman_server.history.replay import Replayed
+from elman_server.models.registry import Evaluation, ModelInfo, ReadOut
+from elman_server.sessions.leases import Lease
+from elman_server.sessions.records import Parameters
+from elman_server.sessions.session import (
+    CommittedTurn,
+    Expiration,
+    Filter,
+    Page,
+    SessionInfo,
+    SessionStatus,
+    Transcript,
+)
 
 Event: TypeAlias = Started | Chunk | Finished
 
@@ -44,10 +59,10 @@ MODEL = ModelInfo(
     vocabulary=Vocabulary(("a", "b", "ß")),
     digest="ab" * 32,
     fingerprint="some-machine",
-    initial=Memory(tensors=(bytes(8),)),
+    initial=SessionState(tensors=(bytes(8),)),
     evaluations=(Evaluation("ef" * 32, "streaming", 1.5, 0.01, 1000),),
     limits=Limits(max_prompt_chars=1000, max_chars=50),
-    initial_states={"juliet": Memory(tensors=(bytes(8),))},
+    initial_states={"juliet": SessionState(tensors=(bytes(8),))},
     labels=("yes", "no"),
     read_outs=(ReadOut("mood", ("bad", "good"), 0.75, 8),),
 )
@@ -78,7 +93,7 @@ FINISHED = Finished(
     etag="20",
     stop_string="ab",
 )
-TURN = Turn(
+TURN = CommittedTurn(
     start=2,
     prompt_end=4,
     end=7,

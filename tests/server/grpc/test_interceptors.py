@@ -7,8 +7,8 @@ from google.rpc.status_pb2 import Status
 
 from elman.v1.generation_pb2 import GenerateRequest
 from elman.v1.session_pb2 import GetSessionRequest
-from elman_server.errors import EtagMismatchError, NotFiniteError
-from elman_server.grpc.errors import INTERNAL_SENTENCE
+from elman_server.domain.errors import EtagMismatchError, NotFiniteError
+from elman_server.grpc.status import INTERNAL_SENTENCE
 
 GET = GetSessionRequest(name="sessions/abcd")
 GENERATE = GenerateRequest(model="models/tiny", prompt="the prompt")

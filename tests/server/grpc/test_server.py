@@ -12,7 +12,7 @@ from elman.v1.generation_pb2 import GenerateRequest
 from elman.v1.model_pb2 import ListModelsRequest
 from elman.v1.model_pb2_grpc import ModelServiceStub
 from elman.v1.session_pb2 import CreateSessionRequest, GetSessionRequest
-from elman_server.errors import SettingsError
+from elman_server.domain.errors import SettingsError
 
 GET = GetSessionRequest(name="sessions/abcd")
 

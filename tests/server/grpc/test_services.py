@@ -7,8 +7,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from elman.v1 import generation_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
-from elman_server import requests as domain
-from elman_server.grpc.writing import (
+from elman_server.domain import requests as domain
+from elman_server.grpc.messages.build import (
     from_chat,
     from_event,
     from_model,
@@ -17,7 +17,7 @@ from elman_server.grpc.writing import (
     from_session,
     from_transcript,
 )
-from elman_server.session import Expiration, Filter
+from elman_server.sessions.session import Expiration, Filter
 from tests.server.grpc.fakes import CHUNK, FINISHED, MODEL, REPLAYED, SESSION, STARTED, TRANSCRIPT
 
 

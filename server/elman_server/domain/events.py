@@ -1,0 +1,76 @@
+"""Events: what happens in a turn, as callers see it."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from elman_server.domain.requests import SamplingRequest
+
+
+class FinishReason(enum.Enum):
+    """Why a turn ended without an error."""
+
+    MAX_CHARS = "max_chars"
+    STOP_STRING = "stop_string"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    SERVER_DRAINING = "server_draining"
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterDetail:
+    """How likely one character was, in nats, under the model's own distribution (no filter, temperature 1).
+
+    Attributes:
+        text: the character; of a byte-level model U+0000 to U+00FF for the byte.
+        log_probability: None at position 0, where nothing came before.
+        top: the likeliest first.
+        labels: what was read out after it, in the read-out's order.
+    """
+
+    text: str
+    log_probability: float | None
+    top: tuple[tuple[str, float], ...] = ()
+    labels: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The first event: what the turn will do. `sampling` has every parameter set."""
+
+    sampling: SamplingRequest
+    max_chars: int
+    start_position: int
+    prompt_chars: int
+    model_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Text as it is drawn.
+
+    Attributes:
+        position: the session's after it.
+        committed_position: up to where the turn is durable; 0 without a session.
+    """
+
+    text: str
+    position: int
+    details: tuple[CharacterDetail, ...] = ()
+    committed_position: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The last event: why the turn ended and where the session now is, committed."""
+
+    reason: FinishReason
+    prompt_chars: int
+    generated_chars: int
+    position: int
+    state_digest: str
+    etag: str = ""
+    stop_string: str = ""

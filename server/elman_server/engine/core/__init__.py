@@ -1,0 +1,1 @@
+"""The engine process: one loop that schedules, runs, samples and delivers."""

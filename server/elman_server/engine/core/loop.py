@@ -1,0 +1,299 @@
+"""The worker: an engine process. It takes steps while there is anything to compute.
+
+Continuous batching is `EngineLoop.step`: streams join and leave between any two steps; each step reads one character of
+every row, forced or drawn before, and draws the next.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from itertools import islice
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from elman_server.domain.events import FinishReason
+from elman_server.domain.sampling import log_softmax
+from elman_server.domain.state import SessionState
+from elman_server.engine.core.batch import FLUSH_STEPS, Batch
+from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
+from elman_server.engine.job import IdDetail, Output
+from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from elman_server.engine.core.model_runner import ModelRunner
+    from elman_server.engine.protocol import EngineLink, ToEngine
+
+CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most so many characters and one flush,
+CHECKPOINT_PIECES: Final = 4  # or so many flushes where the model is so fast that these are more
+POLL_SECONDS: Final = 0.0005  # the longest that a message waits while there is something to compute
+UNHURRIED_STREAMS: Final = 32  # the characters of more than these are joined for longer
+
+
+class EngineLoop:
+    """Runs the jobs of one model.
+
+    Args:
+        flush_seconds: how long characters are joined at most, while there are few streams.
+    """
+
+    def __init__(self, model: ModelRunner, output_size: int, link: EngineLink, flush_seconds: float) -> None:
+        self._model = model
+        self._link = link
+        self._flush_seconds = flush_seconds
+        self._scheduler = Scheduler(model.capacity)
+        self._rows = Batch(model.capacity, output_size)
+        self._attentive: set[Stream] = set()  # have to be looked at after every step: stop strings, details
+        self._outputs: list[Output] = []
+        self._next_flush = 0.0
+
+    def run(self) -> None:
+        """Take steps until the front is gone."""
+        np.seterr(all="ignore")  # what is not finite is found by looking
+        next_poll = 0.0
+        try:
+            while True:
+                is_idle = self._scheduler.is_idle
+                if is_idle or time.monotonic() >= next_poll:
+                    for message in self._link.receive(wait=is_idle):
+                        self._handle(message)
+                    next_poll = time.monotonic() + POLL_SECONDS
+                self.step()
+        except (EOFError, ConnectionError):
+            return
+
+    def step(self) -> None:
+        """Schedule, run, sample, deliver."""
+        joined = [self._join(stream) for stream in [*self._scheduler.admit(), *self._read_chunk()]]
+        if size := len(self._scheduler.drawing):
+            logits = self._model.step(size)  # [B, V] float32
+            broken = self._mend(logits)
+            drawn = self._rows.draw(logits)  # [B] int64
+            self._model.chars[:size] = drawn
+            stopped = self._observe(logits, drawn)
+            self._deliver(broken, stopped, joined)
+        if self._outputs:
+            self._link.send(Outputs(self._outputs))
+            self._outputs = []
+
+    # Messages
+
+    def _handle(self, message: ToEngine) -> None:
+        if isinstance(message, OpenJob):
+            self._scheduler.add(Stream.of(message.stream, message.job))
+        elif isinstance(message, Allow):
+            for identity, num_chars in message.num_chars.items():
+                self._allow(identity, num_chars)
+        else:
+            assert isinstance(message, CloseJob)
+            if stream := self._scheduler.get(message.stream):  # or it ended while the message was under way
+                self._end(stream)
+
+    def _allow(self, identity: int, num_chars: int) -> None:
+        stream = self._scheduler.get(identity)
+        if stream is None:  # it ended while the message was under way
+            return
+        self._scheduler.allow(stream, num_chars)
+        if stream.phase is Phase.DRAWING:
+            self._rows.allow(stream.row, stream.num_left - self._rows.num_unsent(stream.row))
+
+    # Reading
+
+    def _read_chunk(self) -> list[Stream]:
+        """Read one chunk of some prompts; return the streams that are ready to draw after it."""
+        if not self._scheduler.reading:
+            return []
+        begin = time.monotonic()
+        streams, size = self._scheduler.next_chunk()
+        if size:
+            logits, states = self._read(streams, size)
+            self._scheduler.time_chunk(size, time.monotonic() - begin)
+            for index, stream in enumerate(streams):
+                self._take_in(stream, logits[:, index], [state[:, index] for state in states])
+        done = [stream for stream in streams if stream.phase is Phase.READING and len(stream.unread) == 1]
+        for stream in done:
+            if not stream.job.max_chars:
+                self._end_reading(stream)
+        return [stream for stream in done if stream.phase is Phase.READING]
+
+    def _read(self, streams: Sequence[Stream], size: int) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
+        """Read so many characters of streams; return logits [T, B, V] and states [T, B, ...], or only the last ones."""
+        chars = np.ascontiguousarray(np.array([list(islice(stream.unread, size)) for stream in streams], np.int64).T)
+        states = self._model.rows([stream.memory for stream in streams])
+        if any(stream.job.read_out for stream in streams):  # a probe looks at every state
+            return self._model.walk(chars, states)
+        logits, states = self._model.read(chars, states)
+        return logits, [state[None] for state in states]
+
+    def _take_in(self, stream: Stream, logits: NDArray[np.float32], states: Sequence[NDArray[np.float32]]) -> None:
+        """Keep what reading brought: logits [T, V] and, of each state, rows of which the last is kept."""
+        job = stream.job
+        if not (np.isfinite(logits).all() and (not job.read_out or all(np.isfinite(state).all() for state in states))):
+            self._outputs.append(Output(stream.id, not_finite=True))
+            self._scheduler.end(stream)
+            return
+        if job.detail and not job.max_chars:
+            following = list(islice(stream.unread, 1, len(logits) + 1))  # none after the last
+            details = _details(logits[: len(following)], following, job.detail.top_n)
+            self._outputs.append(Output(stream.id, details=details))
+        if job.read_out is not None:
+            told = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
+            self._outputs.append(Output(stream.id, labels=told.tolist()))
+        for _ in range(len(logits)):
+            stream.unread.popleft()
+        stream.memory = SessionState(tuple(state[-1].tobytes() for state in states))
+
+    def _end_reading(self, stream: Stream) -> None:
+        """End a job that only reads: its last character stays pending, and only a read-out looks past it."""
+        memory = SessionState(stream.memory.tensors, stream.unread[0])
+        if stream.job.read_out is not None:
+            logits, states = self._read([stream], 1)
+            self._take_in(stream, logits[:, 0], [state[:, 0] for state in states])
+        if stream.phase is Phase.READING:
+            self._outputs.append(Output(stream.id, memory=memory, finished=FinishReason.MAX_CHARS))
+            self._scheduler.end(stream)
+
+    # Batch
+
+    def _join(self, stream: Stream) -> Stream:
+        row = self._scheduler.join(stream)
+        self._model.load_row(row, stream.memory.tensors)
+        self._model.chars[row] = stream.unread[0]
+        self._rows.load(row, stream)
+        if stream.matcher or stream.job.detail:
+            self._attentive.add(stream)
+        return stream
+
+    def _leave(self, stream: Stream) -> None:
+        """Free a stream's row."""
+        target = stream.row
+        source = self._scheduler.leave(stream)
+        if source != target:
+            self._model.move_row(source, target)
+            self._rows.move(source, target)
+        self._attentive.discard(stream)
+
+    def _end(self, stream: Stream) -> None:
+        if stream.phase is Phase.DRAWING:
+            self._leave(stream)
+        self._scheduler.end(stream)
+
+    def _pause(self, stream: Stream) -> None:
+        """Keep a stream aside until its reader has followed, or until others had their turn."""
+        stream.memory = self._memory(stream)
+        stream.unread = deque([stream.memory.pending])
+        stream.recent = self._rows.recent(stream.row)
+        self._leave(stream)
+        self._scheduler.pause(stream)
+
+    def _memory(self, stream: Stream) -> SessionState:
+        return SessionState(self._model.save_row(stream.row), int(self._model.chars[stream.row]))
+
+    # What was drawn
+
+    def _mend(self, logits: NDArray[np.float32]) -> list[int]:
+        """Return the rows that left the real numbers; their logits are put right for the sampler's sake."""
+        if math.isfinite(np.add.reduce(logits, axis=None)):  # of an overflow, look twice
+            return []
+        broken: list[int] = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
+        logits[broken] = 0
+        return broken
+
+    def _observe(self, logits: NDArray[np.float32], drawn: NDArray[np.int64]) -> dict[int, int]:
+        """Look at the rows whose characters mean more than themselves; return the completed stop string by row."""
+        stopped = {}
+        for stream in self._attentive:
+            row = stream.row
+            character = int(drawn[row])
+            if detail := stream.job.detail:
+                stream.details += _details(logits[row : row + 1], [character], detail.top_n)
+            if stream.matcher and (stop := stream.matcher.push(character)) is not None:
+                stopped[row] = stop
+        return stopped
+
+    def _deliver(self, broken: list[int], stopped: dict[int, int], joined: list[Stream]) -> None:
+        """End, pause and flush. The last row first: a row that moves into a hole was looked at already."""
+        drawing = self._scheduler.drawing
+        ended = self._rows.at_end(len(drawing))
+        for row in sorted({*broken, *stopped, *ended}, reverse=True) if broken or stopped or ended else ():
+            stream = drawing[row]
+            if row in broken:
+                self._outputs.append(Output(stream.id, not_finite=True))
+                self._end(stream)
+            elif row in stopped:
+                self._finish(stream, stopped[row])
+            else:
+                self._go_on(stream)
+        for stream in joined:  # the first character goes out at once
+            if stream.phase is Phase.DRAWING:
+                self._collect(stream)
+                self._flush(stream)
+        now = time.monotonic()
+        most = QUANTUM_CHARS if self._scheduler.is_crowded else FLUSH_STEPS
+        if now >= self._next_flush or self._rows.num_steps >= most:
+            # What messages cost grows as streams / interval, what waiting costs as the interval: least at the root.
+            self._next_flush = now + self._flush_seconds * max(1.0, math.sqrt(len(drawing) / UNHURRIED_STREAMS))
+            self._flush_all()
+
+    def _go_on(self, stream: Stream) -> None:
+        """Decide about a stream that has drawn all that it may for now."""
+        self._collect(stream)
+        if stream.num_drawn == stream.job.max_chars:
+            self._finish(stream)
+        else:
+            self._flush(stream)
+            self._pause(stream)
+
+    def _flush_all(self) -> None:
+        """Send what every row has drawn; then let those that wait have their turn."""
+        drawing = self._scheduler.drawing
+        for stream, drawn in zip(drawing, self._rows.take_all(len(drawing)), strict=True):
+            stream.num_drawn += len(drawn)
+            stream.outbox += drawn
+            self._flush(stream)
+        for stream in self._scheduler.due_to_share():
+            self._pause(stream)
+
+    def _flush(self, stream: Stream) -> None:
+        """Send what may be shown; now and then with the memory after it."""
+        held = stream.matcher.held if stream.matcher else 0
+        size = len(stream.outbox) - held
+        if size <= 0:
+            return
+        memory = None
+        due = stream.checkpoint + max(CHECKPOINT_CHARS, CHECKPOINT_PIECES * size) if stream.checkpoint >= 0 else 0
+        if not held and stream.num_drawn >= due:
+            memory, stream.checkpoint = self._memory(stream), stream.num_drawn
+        self._outputs.append(Output(stream.id, stream.outbox[:size], stream.details[:size], memory))
+        del stream.outbox[:size], stream.details[:size]
+
+    def _finish(self, stream: Stream, stop: int = -1) -> None:
+        """Send the rest and end; a stop string that is not shown is not part of the memory either."""
+        self._collect(stream)
+        reason = FinishReason.MAX_CHARS if stop < 0 else FinishReason.STOP_STRING
+        is_cut = stop >= 0 and not stream.job.include_stop
+        size = len(stream.outbox) - (len(stream.job.stops[stop]) if is_cut else 0)
+        memory = None if is_cut else self._memory(stream)
+        self._outputs.append(Output(stream.id, stream.outbox[:size], stream.details[:size], memory, reason, stop))
+        self._end(stream)
+
+    def _collect(self, stream: Stream) -> None:
+        taken = self._rows.take(stream.row)
+        stream.num_drawn += len(taken)
+        stream.outbox += taken
+
+
+def _details(logits: NDArray[np.float32], characters: Sequence[int], top_n: int) -> list[IdDetail]:
+    """Return how likely each character was; logits [N, V] for N characters."""
+    log_probabilities = log_softmax(np.ascontiguousarray(logits))
+    details = []
+    for row, character in zip(log_probabilities, characters, strict=True):
+        likeliest = np.argsort(-row, kind="stable")[:top_n]
+        details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest]))
+    return details

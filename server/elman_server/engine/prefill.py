@@ -1,0 +1,53 @@
+"""Reading: jobs that only read."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from elman_server.domain.errors import EngineRestartedError
+
+if TYPE_CHECKING:
+    from elman_server.domain.state import SessionState
+    from elman_server.engine import AnyEngine
+    from elman_server.engine.job import IdDetail, Job
+
+log = structlog.get_logger(__name__)
+
+TRIES: Final = 3
+WAIT_SECONDS: Final = 60.0  # the longest that a session stays busy because its engine does not come back
+
+
+class Reading(NamedTuple):
+    """What a job that only reads brings: the memory after it, and details and labels as in `Output`."""
+
+    memory: SessionState
+    details: list[IdDetail]
+    labels: list[list[float]]
+
+
+async def read(engine: AnyEngine, job: Job, *, must: bool = False) -> Reading:
+    """Run a job that only reads, with `must` however many wait."""
+    details: list[IdDetail] = []
+    labels: list[list[float]] = []
+    with engine.open(job, must=must) as stream:
+        while True:
+            output = await stream.next()
+            details += output.details
+            labels += output.labels
+            if output.memory is not None:
+                return Reading(output.memory, details, labels)
+
+
+async def read_patiently(engine: AnyEngine, job: Job) -> SessionState:
+    """Run a job that only reads, again on a new engine if the old one is gone; return the memory after it."""
+    for attempt in range(TRIES):
+        try:
+            async with asyncio.timeout(WAIT_SECONDS):
+                await engine.wait_until_serving()
+            return (await read(engine, job, must=True)).memory
+        except (EngineRestartedError, TimeoutError):
+            log.warning("turn_not_settled_yet", attempt=attempt)
+    raise EngineRestartedError

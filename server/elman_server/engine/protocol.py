@@ -1,0 +1,122 @@
+"""The link between the front and an engine process: msgpack messages in frames over a socket pair."""
+
+from __future__ import annotations
+
+import select
+import socket
+import struct
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from elman_server.engine.job import Job, Output
+from elman_server.models.registry import ModelInfo
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Iterator
+
+_HEADER: Final = struct.Struct("<I")
+_RECEIVE_BYTES: Final = 1 << 20
+
+
+class Configure(msgspec.Struct, tag=True, frozen=True):
+    """To the engine, first: what to load and how to run it."""
+
+    path: str
+    capacity: int
+    num_threads: int
+    flush_seconds: float
+    num_engines: int = 1
+
+
+class OpenJob(msgspec.Struct, tag=True, frozen=True):
+    """To the engine: a new job."""
+
+    stream: int
+    job: Job
+
+
+class Allow(msgspec.Struct, tag=True, frozen=True):
+    """To the engine: how many characters readers took, by stream."""
+
+    num_chars: dict[int, int]
+
+
+class CloseJob(msgspec.Struct, tag=True, frozen=True):
+    """To the engine: forget a job at once."""
+
+    stream: int
+
+
+class Ready(msgspec.Struct, tag=True, frozen=True):
+    """From the engine, first: the model is loaded and proved."""
+
+    model: ModelInfo
+    num_threads: int
+
+
+class Refused(msgspec.Struct, tag=True, frozen=True):
+    """From the engine, first: the model cannot be honoured."""
+
+    message: str
+
+
+class Outputs(msgspec.Struct, tag=True, frozen=True):
+    """From the engine: everything that one flush brings."""
+
+    outputs: list[Output]
+
+
+ToEngine = Configure | OpenJob | Allow | CloseJob
+FromEngine = Ready | Refused | Outputs
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
+
+
+def frame(message: ToEngine | FromEngine) -> bytes:
+    """Return a message as it goes over the socket."""
+    body = msgspec.msgpack.encode(message)
+    return _HEADER.pack(len(body)) + body
+
+
+async def receive(reader: asyncio.StreamReader) -> FromEngine:
+    """Return the engine's next message; raises asyncio.IncompleteReadError when it is gone."""
+    (size,) = _HEADER.unpack(await reader.readexactly(_HEADER.size))
+    return _from_engine.decode(await reader.readexactly(size))
+
+
+class EngineLink:
+    """The engine's end of the socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._socket = sock
+        self._buffer = bytearray()
+
+    def send(self, message: FromEngine) -> None:
+        """Send a message; waits while the front is behind, which the windows of the streams bound."""
+        self._socket.sendall(frame(message))
+
+    def receive(self, *, wait: bool) -> Iterator[ToEngine]:
+        """Yield the messages that are there; `wait` for the first one.
+
+        Raises:
+            EOFError: the front is gone.
+        """
+        if wait or select.select([self._socket], [], [], 0)[0]:
+            received = self._socket.recv(_RECEIVE_BYTES)
+            if not received:
+                raise EOFError
+            self._buffer += received
+        yield from self._messages()
+
+    def _messages(self) -> Iterator[ToEngine]:
+        at = 0
+        while len(self._buffer) - at >= _HEADER.size:
+            (size,) = _HEADER.unpack_from(self._buffer, at)
+            end = at + _HEADER.size + size
+            if end > len(self._buffer):
+                break
+            yield _to_engine.decode(self._buffer[at + _HEADER.size : end])
+            at = end
+        del self._buffer[:at]

@@ -1,0 +1,1 @@
+"""Messages: parsed into requests of the domain, built from its events."""

@@ -1,0 +1,271 @@
+"""Writes answers: what the domain says as messages of `elman.v1`."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from elman.v1 import generation_pb2 as generation_messages
+from elman.v1 import model_pb2 as model_messages
+from elman.v1 import sampling_pb2 as sampling_messages
+from elman.v1 import session_pb2 as session_messages
+from elman_server.domain.events import CharacterDetail, Chunk, Finished, FinishReason, Started
+from elman_server.domain.state import DEFAULT
+from elman_server.sessions.session import SessionStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from elman_server.domain.requests import SamplingRequest
+    from elman_server.history.replay import Replayed
+    from elman_server.models.registry import Evaluation, ModelInfo
+    from elman_server.sessions.session import CommittedTurn, SessionInfo, Transcript
+
+_Response = TypeVar(
+    "_Response",
+    generation_messages.GenerateResponse,
+    generation_messages.ResumeResponse,
+    generation_messages.ChatResponse,
+)
+
+_MAX_UNKNOWN: Final = 100
+
+_FINISH_REASONS: Final = {
+    FinishReason.MAX_CHARS: generation_messages.FINISH_REASON_MAX_CHARS,
+    FinishReason.STOP_STRING: generation_messages.FINISH_REASON_STOP_STRING,
+    FinishReason.CANCELLED: generation_messages.FINISH_REASON_CANCELLED,
+    FinishReason.DEADLINE: generation_messages.FINISH_REASON_DEADLINE,
+    FinishReason.SERVER_DRAINING: generation_messages.FINISH_REASON_SERVER_DRAINING,
+}
+_STATES: Final = {
+    SessionStatus.ACTIVE: session_messages.Session.STATE_ACTIVE,
+    SessionStatus.GENERATING: session_messages.Session.STATE_GENERATING,
+    SessionStatus.EXPIRED: session_messages.Session.STATE_EXPIRED,
+}
+_CELLS: Final = {
+    "elman": model_messages.CELL_ELMAN,
+    "gru": model_messages.CELL_GRU,
+    "lstm": model_messages.CELL_LSTM,
+    "other": model_messages.CELL_OTHER,
+}
+
+
+def from_session(info: SessionInfo) -> session_messages.Session:
+    """Return a session's message."""
+    return session_messages.Session(
+        name=f"sessions/{info.name}",
+        model=info.model,
+        model_digest=info.model_digest,
+        state=_STATES[info.status],
+        create_time=_from_moment(info.create_time),
+        update_time=_from_moment(info.update_time),
+        expire_time=_from_moment(info.expire_time),
+        etag=info.etag,
+        position=info.position,
+        turn_count=info.turn_count,
+        state_digest=info.state_digest,
+        seed=info.seed,
+        labels=info.labels,
+        forked_from=_from_origin(info.forked_from),
+        initial_state=info.initial_state,
+    )
+
+
+def from_transcript(transcript: Transcript) -> session_messages.GetTranscriptResponse:
+    """Return a part of a transcript with its turns."""
+    return session_messages.GetTranscriptResponse(
+        text=transcript.text,
+        start=transcript.start,
+        end=transcript.end,
+        turns=[_from_turn(turn) for turn in transcript.turns],
+    )
+
+
+def from_replayed(replayed: Replayed) -> session_messages.ReplaySessionResponse:
+    """Return what taking one turn again gave."""
+    return session_messages.ReplaySessionResponse(
+        turn=_from_turn(replayed.turn),
+        difference_at=replayed.difference_at,
+        is_state_equal=replayed.is_state_equal,
+        is_fingerprint_equal=replayed.is_fingerprint_equal,
+        end_position=replayed.end_position,
+    )
+
+
+def from_event(event: Started | Chunk | Finished) -> generation_messages.GenerateResponse:
+    """Return one message of a Generate stream."""
+    return _from_event(event, generation_messages.GenerateResponse)
+
+
+def from_resumed(event: Started | Chunk | Finished) -> generation_messages.ResumeResponse:
+    """Return one message of a Resume stream."""
+    return _from_event(event, generation_messages.ResumeResponse)
+
+
+def from_chat(event: Started | Chunk | Finished) -> generation_messages.ChatResponse:
+    """Return one message of a Chat stream."""
+    return _from_event(event, generation_messages.ChatResponse)
+
+
+def _from_event(event: Started | Chunk | Finished, kind: type[_Response]) -> _Response:
+    match event:
+        case Chunk():  # first, and set in place: nearly all are
+            response = kind()
+            chunk = response.chunk
+            chunk.text, chunk.position = event.text, event.position
+            chunk.committed_position = event.committed_position
+            if event.details:
+                chunk.details.extend(from_details(event.details))
+            return response
+        case Started():
+            return kind(started=_from_started(event))
+        case Finished():
+            return kind(finished=_from_finished(event))
+
+
+def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages.CharacterDetail]:
+    """Return how likely characters were."""
+    return [
+        generation_messages.CharacterDetail(
+            text=detail.text,
+            log_probability=detail.log_probability,
+            top=[
+                generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in detail.top
+            ],
+            labels=[
+                generation_messages.LabelProbability(label=label, log_probability=nats) for label, nats in detail.labels
+            ],
+        )
+        for detail in details
+    ]
+
+
+def from_score(details: Sequence[CharacterDetail]) -> generation_messages.ScoreResponse:
+    """Return the judgement of a text with its sum."""
+    scored = [detail.log_probability for detail in details if detail.log_probability is not None]
+    return generation_messages.ScoreResponse(
+        details=from_details(details), log_probability=math.fsum(scored), num_scored=len(scored)
+    )
+
+
+def from_model(info: ModelInfo) -> model_messages.Model:
+    """Return a model's message."""
+    characters = info.vocabulary.characters
+    return model_messages.Model(
+        name=f"models/{info.name}",
+        version=info.version,
+        cell=_CELLS[info.cell],
+        num_layers=info.num_layers,
+        hidden_size=info.hidden_size,
+        vocabulary=[ord(character) for character in characters or ()],
+        byte_level=characters is None,
+        state_bytes=info.initial.num_bytes,
+        digest=info.digest,
+        num_parameters=info.num_parameters,
+        evaluations=[_from_evaluation(evaluation) for evaluation in info.evaluations],
+        limits=model_messages.Limits(
+            max_prompt_chars=info.limits.max_prompt_chars,
+            max_chars=info.limits.max_chars,
+            max_stop_strings=info.limits.max_stop_strings,
+            max_stop_string_chars=info.limits.max_stop_string_chars,
+        ),
+        fingerprint=info.fingerprint,
+        labels=info.labels,
+        read_outs=[
+            model_messages.ReadOut(
+                name=read_out.name,
+                labels=read_out.labels,
+                accuracy=read_out.accuracy,
+                num_held_out=read_out.num_held_out,
+            )
+            for read_out in info.read_outs
+        ],
+        initial_states=[DEFAULT, *info.initial_states],
+    )
+
+
+def from_encoded(ids: Iterable[int], unknown: Sequence[tuple[str, int]]) -> model_messages.EncodeTextResponse:
+    """Return the ids of a text and the first of its unknown characters."""
+    return model_messages.EncodeTextResponse(
+        ids=ids,
+        unknown_characters=[
+            model_messages.UnknownCharacter(character=character, index=index)
+            for character, index in unknown[:_MAX_UNKNOWN]
+        ],
+    )
+
+
+def _from_evaluation(evaluation: Evaluation) -> model_messages.Evaluation:
+    return model_messages.Evaluation(
+        corpus_sha256=evaluation.corpus_sha256,
+        protocol=evaluation.protocol,
+        nats_per_character=evaluation.nats_per_character,
+        standard_error=evaluation.standard_error,
+        num_characters=evaluation.num_characters,
+    )
+
+
+def _from_started(event: Started) -> generation_messages.Started:
+    return generation_messages.Started(
+        sampling=_from_sampling(event.sampling),
+        max_chars=event.max_chars,
+        start_position=event.start_position,
+        prompt_chars=event.prompt_chars,
+        model_digest=event.model_digest,
+    )
+
+
+def _from_sampling(sampling: SamplingRequest) -> sampling_messages.Sampling:
+    return sampling_messages.Sampling(
+        logit_bias=[
+            sampling_messages.LogitBias(character=character, bias=bias) for character, bias in sampling.logit_bias
+        ],
+        allowed_characters=sampling.allowed_characters,
+        banned_characters=sampling.banned_characters,
+        repetition_penalty=sampling.repetition_penalty,
+        repetition_window=sampling.repetition_window,
+        temperature=sampling.temperature,
+        top_k=sampling.top_k,
+        top_p=sampling.top_p,
+        min_p=sampling.min_p,
+        seed=sampling.seed,
+    )
+
+
+def _from_turn(turn: CommittedTurn) -> session_messages.Turn:
+    parameters = turn.parameters
+    return session_messages.Turn(
+        start=turn.start,
+        prompt_end=turn.prompt_end,
+        end=turn.end,
+        seed=turn.seed,
+        request_id=str(uuid.UUID(bytes=parameters.request_id)) if parameters.request_id else "",
+        sampling=None if parameters.sampling is None else _from_sampling(parameters.sampling.effective()),
+        fingerprint=parameters.fingerprint,
+    )
+
+
+def _from_origin(origin: tuple[str, int] | None) -> session_messages.ForkedFrom | None:
+    if origin is None:
+        return None
+    return session_messages.ForkedFrom(name=f"sessions/{origin[0]}", position=origin[1])
+
+
+def _from_finished(event: Finished) -> generation_messages.Finished:
+    return generation_messages.Finished(
+        finish_reason=_FINISH_REASONS[event.reason],
+        usage=generation_messages.Usage(prompt_chars=event.prompt_chars, generated_chars=event.generated_chars),
+        position=event.position,
+        etag=event.etag,
+        state_digest=event.state_digest,
+        stop_string=event.stop_string,
+    )
+
+
+def _from_moment(seconds: float) -> Timestamp:
+    moment = Timestamp()
+    moment.FromMicroseconds(round(seconds * 1e6))
+    return moment

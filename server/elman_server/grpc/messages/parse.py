@@ -1,0 +1,215 @@
+"""Reads requests: messages of `elman.v1` into the domain's own.
+
+Checked here is what only the wire can hold: names, masks, unset choices, unknown enum numbers. Ranges are the domain's.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import TYPE_CHECKING, Final
+
+from elman.v1 import generation_pb2 as messages
+from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.requests import (
+    AppendRequest,
+    Detail,
+    GenerateRequest,
+    ResumeRequest,
+    SamplingRequest,
+    ScoreRequest,
+    StoppingRequest,
+    Target,
+)
+from elman_server.domain.vocabulary import REJECT, Unknown
+from elman_server.grpc.messages.names import model_name, session_id
+from elman_server.sessions.session import Expiration
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from google.protobuf.duration_pb2 import Duration
+    from google.protobuf.timestamp_pb2 import Timestamp
+
+    from elman.v1.sampling_pb2 import Sampling
+    from elman.v1.session_pb2 import CreateSessionRequest, Session, UpdateSessionRequest
+
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_NANOS: Final = 10**9
+_MAX_SECONDS: Final = 315_576_000_000  # google.protobuf.Duration: 10,000 years
+_TIMESTAMPS: Final = range(-62_135_596_800, 253_402_300_800)  # google.protobuf.Timestamp: years 1 to 9999
+
+_ROLLBACK: Final = {
+    messages.ON_ABORT_UNSPECIFIED: False,
+    messages.ON_ABORT_KEEP_PARTIAL: False,
+    messages.ON_ABORT_ROLLBACK: True,
+}
+
+
+def to_generate(request: messages.GenerateRequest, time_left: float | None) -> GenerateRequest:
+    """Return the turn that a caller asks for; `time_left` is seconds to the deadline, None without one."""
+    if request.on_abort not in _ROLLBACK:
+        raise InvalidFieldError("on_abort", f"has no value {request.on_abort}; choose a named one")
+    if request.chunk_chars < 0:
+        raise InvalidFieldError("chunk_chars", f"is {request.chunk_chars}; allowed is 0 or more")
+    return GenerateRequest(
+        target=_to_target(request),
+        prompt=request.prompt,
+        sampling=_to_sampling(request.sampling),
+        stopping=_to_stopping(request.stopping),
+        etag=request.etag,
+        rollback=_ROLLBACK[request.on_abort],
+        detail=_to_detail(request.detail),
+        unknown=_to_unknown(request.unknown_characters),
+        chunk_chars=request.chunk_chars,
+        time_left=time_left,
+        request_id=to_request_id(request.request_id),
+    )
+
+
+def to_resume(request: messages.ResumeRequest, time_left: float | None) -> ResumeRequest:
+    """Return the turn that a caller wants to go on with."""
+    if not request.request_id:
+        raise InvalidFieldError("request_id", "is empty; send that of the Generate")
+    return ResumeRequest(
+        session=session_id("session", request.session),
+        request_id=to_request_id(request.request_id),
+        position=request.position if request.HasField("position") else None,
+        time_left=time_left,
+    )
+
+
+def to_action(request: messages.ChatRequest, time_left: float | None) -> GenerateRequest | None:
+    """Return the turn that a caller of Chat asks for; None: a stop."""
+    match request.WhichOneof("action"):
+        case "turn":
+            return to_generate(request.turn, time_left)
+        case "stop":
+            return None
+        case _:
+            raise InvalidFieldError("action", "is not set; send a turn or a stop")
+
+
+def to_append(request: messages.AppendRequest) -> AppendRequest:
+    """Return the turn that a caller asks for."""
+    return AppendRequest(
+        session=session_id("session", request.session),
+        text=request.text,
+        etag=request.etag,
+        detail=_to_detail(request.detail),
+        unknown=_to_unknown(request.unknown_characters),
+        request_id=to_request_id(request.request_id),
+    )
+
+
+def to_request_id(text: str) -> bytes:
+    """Return the bytes of a UUID as it is usually written; empty: none."""
+    if not text:
+        return b""
+    if not _UUID.fullmatch(text):
+        raise InvalidFieldError("request_id", f"is {text[:80]!a}; send a UUID of 32 hex digits and four hyphens")
+    return uuid.UUID(text).bytes
+
+
+def to_score(request: messages.ScoreRequest) -> ScoreRequest:
+    """Return what a caller wants judged."""
+    return ScoreRequest(
+        target=_to_target(request),
+        text=request.text,
+        top_n=request.top_n,
+        unknown=_to_unknown(request.unknown_characters),
+        read_out=request.read_out,
+    )
+
+
+def to_expiration(request: CreateSessionRequest | Session, prefix: str = "") -> Expiration:
+    """Return the choice in a message's `expiration`; `prefix` stands before the field's name in errors."""
+    match request.WhichOneof("expiration"):
+        case "ttl":
+            return Expiration(ttl=_to_seconds(request.ttl, f"{prefix}ttl"))
+        case "expire_time":
+            return Expiration(expire_time=_to_moment(request.expire_time, f"{prefix}expire_time"))
+        case _:
+            return Expiration()
+
+
+def to_changes(
+    request: UpdateSessionRequest,
+) -> tuple[Mapping[str, str] | None, Expiration | None]:
+    """Return new labels and new expiration of an update; None leaves them."""
+    paths = set(request.update_mask.paths)
+    unknown = sorted(paths - {"labels", "ttl", "expire_time"})
+    if unknown or not paths:
+        what = f"names {unknown[0][:80]!a}" if unknown else "is empty"
+        raise InvalidFieldError("update_mask", f"{what}; allowed are labels, ttl and expire_time")
+    chosen = paths - {"labels"}
+    given = request.session.WhichOneof("expiration")
+    if chosen and chosen != {given}:
+        raise InvalidFieldError("update_mask", f"names {' and '.join(sorted(chosen))}; set just that in session")
+    labels = dict(request.session.labels) if "labels" in paths else None
+    return labels, to_expiration(request.session, "session.") if chosen else None
+
+
+def _to_target(request: messages.GenerateRequest | messages.ScoreRequest) -> Target:
+    match request.WhichOneof("target"):
+        case "session":
+            return Target(session=session_id("session", request.session))
+        case "model":
+            return Target(model=model_name("model", request.model))
+        case _:
+            raise InvalidFieldError("target", "is not set; name a session or a model")
+
+
+def _to_sampling(sampling: Sampling) -> SamplingRequest:
+    def given(name: str) -> bool:
+        return sampling.HasField(name)  # type: ignore[arg-type]  # the stubs list the names as literals
+
+    return SamplingRequest(
+        logit_bias=tuple((entry.character, entry.bias) for entry in sampling.logit_bias),
+        allowed_characters=sampling.allowed_characters,
+        banned_characters=sampling.banned_characters,
+        repetition_penalty=sampling.repetition_penalty if given("repetition_penalty") else None,
+        repetition_window=sampling.repetition_window if given("repetition_window") else None,
+        temperature=sampling.temperature if given("temperature") else None,
+        top_k=sampling.top_k if given("top_k") else None,
+        top_p=sampling.top_p if given("top_p") else None,
+        min_p=sampling.min_p if given("min_p") else None,
+        seed=sampling.seed if given("seed") else None,
+    )
+
+
+def _to_stopping(stopping: messages.Stopping) -> StoppingRequest:
+    max_chars = stopping.max_chars if stopping.HasField("max_chars") else None
+    return StoppingRequest(max_chars, tuple(stopping.stop_strings), stopping.include_stop)
+
+
+def _to_detail(detail: messages.Detail) -> Detail:
+    return Detail(log_probability=detail.log_probability, top_n=detail.top_n)
+
+
+def _to_unknown(unknown: messages.UnknownCharacters) -> Unknown:
+    policy = unknown.WhichOneof("policy")
+    if policy is None:
+        return REJECT
+    if policy == "replace_with":
+        if len(unknown.replace_with) != 1:
+            raise InvalidFieldError("unknown_characters.replace_with", "must be one character")
+        return Unknown(replace_with=unknown.replace_with)
+    if not getattr(unknown, policy):
+        raise InvalidFieldError(f"unknown_characters.{policy}", "is false; set it to true or choose another policy")
+    return Unknown(skip=policy == "skip")
+
+
+def _to_seconds(duration: Duration, field: str) -> float:
+    seconds, nanos = duration.seconds, duration.nanos
+    # The two must have one sign: so a valid positive duration has neither below 0.
+    if not (0 <= seconds <= _MAX_SECONDS and 0 <= nanos < _NANOS and (seconds or nanos)):
+        raise InvalidFieldError(field, f"is {seconds} s and {nanos} ns; allowed is a valid duration above 0")
+    return seconds + nanos / _NANOS
+
+
+def _to_moment(timestamp: Timestamp, field: str) -> float:
+    seconds, nanos = timestamp.seconds, timestamp.nanos
+    if seconds not in _TIMESTAMPS or not 0 <= nanos < _NANOS:
+        raise InvalidFieldError(field, f"is {seconds} s and {nanos} ns; allowed is a moment of the years 1 to 9999")
+    return seconds + nanos / _NANOS

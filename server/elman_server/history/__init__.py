@@ -1,0 +1,1 @@
+"""History: fork, rewind, replay and snapshots of sessions."""

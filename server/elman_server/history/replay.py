@@ -1,0 +1,91 @@
+"""Replay: takes a session's turns again, to show that the same text and the same state come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from elman_server.engine.job import Job
+from elman_server.engine.prefill import read
+from elman_server.sessions.session import turns_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping
+
+    from elman_server.domain.state import SessionState
+    from elman_server.engine import AnyEngine
+    from elman_server.models.registry import ModelInfo
+    from elman_server.sessions.service import Sessions
+    from elman_server.sessions.session import CommittedTurn
+
+MAX_WINDOW: Final = 1024  # of the repetition penalty
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came out of one turn that was taken again.
+
+    Attributes:
+        difference_at: the first position of another character; None: the text is equal.
+        is_state_equal: whether the memory after it is equal, or not known.
+        is_fingerprint_equal: whether the arithmetic is that of the turn.
+        end_position: of the session.
+    """
+
+    turn: CommittedTurn
+    difference_at: int | None
+    is_state_equal: bool
+    is_fingerprint_equal: bool
+    end_position: int
+
+
+async def replay(
+    sessions: Sessions, engines: Mapping[str, AnyEngine], session_id: str
+) -> AsyncGenerator[Replayed, None]:
+    """Take every turn of a session again from the beginning; end at the first difference."""
+    head, segments = await sessions.read(session_id)
+    model = sessions.model_of(head)
+    ids = [character for segment in segments for character in segment.ids]
+    memory = model.start(head.initial_state)
+    for turn in turns_of(segments):
+        memory, difference = await _take(engines[model.name], model, turn, memory, ids)
+        if turn.end == head.position:
+            expected = head.memory.digest()
+        else:
+            expected = turn.outcome.state_digest.hex() if turn.outcome else memory.digest()
+        is_state_equal = memory.digest() == expected
+        fingerprint = turn.parameters.fingerprint
+        yield Replayed(turn, difference, is_state_equal, fingerprint == model.fingerprint, head.position)
+        if difference is not None or not is_state_equal:
+            return
+
+
+async def _take(
+    engine: AnyEngine, model: ModelInfo, turn: CommittedTurn, memory: SessionState, ids: list[int]
+) -> tuple[SessionState, int | None]:
+    """Take one turn; return the memory after it and where it differs from the transcript, if it does."""
+    prompt = ids[turn.start : turn.prompt_end]
+    drawn = ids[turn.prompt_end : turn.end]
+    sampling = turn.parameters.sampling
+    if not drawn or sampling is None:
+        return (await read(engine, Job(memory, turn.start, prompt))).memory if prompt else memory, None
+    job = Job(
+        memory=memory,
+        position=turn.start,
+        prompt=prompt,
+        max_chars=len(drawn),
+        sampling=sampling.resolve(model.vocabulary, 0),
+        recent=ids[max(0, turn.start - MAX_WINDOW) : turn.start],
+    )
+    again: list[int] = []
+    with engine.open(job) as stream:
+        while True:
+            output = await stream.next()
+            memory = output.memory or memory
+            for at, character in enumerate(output.ids, len(again)):
+                if character != drawn[at]:
+                    return memory, turn.prompt_end + at
+            again += output.ids
+            if output.finished is not None:
+                return memory, None
+            stream.allow(len(output.ids))

@@ -1,0 +1,183 @@
+"""History: sessions as they were: forked from, rewound to, or read again from any position."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from elman_server.domain.errors import InvalidFieldError, ModelMismatchError, ServerError, SessionBusyError
+from elman_server.engine.job import Job
+from elman_server.engine.prefill import read
+from elman_server.history.replay import replay
+from elman_server.history.snapshot import seal, unseal
+from elman_server.sessions.service import check_position
+from elman_server.sessions.session import Expiration, turns_of
+from elman_server.sessions.transitions import Change, new_etag
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Mapping, Sequence
+
+    from elman_server.domain.state import SessionState
+    from elman_server.engine import AnyEngine
+    from elman_server.history.replay import Replayed
+    from elman_server.models.registry import Models
+    from elman_server.sessions.records import Head, Segment
+    from elman_server.sessions.service import Sessions
+    from elman_server.sessions.session import SessionInfo
+
+MAX_FORKS: Final = 100  # of one call
+
+
+class Cut(NamedTuple):
+    """What is left of a session up to a position: segments as they were, and the beginning of one that is cut."""
+
+    whole: list[Segment]
+    part: tuple[Segment, ...]
+
+    @property
+    def segments(self) -> list[Segment]:
+        """All that is left."""
+        return [*self.whole, *self.part]
+
+
+class History:
+    """What can be done with the past of a server's sessions.
+
+    Args:
+        engines: by model name.
+        key: signs snapshots.
+    """
+
+    def __init__(self, sessions: Sessions, models: Models, engines: Mapping[str, AnyEngine], key: bytes) -> None:
+        self._sessions = sessions
+        self._models = models
+        self._engines = engines
+        self._key = key
+
+    async def fork(self, session_id: str, *, position: int | None, count: int) -> list[SessionInfo]:
+        """Make sessions that are what this one was at a position; None: as it is.
+
+        Raises:
+            PositionOutOfRangeError, InvalidFieldError, QuotaError; then none was made.
+        """
+        if not 0 <= count <= MAX_FORKS:
+            raise InvalidFieldError("count", f"is {count}; allowed is from 1 to {MAX_FORKS}, or 0 for 1")
+        head, segments = await self._sessions.read(session_id)
+        position = head.position if position is None else position
+        cut, head = await self._at(head, segments, position)
+        head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(session_id, position))
+        expiration = Expiration(head.ttl) if head.ttl else Expiration(expire_time=head.expires)
+        made: list[SessionInfo] = []
+        try:
+            for _ in range(count or 1):
+                made.append(await self._sessions.add("", head, expiration, cut.segments))  # noqa: PERF401  undone below
+        except ServerError:
+            for info in made:
+                await self._sessions.delete(info.name, etag="")
+            raise
+        return made
+
+    async def rewind(self, session_id: str, *, position: int, etag: str) -> SessionInfo:
+        """Let a session be what it was at a position, and forget what came after.
+
+        Raises:
+            SessionBusyError, EtagMismatchError, PositionOutOfRangeError.
+        """
+        lease = await self._sessions.lease(session_id)
+        try:
+            await self._sessions.at_rest(session_id, etag)
+            head, segments = await self._sessions.read(session_id)
+            cut, rewound = await self._at(head, segments, position)
+            recent = [(key, first) for key, first in head.recent if _end_of(segments, first) <= position]
+            token = secrets.token_bytes(8)
+
+            def change(now: Head) -> Change | None:
+                if now.last_token == token:
+                    return None
+                if now.open is not None or now.etag != head.etag:
+                    raise SessionBusyError(f"sessions/{session_id}")
+                new = replace(rewound, recent=recent, last_token=token, etag=new_etag())
+                return Change(self._sessions.renewed(new), cut.part, keep=len(cut.whole))
+
+            return self._sessions.info(session_id, await self._sessions.change(session_id, change))
+        finally:
+            self._sessions.leases.release(lease)
+
+    async def export(self, session_id: str) -> bytes:
+        """Return a session as a snapshot; of a running turn it has nothing."""
+        head, segments = await self._sessions.read(session_id)
+        return seal(self._key, replace(head, open=None), segments)
+
+    async def restore(self, snapshot: bytes, session_id: str) -> SessionInfo:
+        """Make a session of a snapshot; "" lets the server choose a UUID.
+
+        Raises:
+            InvalidFieldError: it is not as it was exported, or was signed with another key.
+            ModelMismatchError: its model is not served here.
+            SessionExistsError, QuotaError.
+        """
+        head, segments = unseal(self._key, snapshot)
+        served = {model.digest: model for model in self._models.list()}
+        model = served.get(head.model_digest)
+        if model is None:
+            raise ModelMismatchError(
+                f"the snapshot is of {head.model_digest[:12]}, models/{head.model}, which this server does not serve"
+            )
+        head = replace(head, model=model.name, model_version=model.version)
+        return await self._sessions.add(session_id, head, Expiration(head.ttl), segments)
+
+    def replay(self, session_id: str) -> AsyncGenerator[Replayed, None]:
+        """Take every turn of a session again from the beginning; end at the first difference."""
+        return replay(self._sessions, self._engines, session_id)
+
+    async def _at(self, head: Head, segments: Sequence[Segment], position: int) -> tuple[Cut, Head]:
+        """Return what is left of a session at a position."""
+        check_position("position", position, 0, head.position)
+        model = self._sessions.model_of(head)
+        memory = head.memory
+        if position < head.position:
+            memory = await memory_at(self._engines[model.name], model.start(head.initial_state), segments, position)
+        cut = cut_at(segments, position)
+        head = replace(
+            head,
+            position=position,
+            turn_count=len(turns_of(cut.segments)),
+            memory=memory,
+            num_segments=len(cut.segments),
+            checkpoint=max((segment.end for segment in cut.whole if segment.memory), default=0),
+        )
+        return cut, head
+
+
+def cut_at(segments: Sequence[Segment], position: int) -> Cut:
+    """Return what segments hold up to a position. A turn that is cut has no outcome."""
+    whole = [segment for segment in segments if segment.end <= position]
+    rest = segments[len(whole) :]
+    if not rest or rest[0].start == position:
+        return Cut(whole, ())
+    cut = rest[0]
+    packed = cut.packed[: (position - cut.start) * cut.id_bytes]
+    part = replace(cut, prompt_end=min(cut.prompt_end, position), packed=packed, outcome=None, memory=None)
+    return Cut(whole, (part,))
+
+
+async def memory_at(
+    engine: AnyEngine, initial: SessionState, segments: Sequence[Segment], position: int
+) -> SessionState:
+    """Return the memory at a position: the nearest one that is kept before it, and the text between read again."""
+    memory, start = initial, 0
+    for segment in segments:
+        if segment.memory is not None and segment.end <= position:
+            memory, start = segment.memory, segment.end
+    ids: list[int] = []
+    for segment in segments:
+        if segment.end > start and segment.start < position:
+            ids += segment.ids[max(0, start - segment.start) : position - segment.start]
+    return (await read(engine, Job(memory, start, ids))).memory if ids else memory
+
+
+def _end_of(segments: Sequence[Segment], first: int) -> int:
+    """Return the end of the turn that begins with a segment."""
+    return turns_of(segments[first:], first)[0].end

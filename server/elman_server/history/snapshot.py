@@ -1,0 +1,66 @@
+"""Snapshots: a session as bytes that may leave the server: versioned, checksummed, signed.
+
+    b"ELMAN" | version, 1 byte | HMAC-SHA256, 32 bytes | SHA-256, 32 bytes | msgpack of [head, [segment, …]]
+
+The SHA-256 is over the body and tells damage; the HMAC is over all but itself and tells who wrote it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from elman_server.domain.errors import InvalidFieldError
+from elman_server.sessions.records import Head, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION: Final = 1
+_MAGIC: Final = b"ELMAN"
+_HASH_BYTES: Final = 32
+_BODY_AT: Final = len(_MAGIC) + 1 + 2 * _HASH_BYTES
+_FIELD: Final = "snapshot"
+
+
+class _Body(msgspec.Struct, frozen=True, array_like=True):
+    head: Head
+    segments: list[Segment]
+
+
+def seal(key: bytes, head: Head, segments: Sequence[Segment]) -> bytes:
+    """Return a session as a snapshot."""
+    body = msgspec.msgpack.encode(_Body(head, list(segments)))
+    start, checksum = _MAGIC + bytes([VERSION]), hashlib.sha256(body).digest()
+    return start + _sign(key, start, checksum) + checksum + body
+
+
+def unseal(key: bytes, snapshot: bytes) -> tuple[Head, list[Segment]]:
+    """Return what a snapshot holds.
+
+    Raises:
+        InvalidFieldError: it is none, of another version, damaged, or signed with another key.
+    """
+    if not snapshot.startswith(_MAGIC) or len(snapshot) < _BODY_AT:
+        raise InvalidFieldError(_FIELD, "is no snapshot of a session; `elman sessions export` writes one")
+    start, rest = snapshot[: len(_MAGIC) + 1], snapshot[len(_MAGIC) + 1 :]
+    if start[-1] != VERSION:
+        raise InvalidFieldError(_FIELD, f"has version {start[-1]}, this server reads {VERSION}; export it again")
+    signature, checksum, body = rest[:_HASH_BYTES], rest[_HASH_BYTES : 2 * _HASH_BYTES], rest[2 * _HASH_BYTES :]
+    if hashlib.sha256(body).digest() != checksum:
+        raise InvalidFieldError(_FIELD, "is damaged: it does not match its checksum; export it again")
+    if not hmac.compare_digest(_sign(key, start, checksum), signature):
+        raise InvalidFieldError(_FIELD, "was signed with another key; import it where it was exported")
+    try:
+        found = msgspec.msgpack.decode(body, type=_Body)
+    except msgspec.MsgspecError as error:
+        raise InvalidFieldError(_FIELD, "cannot be read by this server; export it again") from error
+    return found.head, found.segments
+
+
+def _sign(key: bytes, start: bytes, checksum: bytes) -> bytes:
+    # The checksum stands for the body: who could change that under the same SHA-256 could forge the HMAC as well.
+    return hmac.digest(key, start + checksum, "sha256")

@@ -1,0 +1,1 @@
+"""Models: the files that are served, checked before anything runs them."""

@@ -1,0 +1,1 @@
+"""Sessions: their records, their stores and the one writer of each."""

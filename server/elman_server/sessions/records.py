@@ -1,0 +1,252 @@
+"""Records: a session as it is stored: versioned, checksummed bytes. No pickle.
+
+A session is a *head*, rewritten by every commit, and *segments*, which are only ever added, by turns, and dropped, by a
+rewind: a turn never rewrites the past. A turn is one segment or, if it is long, several; the first has its parameters,
+the last its outcome. What a running turn has made durable are segments beyond those that the head counts, and `Open`
+in the head; the rest of the head shows the session before that turn.
+"""
+
+from __future__ import annotations
+
+import array
+import zlib
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from elman_server.domain.errors import CorruptRecordError
+from elman_server.domain.events import FinishReason
+from elman_server.domain.requests import Detail, SamplingRequest
+from elman_server.domain.state import DEFAULT, SessionState
+from elman_server.sessions import codec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+VERSION: Final = b"\x03"
+PLAIN_VERSION: Final = b"\x02"  # of earlier servers: nothing in it is compact
+_READ: Final = f"this server reads {PLAIN_VERSION.hex()} and {VERSION.hex()}"
+_CRC_BYTES: Final = 4
+_ID_TYPES: Final = {1: "B", 2: "H", 4: "I"}
+
+
+class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a turn was asked for; enough to go on with it, or to take it again.
+
+    Attributes:
+        request_id: 16 bytes; empty: none.
+        request: a digest of the whole request, by which another one under the same id is told apart.
+        fingerprint: of the arithmetic that took the turn.
+        sampling: as asked for, but with its seed; None: the turn only read.
+    """
+
+    fingerprint: str
+    request_id: bytes = b""
+    request: bytes = b""
+    sampling: SamplingRequest | None = None
+    max_chars: int = 0
+    stop_strings: tuple[str, ...] = ()
+    include_stop: bool = False
+    rollback: bool = False
+    log_probability: bool = False
+    top_n: int = 0
+    chunk_chars: int = 0
+
+    @property
+    def detail(self) -> Detail:
+        """How much to tell of each character."""
+        return Detail(self.log_probability, self.top_n)
+
+
+class Outcome(msgspec.Struct, frozen=True, array_like=True):
+    """How a turn ended: why, at which stop string, and with which memory (`SessionState.digest`, raw)."""
+
+    reason: FinishReason
+    stop_string: str
+    state_digest: bytes
+
+
+class Segment(msgspec.Struct, frozen=True, array_like=True):
+    """A turn or a part of it: the ids from `start` on, of which those before `prompt_end` were fed.
+
+    Attributes:
+        parameters: of the turn that begins here; None: the segment goes on with the turn before.
+        outcome: of a turn that ended here.
+        memory: at the end, now and then: a checkpoint, from which a rewind needs not read so much again.
+    """
+
+    start: int
+    prompt_end: int
+    id_bytes: int
+    packed: bytes
+    parameters: Parameters | None = None
+    outcome: Outcome | None = None
+    memory: SessionState | None = None
+
+    @classmethod
+    def of(  # noqa: D417  the others are the attributes
+        cls,
+        start: int,
+        prompt: Sequence[int],
+        drawn: Sequence[int],
+        *,
+        parameters: Parameters | None = None,
+        outcome: Outcome | None = None,
+        memory: SessionState | None = None,
+    ) -> Segment:
+        """Pack a turn's ids in as few bytes as the largest takes.
+
+        Args:
+            prompt, drawn: ids that were fed, and ids that were drawn after them.
+        """
+        size, packed = pack([*prompt, *drawn])
+        return cls(start, start + len(prompt), size, packed, parameters, outcome, memory)
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids that were fed and drawn."""
+        return unpack(self.id_bytes, self.packed)
+
+    @property
+    def end(self) -> int:
+        """One past the last position."""
+        return self.start + len(self.packed) // self.id_bytes
+
+
+class OpenTurn(msgspec.Struct, frozen=True, array_like=True):
+    """A turn that has begun and is not committed, and the lease of the server that runs it.
+
+    Attributes:
+        token: of this run of the turn; another one when somebody else takes it over. Who has it not may not write.
+        writer: the server that runs it.
+        lease_expires: unix seconds after which another server may end the turn; renewed by every commit of the turn.
+        start, prompt_end: the positions before and after its prompt.
+        position: up to where the turn is durable.
+        num_segments: of the session, with those that the turn has made durable.
+        checkpoint: the position of the last checkpoint in them.
+        prompt_bytes, prompt: the prompt's ids, packed, until they are durable in a segment.
+        memory: at `position`; None: the head's.
+        goes_on: whether the turn was cut off, and committed so, before.
+        is_cancelled: somebody wants it to end.
+    """
+
+    token: bytes
+    writer: str
+    lease_expires: float
+    parameters: Parameters
+    start: int
+    prompt_end: int
+    position: int
+    num_segments: int
+    checkpoint: int
+    prompt_bytes: int = 1
+    prompt: bytes = b""
+    memory: SessionState | None = None
+    goes_on: bool = False
+    is_cancelled: bool = False
+
+
+class Head(msgspec.Struct, frozen=True, array_like=True):
+    """What a session is now.
+
+    Attributes:
+        model, model_version, model_digest: what it is pinned to.
+        created, updated: unix seconds.
+        ttl: idle seconds; None if `expires` is a fixed moment.
+        expires: unix seconds.
+        last: unix seconds that no use postpones.
+        owner: kept for authentication.
+        etag: another one with every change that callers can see.
+        num_segments: how many segments belong to committed turns.
+        checkpoint: the position of the last checkpoint in them.
+        last_token: of the turn that was committed last.
+        recent: the last turns that had a request id: the id's beginning, and the index of the turn's first segment.
+        forked_from: the session and the position in it that this one was made from.
+        initial_state: the name of the one that it started from.
+        older: of the turns before those of `recent`, four bytes of each id.
+    """
+
+    model: str
+    model_version: str
+    model_digest: str
+    created: float
+    updated: float
+    ttl: float | None
+    expires: float
+    last: float
+    seed: int
+    labels: dict[str, str]
+    position: int
+    turn_count: int
+    memory: SessionState
+    owner: str = ""
+    etag: int = 0
+    num_segments: int = 0
+    checkpoint: int = 0
+    last_token: bytes = b""
+    recent: list[tuple[bytes, int]] = []
+    forked_from: tuple[str, int] | None = None
+    open: OpenTurn | None = None
+    initial_state: str = DEFAULT
+    older: bytes = b""
+
+
+_Kind = TypeVar("_Kind", Head, Segment)
+
+
+def pack(ids: Sequence[int]) -> tuple[int, bytes]:
+    """Return ids as bytes, and how many bytes one takes."""
+    size = next(size for size in _ID_TYPES if max(ids, default=0) < 1 << 8 * size)
+    return size, array.array(_ID_TYPES[size], ids).tobytes()
+
+
+def unpack(size: int, packed: bytes) -> list[int]:
+    """Return the ids that were packed."""
+    return array.array(_ID_TYPES[size], packed).tolist()
+
+
+def encode(record: Head | Segment) -> bytes:
+    """Return the stored bytes: version, CRC-32, msgpack in a compact form."""
+    body = msgspec.msgpack.encode(_with_memories(record, codec.pack))
+    if isinstance(record, Segment):
+        body = codec.deflate(body)
+    return VERSION + _checksum(VERSION, body) + body
+
+
+def decode(data: bytes, kind: type[_Kind]) -> _Kind:
+    """Return what was stored.
+
+    Raises:
+        CorruptRecordError: another version, or a changed byte.
+    """
+    version = data[:1]
+    if version not in {VERSION, PLAIN_VERSION}:
+        raise CorruptRecordError(f"a stored record has version {version.hex() or 'none'}, {_READ}")
+    body = data[1 + _CRC_BYTES :]
+    if _checksum(version, body) != data[1 : 1 + _CRC_BYTES]:
+        raise CorruptRecordError("a stored record does not match its checksum")
+    try:
+        if version == PLAIN_VERSION:
+            return msgspec.msgpack.decode(body, type=kind)
+        record = msgspec.msgpack.decode(codec.inflate(body) if kind is Segment else body, type=kind)
+        whole = _with_memories(record, codec.unpack)
+    except (msgspec.MsgspecError, zlib.error, ValueError) as error:
+        raise CorruptRecordError("a stored record cannot be read") from error
+    assert isinstance(whole, kind)
+    return whole
+
+
+def _checksum(version: bytes, body: bytes) -> bytes:
+    # Of the version, too: one flipped bit would make an old record of a new one.
+    start = 0 if version == PLAIN_VERSION else zlib.crc32(version)
+    return zlib.crc32(body, start).to_bytes(_CRC_BYTES, "little")
+
+
+def _with_memories(record: Head | Segment, change: Callable[[SessionState], SessionState]) -> Head | Segment:
+    """Return a record with each memory in it changed."""
+    if record.memory is not None:
+        record = replace(record, memory=change(record.memory))
+    if isinstance(record, Head) and record.open is not None and record.open.memory is not None:
+        record = replace(record, open=replace(record.open, memory=change(record.open.memory)))
+    return record

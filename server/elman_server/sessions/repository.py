@@ -1,0 +1,183 @@
+"""The ledger: sessions' records in the store, read and changed; by one turn at a time, whichever server runs it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from elman_server.domain.errors import EtagMismatchError, LeaseLostError, SessionBusyError
+from elman_server.sessions import records
+from elman_server.sessions.leases import Leases
+from elman_server.sessions.lifetimes import renewed
+from elman_server.sessions.transitions import Change, abandoned
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from elman_server.sessions.leases import Lease
+    from elman_server.sessions.stores import Store, Stored
+
+COMMIT_TRIES: Final = 8
+FIRST_TAIL: Final = 8  # segments that are read at first where the end of a transcript is wanted
+
+
+class SessionRepository:
+    """The records of all sessions of a store.
+
+    Attributes:
+        leases: of the turns that run in this server.
+        writer: names this server in the leases that others see.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self.leases = Leases()
+        self.writer = secrets.token_hex(8)
+        store.in_use = self.leases.is_running
+
+    async def lease(self, session_id: str | None, request_id: bytes = b"") -> Lease:
+        """Become the one writer of a session in this server, or of none.
+
+        A turn of the same request is ended, and so is one whose place another server has taken and that does not know
+        it yet: this server may have been paused.
+
+        Raises:
+            SessionBusyError: another turn runs on it here.
+        """
+        while session_id is not None and (running := self.leases.running(session_id)) is not None:
+            is_same = bool(request_id) and running.request_id == request_id
+            if not is_same and not await self._is_lost(session_id, running.token):
+                raise SessionBusyError(f"sessions/{session_id}")
+            await running.finish(LeaseLostError(f"sessions/{session_id}"))
+        return self.leases.take(session_id, request_id)
+
+    async def _is_lost(self, session_id: str, token: bytes) -> bool:
+        """Whether a turn had its place in the head, and has not come to its end there."""
+        if not token:
+            return False
+        head, _ = await self.load(session_id)
+        return token != head.last_token and (head.open is None or token != head.open.token)
+
+    async def load(self, session_id: str, etag: str = "") -> tuple[records.Head, Stored]:
+        """Return a session's head; raises EtagMismatchError if `etag` is given and stale."""
+        stored = await self._store.load(session_id)
+        head = records.decode(stored.head, records.Head)
+        if etag and etag != etag_of(head):
+            raise EtagMismatchError(f"sessions/{session_id}", etag_of(head))
+        self.leases.found(session_id)
+        return head, stored
+
+    async def read(self, session_id: str, etag: str = "") -> tuple[records.Head, Sequence[records.Segment]]:
+        """Return a session's head and the segments of its committed turns, which belong together."""
+        for _ in range(COMMIT_TRIES):
+            head, _ = await self.load(session_id, etag)
+            segments = await self.segments(session_id, 0, head.num_segments)
+            if (await self.load(session_id))[0].etag == head.etag:
+                return head, segments
+        raise SessionBusyError(f"sessions/{session_id}")
+
+    async def segments(self, session_id: str, start: int, end: int) -> Sequence[records.Segment]:
+        """Return some of a session's segments, the oldest first."""
+        stored = await self._store.segments(session_id, start, end)
+        return [records.decode(segment, records.Segment) for segment in stored]
+
+    async def tail(self, session_id: str, num_segments: int, num_chars: int) -> Sequence[int]:
+        """Return the last ids of the first segments of a session, `num_chars` of them or all that there are."""
+        size = FIRST_TAIL
+        while True:
+            start = max(0, num_segments - size)
+            found = await self.segments(session_id, start, num_segments)
+            ids = [character for segment in found for character in segment.ids]
+            if len(ids) >= num_chars or not start:
+                return ids[-num_chars:]
+            size *= 8
+
+    async def before(self, session_id: str, position: int, num_chars: int) -> Sequence[int]:
+        """Return the last ids before a position that is committed, `num_chars` of them or all that there are."""
+        head, _ = await self.load(session_id)
+        num_after = head.position - position
+        ids = await self.tail(session_id, head.num_segments, num_chars + num_after)
+        return ids[: len(ids) - num_after]
+
+    async def change(
+        self, session_id: str, change: Callable[[records.Head], Change | None], *, etag: str = ""
+    ) -> records.Head:
+        """Apply a change to a session, again if somebody else's came between; return the new head.
+
+        Args:
+            session_id: which.
+            change: given the head, says what to commit; None: nothing, it is committed already.
+            etag: must still hold, unless it is empty.
+        """
+        for _ in range(COMMIT_TRIES):
+            head, stored = await self.load(session_id, etag)
+            changed = change(head)
+            if changed is None:
+                return head
+            head, segments, keep = changed
+            # A running turn keeps its session, which the store may not know of.
+            expires = head.expires if head.open is None else max(head.expires, head.open.lease_expires)
+            packed = [records.encode(segment) for segment in segments]
+            try:
+                await self._store.commit(session_id, stored.revision, records.encode(head), expires, packed, keep=keep)
+            except EtagMismatchError:
+                continue
+            return head
+        raise SessionBusyError(f"sessions/{session_id}")
+
+    async def at_rest(self, session_id: str, etag: str = "") -> records.Head:
+        """Return a session's head once its turn, if any, is over; ends one whose server is gone.
+
+        Raises:
+            EtagMismatchError: `etag` is given and stale.
+            SessionBusyError: another server runs a turn on it.
+        """
+        head, _ = await self.load(session_id, etag)
+        if head.open is None:
+            return head
+        if self.is_leased(head):
+            raise SessionBusyError(f"sessions/{session_id}")
+        token = head.open.token
+
+        def end(head: records.Head) -> Change | None:
+            return abandoned(head) if head.open is not None and head.open.token == token else None
+
+        return await self.change(session_id, end)
+
+    async def ask_to_end(self, session_id: str, token: bytes) -> None:
+        """Tell whoever runs a turn that it shall end; it sees that with its next commit."""
+
+        def ask(head: records.Head) -> Change | None:
+            if head.open is None or head.open.token != token:
+                return None
+            opened = msgspec.structs.replace(head.open, is_cancelled=True)
+            return Change(msgspec.structs.replace(head, open=opened))
+
+        await self.change(session_id, ask)
+
+    def is_leased(self, head: records.Head, token: bytes = b"") -> bool:
+        """Whether another server runs a turn on a session, or just the turn of a token.
+
+        A turn of this server would have its lease here.
+        """
+        opened = head.open
+        if opened is None or opened.writer == self.writer or (token and opened.token != token):
+            return False
+        return opened.lease_expires > self._clock()
+
+    def renewed(self, head: records.Head) -> records.Head:
+        """Return a head with its idle time started anew."""
+        return renewed(head, self._clock())
+
+    def now(self) -> float:
+        """Return the time, unix seconds."""
+        return self._clock()
+
+
+def etag_of(head: records.Head) -> str:
+    """Return a session's etag: it changes with what callers see, not with what a running turn makes durable."""
+    return f"{head.etag:x}"

@@ -1,0 +1,145 @@
+"""A session as callers see it."""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.state import DEFAULT
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from elman_server.sessions import records
+
+MAX_LABELS: Final = 16
+_ID: Final = re.compile(r"[a-z0-9-]{4,63}")
+_LABEL: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_LABEL_CHARS: Final = 63
+
+
+class SessionStatus(enum.Enum):
+    """Where a session is in its life."""
+
+    ACTIVE = "active"  # at rest, ready for a turn
+    GENERATING = "generating"  # a turn is running
+    EXPIRED = "expired"  # its time is over; only lists show it
+
+
+@dataclass(frozen=True, slots=True)
+class Expiration:
+    """When a session is forgotten: after `ttl` idle seconds or at `expire_time`, unix seconds; None: the default."""
+
+    ttl: float | None = None
+    expire_time: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInfo:
+    """What callers see of a session; times are unix seconds, `model` is the pinned version's full name.
+
+    Attributes:
+        forked_from: the session that it was made from, and the position there.
+    """
+
+    name: str
+    model: str
+    model_digest: str
+    status: SessionStatus
+    create_time: float
+    update_time: float
+    expire_time: float
+    etag: str
+    position: int
+    turn_count: int
+    state_digest: str
+    seed: int
+    labels: Mapping[str, str]
+    forked_from: tuple[str, int] | None = None
+    initial_state: str = DEFAULT
+
+
+@dataclass(frozen=True, slots=True)
+class CommittedTurn:
+    """One committed turn: positions `start` to `prompt_end` were fed, from there to `end` drawn.
+
+    Attributes:
+        index: of its first segment.
+        outcome: how it ended; None: it was cut by a fork or a rewind.
+    """
+
+    start: int
+    prompt_end: int
+    end: int
+    parameters: records.Parameters
+    index: int = 0
+    outcome: records.Outcome | None = None
+
+    @property
+    def seed(self) -> int:
+        """What the draws came from; 0 where nothing was drawn."""
+        sampling = self.parameters.sampling
+        return sampling.seed or 0 if sampling and self.end > self.prompt_end else 0
+
+
+def turns_of(segments: Iterable[records.Segment], index: int = 0) -> list[CommittedTurn]:
+    """Return the turns that segments hold; the first one begins a turn and is the session's number `index`."""
+    turns: list[CommittedTurn] = []
+    for number, segment in enumerate(segments, index):
+        if segment.parameters is not None:
+            end, parameters = segment.end, segment.parameters
+            turns.append(CommittedTurn(segment.start, segment.prompt_end, end, parameters, number, segment.outcome))
+        else:
+            turns[-1] = replace(turns[-1], end=segment.end, outcome=segment.outcome)
+    return turns
+
+
+@dataclass(frozen=True, slots=True)
+class Transcript:
+    """What a session has read and written from `start` to `end`."""
+
+    text: str
+    start: int
+    end: int
+    turns: tuple[CommittedTurn, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list; an empty token ends it."""
+
+    sessions: tuple[SessionInfo, ...]
+    next_page_token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Keeps sessions of a model and with certain labels."""
+
+    model: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def matches(self, head: records.Head) -> bool:
+        """Whether a session is kept."""
+        of_model = self.model in {None, head.model}
+        return of_model and all(head.labels.get(key) == value for key, value in self.labels.items())
+
+
+def check_id(name: str, session_id: str) -> None:
+    """Refuse a chosen session id that is not short and plain."""
+    if not _ID.fullmatch(session_id):
+        raise InvalidFieldError(name, f"is {session_id[:80]!a}; it has to match ^{_ID.pattern}$")
+
+
+def check_labels(name: str, labels: Mapping[str, str]) -> None:
+    """Refuse too many labels, or too long ones."""
+    if len(labels) > MAX_LABELS:
+        raise InvalidFieldError(name, f"has {len(labels)} entries; at most {MAX_LABELS} are allowed")
+    for key, value in labels.items():
+        if not _LABEL.fullmatch(key):
+            raise InvalidFieldError(name, f"has the key {key[:80]!a}; keys have to match ^{_LABEL.pattern}$")
+        if len(value) > _LABEL_CHARS:
+            raise InvalidFieldError(name, f"has a value of {len(value)} characters; at most {_LABEL_CHARS}")

@@ -1,0 +1,120 @@
+"""The names of all sessions in Redis, in order: what the keys of Redis cannot tell.
+
+Sixteen sorted sets, by a hash of the name, hold members NAME NUL BIRTH; the birth is the session's own stamp. They
+lie in other slots of a cluster than the sessions, so that no script changes both, and the index mends itself:
+
+- A member is added before its session is made and taken away after it is deleted: who is there is always listed.
+- A member is *stale* if its session is gone or has another birth. It is skipped by whoever meets it, and taken away
+  once it is older than a creation can take. Redis forgets expired sessions by itself; every few creations some members
+  are looked at for this.
+- As long as it is there, a stale member is the tombstone of a session that expired.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import secrets
+import zlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from elman_server.sessions.stores.redis.client import Client
+
+NUM_SHARDS: Final = 16
+SETTLED_SECONDS: Final = 60  # a creation takes less: its calls time out before
+SWEEP_MEMBERS: Final = 128
+
+
+class RedisIndex:
+    """The names of all sessions.
+
+    Args:
+        key_of: the key of a session's hash, whose field `b` is its birth.
+        clock: unix seconds.
+    """
+
+    def __init__(self, client: Client, key_of: Callable[[str], str], clock: Callable[[], float]) -> None:
+        self._client = client
+        self._key_of = key_of
+        self._clock = clock
+        self._shards = itertools.cycle(range(NUM_SHARDS))
+        self._cursors = [b"-"] * NUM_SHARDS  # where the sweep of each set goes on
+
+    async def add(self, name: str) -> str:
+        """List a session that is about to be made; return its birth."""
+        birth = f"{int(self._clock()):x}-{secrets.token_hex(4)}"
+        await self._client.zadd(_set_of(name), {_member(name, birth): 0})
+        return birth
+
+    async def remove(self, name: str, birth: str) -> None:
+        """List a session no more."""
+        await self._client.zrem(_set_of(name), _member(name, birth))
+
+    async def knows(self, name: str) -> bool:
+        """Whether a session of that name was listed and has not been taken away."""
+        return bool(await self._client.zrangebylex(_set_of(name), f"[{name}\0", f"({name}\1", 0, 1))
+
+    async def names(self, after: str, limit: int) -> list[str]:
+        """Return up to `limit` names of sessions after `after`, in order; fewer are the last."""
+        found: list[str] = []
+        low = f"[{after}\1".encode() if after else b"-"
+        while len(found) < limit:
+            pipeline = self._client.pipeline(transaction=False)
+            for shard in range(NUM_SHARDS):
+                pipeline.zrangebylex(_key(shard), low, b"+", 0, limit)
+            rows = await pipeline.execute()
+            members = list(itertools.islice(heapq.merge(*rows), limit))
+            found += [_parts(member)[0] for member in await self._living(members)]
+            if len(members) < limit:
+                break
+            low = b"(" + members[-1]
+        return found[:limit]
+
+    async def sweep(self) -> None:
+        """Look at some members, and take away those that are stale."""
+        shard = next(self._shards)
+        members = await self._client.zrangebylex(_key(shard), self._cursors[shard], b"+", 0, SWEEP_MEMBERS)
+        await self._living(members)
+        self._cursors[shard] = b"(" + members[-1] if len(members) == SWEEP_MEMBERS else b"-"
+
+    async def _living(self, members: list[bytes]) -> list[bytes]:
+        """Return the members that are not stale; take away the others, if they are old enough."""
+        if not members:
+            return []
+        pipeline = self._client.pipeline(transaction=False)
+        for member in members:
+            pipeline.hget(self._key_of(_parts(member)[0]), "b")
+        births = await pipeline.execute()
+        living = [member for member, birth in zip(members, births, strict=True) if birth == member.partition(b"\0")[2]]
+        await self._take_away(set(members) - set(living))
+        return living
+
+    async def _take_away(self, stale: Iterable[bytes]) -> None:
+        settled = self._clock() - SETTLED_SECONDS
+        old = [member for member in stale if int(_parts(member)[1].partition("-")[0], 16) < settled]
+        if not old:
+            return
+        pipeline = self._client.pipeline(transaction=False)
+        for member in old:
+            pipeline.zrem(_set_of(_parts(member)[0]), member)
+        await pipeline.execute()
+
+
+def _member(name: str, birth: str) -> bytes:
+    return f"{name}\0{birth}".encode()
+
+
+def _parts(member: bytes) -> tuple[str, str]:
+    name, _, birth = member.decode().partition("\0")
+    return name, birth
+
+
+def _set_of(name: str) -> str:
+    return _key(zlib.crc32(name.encode()) % NUM_SHARDS)
+
+
+def _key(shard: int) -> str:
+    return f"elman:index:{{{shard}}}"

@@ -1,0 +1,127 @@
+"""Commits: how a turn's beginning, progress and end change the record of its session. No store, no clock."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from elman_server.domain.events import FinishReason
+from elman_server.sessions.records import Outcome, Segment
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from elman_server.domain.state import SessionState
+    from elman_server.sessions.records import Head
+
+CHECKPOINT_CHARS: Final = 4096  # between two checkpoints; a young session has none and stays small
+NUM_RECENT: Final = 32  # turns that are found at once by their request id; for older ones all segments are read
+KEY_BYTES: Final = 8  # of a request id that the head keeps; the turn's first segment has all of it
+OLD_KEY_BYTES: Final = 4  # of an older one: enough to know of nearly every new id that it is new
+
+
+@dataclass(frozen=True, slots=True)
+class Durability:
+    """When a running turn becomes durable, and what if it cannot.
+
+    Attributes:
+        lease_seconds: until a server that is not heard of has lost its turn.
+        commit_chars, commit_seconds: a long turn becomes durable after so many characters, or so much time.
+        patience_seconds: how long turns go on while the store cannot be reached.
+    """
+
+    lease_seconds: float = 5.0
+    commit_chars: int = 4096
+    commit_seconds: float = 2.0
+    patience_seconds: float = 10.0
+
+
+class Change(NamedTuple):
+    """A new head, segments to add, and how many of those that are there to keep; None: all."""
+
+    head: Head
+    segments: tuple[Segment, ...] = ()
+    keep: int | None = None
+
+
+def new_etag() -> int:
+    """Return an etag that no session ever had."""
+    return secrets.randbits(64)
+
+
+def advanced(
+    head: Head, prompt: Sequence[int], drawn: Sequence[int], memory: SessionState, lease_expires: float
+) -> Change:
+    """Make what the open turn read and drew since it was last durable durable; `memory` is the one after it."""
+    opened = head.open
+    assert opened is not None
+    segment, checkpoint = _part(head, prompt, drawn, memory)
+    opened = replace(
+        opened,
+        lease_expires=lease_expires,
+        position=segment.end,
+        num_segments=opened.num_segments + 1,
+        checkpoint=checkpoint,
+        prompt=b"",
+        memory=memory,
+    )
+    return Change(replace(head, open=opened), (segment,))
+
+
+def closed(head: Head, prompt: Sequence[int], drawn: Sequence[int], memory: SessionState, outcome: Outcome) -> Change:
+    """Commit the open turn, with what it read and drew since it was last durable."""
+    opened = head.open
+    assert opened is not None
+    segment, checkpoint = _part(head, prompt, drawn, memory, outcome)
+    recent, older = head.recent, head.older
+    if (request_id := opened.parameters.request_id) and not opened.goes_on:
+        recent = [*recent, (request_id[:KEY_BYTES], head.num_segments)]
+        older += b"".join(key[:OLD_KEY_BYTES] for key, _ in recent[:-NUM_RECENT])
+        recent = recent[-NUM_RECENT:]
+    head = replace(
+        head,
+        position=segment.end,
+        turn_count=head.turn_count + (not opened.goes_on),
+        memory=memory,
+        etag=new_etag(),
+        num_segments=opened.num_segments + 1,
+        checkpoint=checkpoint,
+        last_token=opened.token,
+        recent=recent,
+        older=older,
+        open=None,
+    )
+    return Change(head, (segment,))
+
+
+def dropped(head: Head) -> Change:
+    """Let the open turn be as if it had never been, or had not gone on."""
+    assert head.open is not None
+    return Change(replace(head, last_token=head.open.token, open=None), keep=head.num_segments)
+
+
+def abandoned(head: Head) -> Change:
+    """End an open turn whose server is gone: keep what is durable of it, unless it was to be rolled back."""
+    opened = head.open
+    assert opened is not None
+    if opened.parameters.rollback or opened.memory is None:
+        return dropped(head)
+    digest = bytes.fromhex(opened.memory.digest())
+    return closed(head, [], [], opened.memory, Outcome(FinishReason.CANCELLED, "", digest))
+
+
+def _part(
+    head: Head, prompt: Sequence[int], drawn: Sequence[int], memory: SessionState, outcome: Outcome | None = None
+) -> tuple[Segment, int]:
+    """Return the open turn's next segment, and the position of the last checkpoint after it."""
+    opened = head.open
+    assert opened is not None
+    parameters = opened.parameters if opened.position == opened.start else None
+    end = opened.position + len(prompt) + len(drawn)
+    is_due = end - opened.checkpoint >= CHECKPOINT_CHARS
+    checkpoint = memory if is_due else None
+    segment = Segment.of(opened.position, prompt, drawn, parameters=parameters, outcome=outcome, memory=checkpoint)
+    return segment, end if is_due else opened.checkpoint

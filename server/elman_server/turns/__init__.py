@@ -1,0 +1,1 @@
+"""Turns: parse, plan, run, deliver, commit."""

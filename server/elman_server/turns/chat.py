@@ -1,0 +1,73 @@
+"""Chat: turns in, characters out; a new turn or a stop ends the one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+from elman_server.domain.events import Chunk, Finished, FinishReason, Started
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from elman_server.domain.requests import GenerateRequest
+    from elman_server.sessions.leases import Lease
+    from elman_server.turns.service import Turns
+
+    Action = GenerateRequest | None
+
+
+class Chat:
+    """One conversation.
+
+    Args:
+        actions: turns, and None for a stop.
+    """
+
+    def __init__(self, turns: Turns, actions: AsyncIterator[Action]) -> None:
+        self._turns = turns
+        self._actions = actions
+        self._inbox: asyncio.Queue[Action | Exception | StopAsyncIteration] = asyncio.Queue(1)
+        self._running: Lease | None = None
+        self._is_ended = False  # what runs, or is about to, shall end
+
+    async def events(self) -> AsyncGenerator[Started | Chunk | Finished, None]:
+        """Run the turns in order; yield what happens in them. What is wrong with an action is raised here."""
+        reader = asyncio.create_task(self._read())
+        try:
+            while True:
+                action = await self._inbox.get()
+                if isinstance(action, StopAsyncIteration):
+                    return
+                if isinstance(action, Exception):
+                    raise action
+                self._is_ended = False
+                if action is not None:
+                    async with aclosing(self._turns.generate(action, self._begun)) as events:
+                        async for event in events:
+                            yield event
+                    self._running = None
+        finally:
+            reader.cancel()
+
+    async def _read(self) -> None:
+        try:
+            async for action in self._actions:
+                await self._inbox.put(action)
+                self._interrupt()
+        except Exception as error:  # noqa: BLE001  raised where the events are read
+            await self._inbox.put(error)
+            self._interrupt()
+        else:
+            await self._inbox.put(StopAsyncIteration())
+
+    def _begun(self, lease: Lease) -> None:
+        self._running = lease
+        if self._is_ended:
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        self._is_ended = True
+        if self._running is not None:
+            self._running.interrupt(FinishReason.CANCELLED)

@@ -1,0 +1,89 @@
+"""Answers: what the engine says in ids, as callers get it in text."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+from elman_server.domain.events import CharacterDetail, Chunk
+from elman_server.engine.job import IdDetail, Job, Output
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from elman_server.domain.vocabulary import Decoder, Vocabulary
+    from elman_server.engine.prefill import Reading
+    from elman_server.models.registry import ModelInfo
+    from elman_server.turns.running_turn import RunningTurn
+
+REPLAY_CHARS: Final = 1024  # in one chunk of a text that is told again
+_NOTHING: Final = IdDetail(None, [])
+
+
+def chunks(
+    output: Output, turn: RunningTurn, decoder: Decoder, vocabulary: Vocabulary, *, chunk_chars: int, known: int = 0
+) -> Iterator[Chunk]:
+    """Yield an output's text in pieces of at most `chunk_chars`; a piece counts as handed over when it is yielded.
+
+    `known` is a position up to where the reader has the text already: it is taken in and not yielded.
+    """
+    if output.memory is not None:
+        turn.progress.remember(len(turn.progress.handed) + len(output.ids), output.memory)
+    size = chunk_chars or max(1, len(output.ids))
+    at = 0
+    while at < len(output.ids):
+        is_known = turn.position < known
+        end = at + (min(size, known - turn.position) if is_known else size)
+        ids = output.ids[at:end]
+        text = decoder.decode(ids)
+        turn.hand(ids)
+        details = _details(ids, output.details[at:end], vocabulary) if output.details else ()
+        at = end
+        if (text or details) and not is_known:
+            yield Chunk(text, turn.position, details, turn.durable)
+
+
+def replayed(
+    ids: list[int],
+    position: int,
+    details: Sequence[CharacterDetail],
+    decoder: Decoder,
+    *,
+    chunk_chars: int,
+) -> Iterator[Chunk]:
+    """Yield text that is durable in pieces; `position` is that of the first id, `details` of all or none."""
+    size = chunk_chars or REPLAY_CHARS
+    end = position + len(ids)
+    for at in range(0, len(ids), size):
+        piece = ids[at : at + size]
+        text = decoder.decode(piece)
+        told = tuple(details[at : at + size])
+        if text or told:
+            yield Chunk(text, position + at + len(piece), told, end)
+
+
+def read_details(job: Job, reading: Reading, model: ModelInfo) -> tuple[CharacterDetail, ...]:
+    """Return the details of a text that was read; nothing was before the first character of a new memory."""
+    if not job.detail and job.read_out is None:
+        return ()
+    first = [] if job.position else [_NOTHING]
+    details = [*first, *reading.details] if job.detail else [_NOTHING] * len(job.prompt)
+    told = _details(job.prompt, details, model.vocabulary)
+    if job.read_out is None:
+        return told
+    names = model.labels_of(job.read_out)
+    labels = reading.labels[bool(job.position) :]  # the pending character was read again: it is not of the text
+    return tuple(
+        replace(detail, labels=tuple(zip(names, nats, strict=True))) for detail, nats in zip(told, labels, strict=True)
+    )
+
+
+def _details(ids: list[int], details: list[IdDetail], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:
+    return tuple(
+        CharacterDetail(
+            text=vocabulary.symbol(character),
+            log_probability=detail.log_probability,
+            top=tuple((vocabulary.symbol(other), nats) for other, nats in detail.top),
+        )
+        for character, detail in zip(ids, details, strict=False)
+    )

@@ -1,0 +1,212 @@
+"""Past turns: found again by their request id, so that they are told again or gone on with, and never taken twice."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from elman_server.domain.errors import InvalidFieldError, SessionBusyError
+from elman_server.domain.events import Finished, FinishReason
+from elman_server.engine.job import Job, StopMatcher
+from elman_server.engine.prefill import read
+from elman_server.history.service import memory_at
+from elman_server.sessions.repository import etag_of
+from elman_server.sessions.service import check_position
+from elman_server.sessions.session import turns_of
+from elman_server.sessions.transitions import KEY_BYTES, OLD_KEY_BYTES
+from elman_server.turns.output import read_details, replayed
+from elman_server.turns.planning import started
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from elman_server.domain.events import CharacterDetail, Chunk, Started
+    from elman_server.domain.requests import Detail
+    from elman_server.engine import AnyEngine
+    from elman_server.sessions.records import Head, OpenTurn, Parameters
+    from elman_server.sessions.service import Sessions
+
+COMPLETE: Final = frozenset({FinishReason.MAX_CHARS, FinishReason.STOP_STRING})  # the ends that were asked for
+
+
+@dataclass(frozen=True, slots=True)
+class EarlierTurn:
+    """A turn as far as it is durable.
+
+    Attributes:
+        head: of its session.
+        opened: the turn, if it is not committed.
+        parameters, start, prompt_end, end: of it.
+        drawn: the durable ids from `prompt_end` on.
+        is_last: whether no other turn came after it, so that it can go on.
+        reason, stop_string, state_digest: how it ended, if it did.
+    """
+
+    head: Head
+    opened: OpenTurn | None
+    parameters: Parameters
+    start: int
+    prompt_end: int
+    end: int
+    drawn: list[int]
+    is_last: bool
+    reason: FinishReason | None = None
+    stop_string: str = ""
+    state_digest: str = ""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it came to the end that was asked for."""
+        return self.reason in COMPLETE
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it can be brought to its end."""
+        return self.is_last and not self.is_complete
+
+    def known(self, position: int | None) -> int:
+        """Return up to where a caller has the turn who says a position, or None; raises PositionOutOfRangeError."""
+        known = self.prompt_end if position is None else position
+        end = self.prompt_end + self.parameters.max_chars if self.goes_on else self.end
+        check_position("position", known, self.prompt_end, end)
+        return known
+
+    def check(self, request: bytes) -> None:
+        """Refuse another request under the same id; `request` is its digest."""
+        if request != self.parameters.request:
+            raise InvalidFieldError("request_id", "was used for another request on this session; choose a new one")
+
+    def finished(self) -> Finished:
+        """Return the last event of a turn that is over; the etag is the session's present one."""
+        return Finished(
+            reason=self.reason or FinishReason.CANCELLED,
+            prompt_chars=self.prompt_end - self.start,
+            generated_chars=self.end - self.prompt_end,
+            position=self.end,
+            state_digest=self.state_digest,
+            etag=etag_of(self.head),
+            stop_string=self.stop_string,
+        )
+
+    def end_reached(self, stops: Sequence[Sequence[int]]) -> tuple[FinishReason, int] | None:
+        """Return how the turn ended if all of its text is durable but not its end; with the stop string's index."""
+        longest = max(map(len, stops), default=0)
+        matcher, stop = StopMatcher(stops), None
+        for character in self.drawn[-longest:] if longest else []:
+            stop = matcher.push(character)
+        if stop is not None and self.parameters.include_stop:
+            return FinishReason.STOP_STRING, stop
+        return (FinishReason.MAX_CHARS, -1) if len(self.drawn) >= self.parameters.max_chars else None
+
+
+class Redelivery:
+    """One turn of a session, to be told again.
+
+    Args:
+        engine: of the session's model.
+        past: the turn.
+    """
+
+    def __init__(self, sessions: Sessions, engine: AnyEngine, session_id: str, past: EarlierTurn) -> None:
+        self._sessions = sessions
+        self._engine = engine
+        self._session_id = session_id
+        self._past = past
+        self._model = sessions.model_of(past.head)
+
+    async def events(self, known: int) -> AsyncGenerator[Started | Chunk, None]:
+        """Tell how the turn began, and its durable text from a position on."""
+        past, parameters = self._past, self._past.parameters
+        again = past.drawn[known - past.prompt_end :]
+        details = await self.details(known, again, parameters.detail)
+        yield started(past.start, past.prompt_end, self._model, parameters)
+        vocabulary, ends = self._model.vocabulary, (past.start, past.prompt_end)
+        decoder = vocabulary.decoder(await self._sessions.unfinished(self._session_id, *ends, vocabulary))
+        decoder.decode(past.drawn[: known - past.prompt_end])
+        for chunk in replayed(again, known, details, decoder, chunk_chars=parameters.chunk_chars):
+            yield chunk
+
+    async def details(self, position: int, ids: list[int], detail: Detail) -> tuple[CharacterDetail, ...]:
+        """Return how likely ids were that stand at a position: read again, they tell the same."""
+        if not detail or not ids:
+            return ()
+        past = self._past
+        num_segments = past.opened.num_segments if past.opened else past.head.num_segments
+        segments = await self._sessions.segments(self._session_id, 0, num_segments)
+        memory = await memory_at(self._engine, self._model.start(past.head.initial_state), segments, position)
+        job = Job(memory, position, ids, detail=detail)
+        return read_details(job, await read(self._engine, job), self._model)
+
+
+async def find(sessions: Sessions, session_id: str, request_id: bytes) -> tuple[Head, EarlierTurn | None]:
+    """Return a session, and the turn of it that has a request id; without one the session is at rest.
+
+    Both are of one moment: a turn that begins on this head is not one that another server has done meanwhile.
+
+    Raises:
+        SessionBusyError: another turn runs elsewhere; what is committed can be told all the same.
+    """
+    head, _ = await sessions.load(session_id)
+    opened, busy = head.open, None
+    if opened is not None and request_id and opened.parameters.request_id == request_id:
+        first = _index(head, request_id) if opened.goes_on else head.num_segments
+        return head, await _past(sessions, session_id, head, first, opened)
+    if opened is not None:
+        try:
+            head = await sessions.at_rest(session_id)
+        except SessionBusyError as error:
+            busy = error
+    known = [*_keys(head, request_id), *await _older(sessions, session_id, head, request_id)] if request_id else []
+    for first in known:
+        past = await _past(sessions, session_id, head, first, None)
+        if past.parameters.request_id == request_id:
+            return head, past
+    if busy is not None:
+        raise busy
+    return head, None
+
+
+async def _past(sessions: Sessions, session_id: str, head: Head, first: int, opened: OpenTurn | None) -> EarlierTurn:
+    num_segments = opened.num_segments if opened else head.num_segments
+    segments = await sessions.segments(session_id, first, num_segments)
+    if not segments:
+        assert opened is not None
+        return EarlierTurn(
+            head, opened, opened.parameters, opened.start, opened.prompt_end, opened.position, [], is_last=True
+        )
+    turns = turns_of(segments, first)
+    turn = turns[0]
+    ids = [character for segment in segments if segment.start < turn.end for character in segment.ids]
+    outcome = turn.outcome if opened is None else None
+    return EarlierTurn(
+        head=head,
+        opened=opened,
+        parameters=turn.parameters,
+        start=turn.start,
+        prompt_end=turn.prompt_end,
+        end=turn.end,
+        drawn=ids[turn.prompt_end - turn.start : turn.end - turn.start],
+        is_last=len(turns) == 1 and head.open is opened,
+        reason=outcome.reason if outcome else None,
+        stop_string=outcome.stop_string if outcome else "",
+        state_digest=outcome.state_digest.hex() if outcome else "",
+    )
+
+
+def _keys(head: Head, request_id: bytes) -> list[int]:
+    """Return the first segments of the turns that may have a request id, the newest first."""
+    return [first for key, first in reversed(head.recent) if key == request_id[:KEY_BYTES]]
+
+
+async def _older(sessions: Sessions, session_id: str, head: Head, request_id: bytes) -> list[int]:
+    """Return the first segment of an older turn that has a request id; what a rewind has cut has it no more."""
+    key = int.from_bytes(request_id[:OLD_KEY_BYTES], sys.byteorder)
+    if key not in memoryview(head.older).cast("I"):
+        return []
+    turns = turns_of(await sessions.segments(session_id, 0, head.num_segments))
+    return [turn.index for turn in turns if turn.parameters.request_id == request_id and turn.outcome is not None]
+
+
+def _index(head: Head, request_id: bytes) -> int:
+    return _keys(head, request_id)[0]

@@ -1,0 +1,282 @@
+"""Sampling against the same rules written out a row at a time."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from elman_server.domain.sampling import Sampling, log_softmax
+from elman_server.engine.core.sampler import Sampler, penalise, uniforms
+
+LESSON = [2.0, 1.0, 0.1]  # logits, source.md R3 and R4
+NUM_DRAWS = 100_000
+VOCABULARY = 65
+BATCHES = (1, 2, 7, 64, 256)
+
+parameters = st.builds(
+    Sampling,
+    seed=st.just(0),
+    temperature=st.sampled_from([0.0, 5e-324, 1e-300, 0.2, 0.7, 1.0, 2.0, 1e300]) | st.floats(0.05, 5),
+    top_k=st.integers(0, 9),
+    top_p=st.just(1.0) | st.floats(0.01, 1),
+    min_p=st.just(0.0) | st.floats(0, 1),
+)
+# Few values, so that there are ties; -inf is a banned character.
+logit_rows = st.lists(st.sampled_from([-math.inf, -3.0, -1.0, 0.0, 0.5, 0.5, 2.0]), min_size=2, max_size=8).filter(
+    lambda row: max(row) > -math.inf
+)
+
+
+def sampler_of(samplings: Sequence[Sampling], vocabulary_size: int) -> Sampler:
+    """Return a sampler with a row for each of the parameters."""
+    sampler = Sampler(len(samplings), vocabulary_size)
+    for row, sampling in enumerate(samplings):
+        sampler.load(row, sampling)
+    return sampler
+
+
+def draw_alone(logits: list[float], sampling: Sampling, uniform: list[float]) -> list[int]:
+    """Draw once for each uniform, all from one distribution."""
+    if -math.inf in logits:  # only a bias bans
+        sampling = dataclasses.replace(sampling, bias=((0, -math.inf),))
+    batch = np.tile(np.array(logits, np.float32), (len(uniform), 1))
+    drawn: list[int] = sampler_of([sampling] * len(uniform), len(logits)).draw(batch, np.array(uniform)).tolist()
+    return drawn
+
+
+def distribution(logits: list[float], sampling: Sampling) -> list[float]:
+    """Sort, keep, renormalise: what the documents say, in plain Python."""
+    order = sorted(range(len(logits)), key=lambda index: (-logits[index], index))
+    top = logits[order[0]]
+    if sampling.temperature == 0:
+        return [float(index == order[0]) for index in range(len(logits))]
+    weights = {index: math.exp((logits[index] - top) / sampling.temperature) for index in order}
+    if sampling.top_k:
+        order = order[: sampling.top_k]
+    if sampling.top_p < 1:
+        share = sampling.top_p * math.fsum(weights[index] for index in order)
+        mass, kept = 0.0, 0
+        while mass < share and kept < len(order):
+            mass += weights[order[kept]]
+            kept += 1
+        order = order[:kept]
+    order = [index for index in order if weights[index] >= sampling.min_p]
+    total = math.fsum(weights[index] for index in order)
+    return [weights[index] / total if index in order else 0.0 for index in range(len(logits))]
+
+
+def between(expected: list[float], logits: list[float], sampling: Sampling) -> list[tuple[float, int]]:
+    """Return a uniform in the middle of each character's share, and that character.
+
+    A row that filters lays the shares in falling order, others in the order of ids.
+    """
+    order = list(range(len(logits)))
+    if sampling.filters:
+        order.sort(key=lambda index: -logits[index])
+    edges = np.cumsum([0, *(expected[index] for index in order)])
+    return [((edges[at] + edges[at + 1]) / 2, index) for at, index in enumerate(order) if expected[index] > 1e-9]
+
+
+@given(logits=logit_rows, sampling=parameters)
+def test_the_filters_are_those_of_the_documents(logits, sampling):
+    """Every character has the share of [0, 1) that sorting, keeping and renormalising gives it."""
+    # A share on the very edge of top_p or min_p may fall either way in another order of additions.
+    expected = distribution(logits, sampling)
+    for factor in (1 - 1e-12, 1 + 1e-12):
+        near = dataclasses.replace(
+            sampling, top_p=min(1.0, sampling.top_p * factor), min_p=min(1.0, sampling.min_p * factor)
+        )
+        assume(np.allclose(distribution(logits, near), expected, atol=1e-9))
+    uniform, ids = zip(*between(expected, logits, sampling), strict=True)
+    assert draw_alone(logits, sampling, list(uniform)) == list(ids)
+
+
+@pytest.mark.parametrize(
+    ("sampling", "kept"),
+    [
+        (Sampling(0, top_k=2), {1, 2}),
+        (Sampling(0, top_p=0.5), {1, 2}),
+        (Sampling(0, top_k=3, top_p=0.3), {1}),
+        (Sampling(0, top_k=2, top_p=0.5), {1}),  # top_p is a share of what top_k left
+        (Sampling(0, min_p=1.0), {1, 2, 4}),  # min_p keeps all equals
+        (Sampling(0, min_p=1.0, top_k=2), {1, 2}),
+    ],
+)
+def test_the_lower_id_wins_among_equals(sampling, kept):
+    """Where a filter cuts through equals, it keeps the first of them."""
+    drawn = draw_alone([0.0, 5.0, 5.0, -1.0, 5.0], sampling, np.linspace(0, 1, 1000, endpoint=False).tolist())
+    assert set(drawn) == kept
+
+
+@pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-300])
+def test_cold_takes_the_likeliest(temperature):
+    """R4: at and near T = 0 the draw is argmax, the first of equals at 0."""
+    assert draw_alone([1.0, 3.0, 2.0], Sampling(0, temperature=temperature), [0.0, 0.5, 1 - 2**-53]) == [1, 1, 1]
+    assert draw_alone([1.0, 3.0, 3.0], Sampling(0), [0.999]) == [2]
+    assert draw_alone([1.0, 3.0, 3.0], Sampling(0, temperature=0), [0.999]) == [1]
+
+
+def test_heat_makes_all_alike_but_the_banned():
+    """At T = 1e300 every character that is not banned is equally likely."""
+    drawn = draw_alone(
+        [-math.inf, 50.0, -50.0, -math.inf], Sampling(0, temperature=1e300), [0.0, 0.49, 0.51, 1 - 2**-53]
+    )
+    assert drawn == [1, 1, 2, 2]
+
+
+@given(sampling=parameters, uniform=st.sampled_from([0.0, 2**-53, 0.3, 1 - 2**-53]))
+def test_a_banned_character_is_never_drawn(sampling, uniform):
+    """-inf has no share, at neither end of [0, 1) and with any filter."""
+    (drawn,) = draw_alone([-math.inf, -math.inf, 0.25, -math.inf, -7.0, -math.inf], sampling, [uniform])
+    assert drawn in {2, 4}
+
+
+@pytest.mark.parametrize("batch", BATCHES)
+def test_a_row_does_not_depend_on_its_neighbours(batch):
+    """1: the same rows alone and in batches, whatever the others ask for, give the same characters."""
+    random = np.random.default_rng(batch)
+    logits = random.normal(0, 4, (256, VOCABULARY)).astype(np.float32)
+    logits[random.random(logits.shape) < 0.05] = -np.inf
+    temperatures, top_ks, top_ps, min_ps = (
+        [0, 1e-300, 0.5, 1, 3],
+        [0, 0, 1, 20, 10**6],
+        [1, 1, 0.9, 0.2],
+        [0, 0, 0.05],
+    )
+    every = [
+        Sampling(
+            0,
+            bias=((0, -math.inf),),
+            temperature=float(random.choice(temperatures)),
+            top_k=int(random.choice(top_ks)),
+            top_p=float(random.choice(top_ps)),
+            min_p=float(random.choice(min_ps)),
+        )
+        for _ in range(256)
+    ]
+    uniform = random.random(256)
+
+    def drawn(chosen: list[int]) -> list[int]:
+        sampler = sampler_of([every[row] for row in chosen], VOCABULARY)
+        result: list[int] = sampler.draw(logits[chosen], uniform[chosen]).tolist()
+        return result
+
+    alone = [drawn([row])[0] for row in range(256)]
+    order = random.permutation(256).tolist()
+    together: dict[int, int] = {}
+    for at in range(0, 256, batch):
+        chosen = order[at : at + batch]
+        together |= dict(zip(chosen, drawn(chosen), strict=True))
+    assert [together[i] for i in range(256)] == alone
+
+
+def test_log_probabilities_do_not_depend_on_the_neighbours():
+    """The details of a row are the same bits in any batch."""
+    logits = np.random.default_rng(3).normal(0, 5, (64, VOCABULARY)).astype(np.float32)
+    together = log_softmax(logits)
+    assert np.array_equal(together, np.vstack([log_softmax(row[None]) for row in logits]))
+    assert np.exp(together).sum(axis=1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("temperature", "expected"),
+    [
+        pytest.param(1.0, [0.659, 0.242, 0.099], id="R3"),
+        pytest.param(0.5, [0.864, 0.117, 0.019], id="R4-sharper"),
+        pytest.param(2.0, [0.502, 0.304, 0.194], id="R4-softer"),
+    ],
+)
+def test_the_lesson_numbers(temperature, expected):
+    """R3 and R4: logits [2.0, 1.0, 0.1] give the lesson's shares of [0, 1)."""
+    uniform = np.linspace(0, 1, NUM_DRAWS, endpoint=False).tolist()
+    counts = np.bincount(draw_alone(LESSON, Sampling(0, temperature=temperature), uniform), minlength=3)
+    assert (counts / NUM_DRAWS).round(3).tolist() == expected
+
+
+def test_the_lesson_softmax():
+    """R3: the log-probabilities of [2.0, 1.0, 0.1] are those of 0.659, 0.242 and 0.099."""
+    assert np.exp(log_softmax(np.array([LESSON], np.float32))).round(3).tolist() == [[0.659, 0.242, 0.099]]
+
+
+@pytest.mark.parametrize("temperature", [0.2, 1.0, 2.0])
+def test_draws_follow_the_distribution(temperature):
+    """R4: chi-square over 100,000 draws of one seed against softmax(z / T)."""
+    logits = np.random.default_rng(7).normal(0, 1, 12).astype(np.float32)
+    uniform = uniforms(20, 0).random(NUM_DRAWS)
+    drawn = draw_alone(logits.tolist(), Sampling(0, temperature=temperature), uniform.tolist())
+    exponent = logits.astype(np.float64) / temperature
+    expected = NUM_DRAWS * np.exp(exponent - exponent.max()) / np.exp(exponent - exponent.max()).sum()
+    counts = np.bincount(drawn, minlength=12)
+    rare = expected < 5  # too few for chi-square: counted together
+    groups = [(counts[~rare], expected[~rare]), (counts[rare].sum(keepdims=True), expected[rare].sum(keepdims=True))]
+    statistic = sum(((seen - due) ** 2 / np.maximum(due, 1)).sum() for seen, due in groups)
+    assert statistic < 31.26  # chi-square, 11 degrees of freedom, 1 in 1,000
+
+
+def philox(counter: int, key: int) -> list[int]:
+    """Philox 4x64-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; SC11)."""
+    mask = 2**64 - 1
+    x = [counter >> 64 * word & mask for word in range(4)]
+    k = [key & mask, key >> 64]
+    for _ in range(10):
+        low, high = 0xD2E7470EE14C6C93 * x[0], 0xCA5A826395121157 * x[2]
+        x = [high >> 64 ^ x[1] ^ k[0], high & mask, low >> 64 ^ x[3] ^ k[1], low & mask]
+        k = [(k[0] + 0x9E3779B97F4A7C15) & mask, (k[1] + 0xBB67AE8584CAA73B) & mask]
+    return x
+
+
+def uniform_at(seed: int, position: int) -> float:
+    """The draw of one position, by the documented formula."""
+    return (philox(position // 4 + 1, seed)[position % 4] >> 11) * 2.0**-53
+
+
+def test_philox_is_the_published_one():
+    """The reference here gives the known answers of the authors' own test vectors."""
+    assert philox(0, 0) == [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
+    everywhere = 2**256 - 1
+    assert philox(everywhere, 2**128 - 1) == [
+        0x87B092C3013FE90B, 0x438C3C67BE8D0224, 0x9CC7D7C69CD777B6, 0xA09CAEBF594F0BA0,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345678901234567890, 2**64 - 1])
+def test_a_draw_is_a_function_of_seed_and_position(seed):
+    """5: one may begin anywhere, again, and take them in pieces; each draw is Philox of (seed, position)."""
+    for first in (771, 0, 10**12 + 1, 2, 771):
+        source = uniforms(seed, first)
+        drawn = [*source.random(3).tolist(), *source.random(260).tolist()]
+        for offset in (0, 1, 2, 3, 4, 130, 262):
+            assert drawn[offset] == uniform_at(seed, first + offset)
+
+
+def test_uniforms_lie_in_the_half_open_interval():
+    """No draw reaches 1, and seeds differ."""
+    drawn = np.array([uniforms(seed, 0).random(256) for seed in range(100)])
+    assert drawn.min() >= 0
+    assert drawn.max() < 1
+    assert len(np.unique(drawn)) == drawn.size
+
+
+@given(logits=st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3), penalty=st.floats(0.01, 100))
+def test_a_penalty_weakens_what_was_seen_alone(logits, penalty):
+    """Above 0 divided, below multiplied; a character out of the window is untouched."""
+    seen = np.array([[True, False, True]])
+    (actual,) = penalise(np.array([logits], np.float32), seen, np.array([[penalty]])).tolist()
+    expected = [z if not s else z / penalty if z > 0 else z * penalty for z, s in zip(logits, seen[0], strict=True)]
+    assert actual == np.array(expected, np.float32).tolist()
+
+
+def test_a_penalty_row_does_not_depend_on_its_neighbours():
+    """Rows without a penalty (1) and rows alone keep their bits."""
+    random = np.random.default_rng(2)
+    logits = random.normal(0, 4, (64, VOCABULARY)).astype(np.float32)
+    seen, penalty = random.random((64, VOCABULARY)) < 0.4, random.choice([1.0, 1.3, 0.7], (64, 1))
+    together = penalise(logits, seen, penalty)
+    alone = np.vstack([penalise(logits[i : i + 1], seen[i : i + 1], penalty[i : i + 1]) for i in range(64)])
+    assert np.array_equal(together, alone)
+    untouched = penalty[:, 0] == 1
+    assert np.array_equal(together[untouched], logits[untouched])

@@ -1,0 +1,234 @@
+"""The scheduler as plain data: who is admitted, who reads, who holds which row."""
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+
+from elman_server.domain.state import SessionState
+from elman_server.engine.core.scheduler import (
+    CHUNK_CHARS,
+    MAX_CHUNK_POSITIONS,
+    MAX_READERS,
+    QUANTUM_CHARS,
+    Phase,
+    Scheduler,
+    Stream,
+)
+from elman_server.engine.job import Job
+
+START = SessionState((b"\0\0\0\0",))
+
+
+def stream_of(identity: int, prompt_chars: int, *, max_chars: int = 10, window: int = 1024) -> Stream:
+    """Return a stream with a prompt so long."""
+    return Stream.of(identity, Job(START, 0, [1] * prompt_chars, max_chars=max_chars, window=window))
+
+
+def ids(streams: list[Stream]) -> list[int]:
+    """Return the ids of streams."""
+    return [stream.id for stream in streams]
+
+
+def read(scheduler: Scheduler) -> tuple[list[Stream], int]:
+    """Read a chunk as the worker does."""
+    streams, size = scheduler.next_chunk()
+    for stream in streams:
+        for _ in range(size):
+            stream.unread.popleft()
+    return streams, size
+
+
+def test_a_stream_reads_the_pending_character_first():
+    """A session's last character is read before the prompt, and a new memory has none."""
+    fresh = Stream.of(0, Job(START, 0, [5, 6]))
+    resumed = Stream.of(1, Job(SessionState(START.tensors, 4), 3, [5, 6], recent=[2, 3, 4]))
+    assert (list(fresh.unread), list(resumed.unread)) == ([5, 6], [4, 5, 6])
+    assert resumed.recent == [2, 3, 4, 5, 6]
+
+
+def test_places_go_to_the_first_who_waits():
+    """Streams are admitted in the order in which they came, as far as there are places."""
+    scheduler = Scheduler(2)
+    for number, size in enumerate((1, 3, 1)):
+        scheduler.add(stream_of(number, size))
+    ready = scheduler.admit()
+    assert (ids(ready), ids(list(scheduler.reading))) == ([0], [1])
+    scheduler.join(ready[0])
+    assert scheduler.admit() == []
+    scheduler.leave(ready[0])
+    scheduler.end(ready[0])
+    assert ids(scheduler.admit()) == [2]
+
+
+def test_a_job_that_only_reads_never_draws():
+    """Without characters to draw even a text of one character is read, and takes a place until it ends."""
+    scheduler = Scheduler(1)
+    scheduler.add(stream_of(0, 1, max_chars=0))
+    assert scheduler.admit() == []
+    streams, size = read(scheduler)
+    assert (ids(streams), size) == ([0], 0)
+    scheduler.end(streams[0])
+    assert scheduler.is_idle
+
+
+def test_long_prompts_take_turns():
+    """No chunk is larger than its bounds, and whoever read goes to the end of the queue."""
+    scheduler = Scheduler(16)
+    sizes = [1000, 500, 1000, 700, 3]
+    for number, size in enumerate(sizes):
+        scheduler.add(stream_of(number, size))
+    scheduler.admit()
+    order = []
+    while any(len(stream.unread) > 1 for stream in scheduler.reading):
+        streams, size = read(scheduler)
+        order.append(ids(streams))
+        assert size <= MAX_CHUNK_POSITIONS
+        assert len(streams) <= MAX_READERS
+        assert len(streams) == 1 or len(streams) * size <= CHUNK_CHARS
+        for stream in streams:
+            if len(stream.unread) == 1:
+                scheduler.join(stream)
+    assert order[:5] == [[0, 1], [1, 2], [2, 3], [3, 0], [4, 0, 1, 2, 3]]  # the first decides for those it reads with
+    assert sorted(ids(scheduler.drawing)) == [0, 1, 2, 3, 4]
+
+
+def test_every_reader_is_the_first_in_its_turn():
+    """A long prompt among ever new short ones is read to its end."""
+    scheduler = Scheduler(64)
+    scheduler.add(stream_of(0, 40))
+    for number in range(1, 200):
+        scheduler.add(stream_of(number, 2))
+        scheduler.admit()
+        for stream in read(scheduler)[0]:
+            if len(stream.unread) == 1:
+                if stream.id == 0:
+                    return
+                scheduler.end(stream)
+    raise AssertionError("the long prompt was never read")
+
+
+def test_a_paused_stream_comes_back_before_new_ones():
+    """A stream whose reader was behind goes on as soon as it may, before those that wait."""
+    scheduler = Scheduler(1)
+    slow, new = stream_of(0, 1, window=5), stream_of(1, 1)
+    scheduler.add(slow)
+    (ready,) = scheduler.admit()
+    scheduler.join(ready)
+    scheduler.add(new)
+    slow.num_drawn = 5
+    assert slow.num_left == 0
+    scheduler.leave(slow)
+    scheduler.pause(slow)
+    assert ids(scheduler.admit()) == [1]
+    scheduler.join(new)
+    scheduler.allow(slow, 3)
+    assert (slow.phase, slow.num_left) == (Phase.WAITING, 3)
+    scheduler.add(stream_of(2, 1))
+    scheduler.leave(new)
+    scheduler.end(new)
+    assert ids(scheduler.admit()) == [0]
+
+
+def test_rows_are_shared_only_when_somebody_waits():
+    """Who has had his quantum goes on while nobody waits; else as many as wait make room, the longest over it first."""
+    scheduler = Scheduler(3)
+    for number in range(3):
+        scheduler.add(stream_of(number, 1))
+    for stream in scheduler.admit():
+        scheduler.join(stream)
+    for stream, num_drawn in zip(scheduler.drawing, (QUANTUM_CHARS, QUANTUM_CHARS - 1, QUANTUM_CHARS + 5), strict=True):
+        stream.num_drawn = num_drawn
+    assert scheduler.due_to_share() == []
+    scheduler.add(stream_of(3, 1))
+    assert ids(scheduler.due_to_share()) == [2]
+    scheduler.add(stream_of(4, 1))
+    scheduler.add(stream_of(5, 1))
+    assert ids(scheduler.due_to_share()) == [2, 0]
+
+
+class Life(RuleBasedStateMachine):
+    """Streams come, read, draw, pause and go in any order."""
+
+    streams = Bundle("streams")
+    CAPACITY = 5
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scheduler = Scheduler(self.CAPACITY)
+        self.rows: list[Stream | None] = [None] * self.CAPACITY  # what an engine's arrays would hold
+        self.alive: list[Stream] = []
+
+    def join(self, stream: Stream) -> None:
+        """Join as the worker does."""
+        self.rows[self.scheduler.join(stream)] = stream
+
+    def leave(self, stream: Stream) -> None:
+        """Leave as the worker does."""
+        target = stream.row
+        source = self.scheduler.leave(stream)
+        self.rows[target] = self.rows[source]
+        self.rows[source] = None
+
+    @rule(target=streams, size=st.integers(1, 200), max_chars=st.sampled_from([0, 1, 20]))
+    def add(self, size: int, max_chars: int) -> Stream:
+        """Open a stream."""
+        stream = stream_of(len(self.alive), size, max_chars=max_chars)
+        self.alive.append(stream)
+        self.scheduler.add(stream)
+        return stream
+
+    @rule()
+    def step(self) -> None:
+        """Admit, and read one chunk."""
+        for stream in self.scheduler.admit():
+            self.join(stream)
+        streams, size = read(self.scheduler)
+        assert len(streams) * size <= max(CHUNK_CHARS, MAX_CHUNK_POSITIONS)
+        for stream in streams:
+            if len(stream.unread) == 1 and stream.job.max_chars:
+                self.join(stream)
+
+    @rule(stream=streams)
+    def pause(self, stream: Stream) -> None:
+        """A reader is behind."""
+        if stream.phase is Phase.DRAWING:
+            self.leave(stream)
+            self.scheduler.pause(stream)
+
+    @rule(stream=streams, num_chars=st.integers(1, 9))
+    def allow(self, stream: Stream, num_chars: int) -> None:
+        """A reader has followed."""
+        if stream.phase is not Phase.OVER:
+            self.scheduler.allow(stream, num_chars)
+
+    @rule(stream=consumes(streams))
+    def end(self, stream: Stream) -> None:
+        """A stream is closed."""
+        if stream.phase is Phase.DRAWING:
+            self.leave(stream)
+        self.scheduler.end(stream)
+        assert self.scheduler.get(stream.id) is None
+
+    @invariant()
+    def the_batch_is_a_prefix(self) -> None:
+        """The drawing streams hold the first rows, each the one that it believes to hold."""
+        drawing = self.scheduler.drawing
+        assert [stream.row for stream in drawing] == list(range(len(drawing)))
+        assert self.rows == [*drawing, *[None] * (self.CAPACITY - len(drawing))]
+
+    @invariant()
+    def every_stream_is_where_its_phase_says(self) -> None:
+        """A stream waits, reads, draws, or is in none of the three."""
+        for stream in self.alive:
+            assert (stream in self.scheduler.drawing) == (stream.phase is Phase.DRAWING)
+            assert (stream in self.scheduler.reading) == (stream.phase is Phase.READING)
+            assert (stream in self.scheduler._waiting) == (stream.phase is Phase.WAITING)
+
+    @invariant()
+    def places_are_not_given_twice(self) -> None:
+        """No more streams have a place than there are."""
+        assert len(self.scheduler.drawing) + len(self.scheduler.reading) <= self.CAPACITY
+
+
+Life.TestCase.settings = settings(max_examples=50, stateful_step_count=40)
+TestLife = Life.TestCase

@@ -1,0 +1,151 @@
+"""What the store in Redis does beside: its keys, its index of names, and what Redis' own troubles become."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from elman_server.domain.errors import SessionExistsError, SessionExpiredError, SettingsError, StoreUnavailableError
+from elman_server.sessions.stores.redis.index import NUM_SHARDS, SETTLED_SECONDS
+from elman_server.sessions.stores.redis.store import SWEEP_EVERY, RedisStore
+from tests.clock import START
+from tests.redis_process import RedisProcess, need_program
+from tests.server.sessions.stores.conftest import TIMEOUT
+from tests.server.sessions.stores.stores import LIVES, end_of, names
+
+
+@pytest.fixture
+async def store(redis, clock):
+    """A store in an empty Redis."""
+    store = RedisStore(redis, TIMEOUT, clock)
+    yield store
+    await store.close()
+
+
+@pytest.fixture
+def own(tmp_path) -> Iterator[RedisProcess]:
+    """A Redis that a test may harm."""
+    need_program("redis-server")
+    with RedisProcess(tmp_path) as process:
+        yield process
+
+
+def members(redis_process: RedisProcess) -> set[bytes]:
+    """Return the names in the index, whoever they belong to."""
+    found: list[Any] = []  # the library does not know that they are bytes
+    for shard in range(NUM_SHARDS):
+        found += redis_process.client.zrange(f"elman:index:{{{shard}}}", 0, -1)
+    return {member.partition(b"\0")[0] for member in found}
+
+
+async def test_redis_forgets_by_itself(store, redis_process):
+    """Every key of a session has a time to live: the session's, and the grace in which it is told as expired."""
+    revision = await store.create("abcd", b"0", START + 100, [b"s"])
+    lives = [redis_process.client.ttl(key) for key in ("elman:{abcd}", "elman:{abcd}:s")]
+    assert all(100 < left <= 160 for left in lives)
+    await store.commit("abcd", revision, b"0", START + 1000, [b"s"])
+    lives = [redis_process.client.ttl(key) for key in ("elman:{abcd}", "elman:{abcd}:s")]
+    assert all(1000 < left <= 1060 for left in lives)
+
+
+async def test_what_redis_forgot_is_told_as_expired(store, redis_process):
+    """A session whose keys are gone is expired, not unknown, as long as the index knows its name."""
+    await store.create("abcd", b"0", LIVES)
+    redis_process.client.delete("elman:{abcd}")
+    assert await end_of(store, "abcd") is SessionExpiredError
+    for call in (store.segments("abcd"), store.delete("abcd", None), store.commit("abcd", 1, b"", LIVES)):
+        with pytest.raises(SessionExpiredError):
+            await call
+    assert await names(store) == []
+
+
+async def test_the_index_mends_itself(store, redis_process, clock):
+    """Names of sessions that are gone leave it, if they are old enough: by lists, and by creations alone."""
+    for number in range(50):
+        await store.create(f"s-{number}", b"0", LIVES)
+        redis_process.client.delete(f"elman:{{s-{number}}}")
+    assert await names(store) == []
+    assert len(members(redis_process)) == 50  # a creation may not have come to its session yet
+    clock.now += SETTLED_SECONDS + 1
+    for number in range(SWEEP_EVERY * NUM_SHARDS):
+        await store.create(f"t-{number}", b"0", LIVES)
+    assert members(redis_process) == {b"t-%d" % number for number in range(SWEEP_EVERY * NUM_SHARDS)}
+    redis_process.client.delete("elman:{t-7}")
+    clock.now += SETTLED_SECONDS + 1
+    assert "t-7" not in await names(store)
+    assert b"t-7" not in members(redis_process)
+
+
+async def test_a_session_that_lives_is_always_listed(store, redis_process, clock):
+    """Sweeps and lists beside creations, deletions and new sessions under old names lose nobody."""
+    for _ in range(3):
+        await asyncio.gather(*(store.create(f"s-{number}", b"0", LIVES) for number in range(20)), names(store))
+        await asyncio.gather(*(store.delete(f"s-{number}", None) for number in range(0, 20, 2)), store._index.sweep())
+        assert await names(store) == sorted(f"s-{number}" for number in range(1, 20, 2))
+        for number in range(1, 20, 2):
+            redis_process.client.delete(f"elman:{{s-{number}}}")
+        clock.now += SETTLED_SECONDS + 1
+    await store.create("one", b"0", LIVES)
+    with pytest.raises(SessionExistsError):
+        await store.create("one", b"0", LIVES)
+    assert await names(store) == ["one"]
+
+
+async def test_a_redis_out_of_memory_is_unavailable(own, clock):
+    """Redis refuses to write; reads go on, and with room again so do writes."""
+    store = RedisStore(own.url, TIMEOUT, clock)
+    revision = await store.create("abcd", b"0", LIVES)
+    own.client.config_set("maxmemory", "1")
+    for call in (store.create("efgh", b"0", LIVES), store.commit("abcd", revision, b"1", LIVES)):
+        with pytest.raises(StoreUnavailableError, match="out of memory"):
+            await call
+    assert (await store.load("abcd")).head == b"0"
+    own.client.config_set("maxmemory", "0")
+    await store.commit("abcd", revision, b"1", LIVES)
+    await store.close()
+
+
+async def test_a_wrong_password_is_unavailable(redis_tls, clock):
+    """Neither password nor address is told to the caller."""
+    store = RedisStore(redis_tls.replace("pass:word", "wrong"), TIMEOUT, clock)
+    with pytest.raises(StoreUnavailableError) as refused:
+        await store.load("abcd")
+    assert str(refused.value) == "the session store cannot be reached; try again in 1 s"
+    await store.close()
+
+
+async def test_a_certificate_that_nobody_signed_is_refused(redis_tls, clock):
+    """Without `?ca=` the server's own certificate is not taken."""
+    store = RedisStore(redis_tls.partition("?")[0], TIMEOUT, clock)
+    with pytest.raises(StoreUnavailableError):
+        await store.load("abcd")
+    await store.close()
+
+
+async def test_a_restart_is_not_noticed(own, clock):
+    """Connections that the end of Redis has closed are opened anew without a failed call."""
+    store = RedisStore(own.url, TIMEOUT, clock)
+    await store.create("abcd", b"0", LIVES)
+    own.kill()
+    with pytest.raises(StoreUnavailableError):
+        await store.load("abcd")
+    own.start()
+    await store.create("efgh", b"0", LIVES)  # what was there is gone: this Redis keeps no file
+    assert await names(store) == ["efgh"]
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://127.0.0.1:1?ca=x",
+        "rediss://127.0.0.1:1?socket_timeout=9",
+        "redis://127.0.0.1:port",
+        "redis://127.0.0.1/0?db=1",
+    ],
+)
+def test_a_url_that_cannot_be_honoured_is_refused(url):
+    """What would be ignored, or cannot be read, stops the start."""
+    with pytest.raises(SettingsError, match="--store"):
+        RedisStore(url, TIMEOUT)
