@@ -118,7 +118,7 @@ def test_the_cost_of_a_new_state_is_windows_less_streaming(text: Path, tmp_path:
     streaming = np.random.default_rng(0).normal(size=3 * 256 + 100)
     extra = np.array([2.0 if i % 256 < 3 else 0.5 if i % 256 == 255 else 0.0 for i in range(len(streaming))])
     evaluation = Evaluation(split, {"streaming": streaming, "windows-256": streaming + extra}, None)
-    costs = Entry.of(artefact, SPEED, evaluation).forgetting()
+    costs = Entry.of(artefact, SPEED, evaluation).reset_costs()
     assert RANGES == ((1, 1), (2, 3), (4, 7), (8, 15), (16, 31), (32, 63), (64, 127), (128, 255))
     assert [cost.nats for cost in costs] == pytest.approx([2.0, 2.0, *[0.0] * 6])
     assert [cost.standard_error for cost in costs] == pytest.approx([0.0] * 8)
@@ -135,7 +135,7 @@ def test_a_record_that_is_not_true_is_found(text: Path, tmp_path: Path):
     records[3]["nats_per_character"] = 1.0
     lying = artefact.with_metadata(replace(artefact.metadata, evaluation=records))
     Entry.of(with_records(artefact, evaluation), SPEED, evaluation)
-    with pytest.raises(ArtefactError, match=r"tiny has the record 1\.0000 \(windows-256\) but loses"):
+    with pytest.raises(ArtefactError, match=r"tiny has the record 1\.0000 \(windows-256\) but its loss is"):
         Entry.of(lying, SPEED, evaluation)
 
 

@@ -144,7 +144,7 @@ def foreign(path: Path) -> Path:
     [
         (quantized_model, "Error: int8 is int8 already: give the float32 artefact that it was made from."),
         (nan_model, "Error: The cell of nan is 'other', a traced module: only elman, gru, lstm can be quantized."),
-        (lambda path: tiny_model(path, prefill=False), "Error: tiny has no prefill graph: trace its checkpoint again"),
+        (lambda path: tiny_model(path, prefill=False), "Error: tiny lacks a prefill graph: trace its checkpoint again"),
         (foreign, "Error: a was not traced from a checkpoint by this exporter: trace it again."),
     ],
 )

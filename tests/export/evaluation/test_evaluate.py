@@ -238,7 +238,7 @@ def test_the_training_text_is_not_held_out(tmp_path: Path, text: Path):
     recipe = {"corpus_sha256": read_split(text, CHARS).sha256}
     artefact.with_metadata(replace(artefact.metadata, recipe=recipe)).save(model)
     result = run(model, text, "--whole")
-    assert (result.exit_code, "leave out --whole, or add --dry-run" in result.stderr) == (1, True)
+    assert (result.exit_code, "omit --whole, or add --dry-run" in result.stderr) == (1, True)
     assert run(model, text, "--whole", "--dry-run").exit_code == 0
 
 

@@ -111,7 +111,7 @@ def test_a_file_of_no_labels_is_refused(tmp_path: Path, content: str | None, rea
         ("mood", {"bias": "AAAA"}, "not base64"),
         ("mood", {"bias": "AAAAAA=="}, "do not fit its 2 labels"),
         ("mood", {"bias": "AADAfwAAwH8="}, "not finite"),
-        ("mood", {"record": []}, "no JSON object"),
+        ("mood", {"record": []}, "not a JSON object"),
         ("mood", {"more": 1}, "must hold labels, weight, bias and record"),
     ],
 )
@@ -221,7 +221,7 @@ def test_a_name_is_taken_once(tmp_path: Path, model: Path) -> None:
     first = run("probe", model, labelled, "--name", "vowels")
     assert (first.exit_code, "Accuracy" in first.stdout) == (0, True), first.output
     again = run("probe", model, labelled, "--name", "vowels")
-    assert (again.exit_code, "give --replace" in again.stderr) == (1, True)
+    assert (again.exit_code, "add --replace" in again.stderr) == (1, True)
     other = run(
         "probe", model, labelled, "--name", "vowels", "--replace", "--strength", "0.1", "-o", tmp_path / "b.onnx"
     )
@@ -250,7 +250,7 @@ def test_a_primed_state_is_the_state_after_the_text(tmp_path: Path, model: Path)
     assert {name: rows[0].tobytes() for name, rows in states.items()} == dict.fromkeys(
         ("juliet", "romeo"), expected.tobytes()
     )
-    assert "give --replace" in run("prime", model, "--name", "juliet", "--text", text).stderr
+    assert "add --replace" in run("prime", model, "--name", "juliet", "--text", text).stderr
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,7 @@ def test_what_breaks_the_convention_is_refused(name: str, sentence: str):
     ("name", "sentence"),
     [
         ("mean_over_rows", "rows must be independent"),
-        ("dropout", "nor depend on chance"),
+        ("dropout", "and deterministic"),
         ("memory_of_its_own", "depends on char and state alone"),
         ("not_finite", "not finite"),
     ],
