@@ -22,7 +22,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from elman_export.artefacts.metadata import STATES
+from elman_format import STATES
 from elman_export.exporting.cells import GATES, CellGraphs, StepGraphs
 from elman_export.exporting.quantized_cells import QuantizedGraphs
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from elman_export.artefacts.artefact import read_artefact, write_artefact
-from elman_export.artefacts.metadata import Metadata
 from elman_export.exporting.cells import GATES, StepGraphs, make_model
 from elman_export.exporting.quantize import build_quantized, calibrate
+from elman_format import Metadata
 
 # The 65 characters of tiny Shakespeare, in code point order.
 CHARACTERS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"

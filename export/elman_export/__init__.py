@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from elman_export.artefacts.artefact import Artefact, read_artefact, write_artefact
-from elman_export.artefacts.metadata import Metadata
 from elman_export.errors import (
     ArtefactError,
     CheckpointError,
@@ -16,6 +15,7 @@ from elman_export.errors import (
     ExportError,
     ModuleError,
 )
+from elman_format import Metadata
 
 if TYPE_CHECKING:
     from elman_export.exporting.from_torch import export_layers

@@ -1,45 +1,57 @@
-"""Reading and writing artefacts, as docs/artefact.md specifies."""
+"""Reading and writing artefacts. The checks are those of `elman_format`, the same that a server reads with."""
 
-import base64
 import contextlib
-import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
 
-from elman_export.artefacts.graph import check_contract, check_self_contained
-from elman_export.artefacts.metadata import Metadata
 from elman_export.errors import ArtefactError
-
-# The encoded start of the last entry: field 14 (metadata_props), 80 bytes, key, 64-byte value.
-_TAIL_START = b"\x72\x50\x0a\x0celman.digest\x12\x40"
-_TAIL_SIZE = len(_TAIL_START) + 64
-_PREFILL = "elman.prefill"
-# Protobuf's own limit for one message.
-_MAX_BYTES = 2**31 - 1
+from elman_format import File, FormatError, Metadata, parse, seal
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Artefact:
     """One artefact, checked.
 
     Attributes:
-        data: The whole file.
-        digest: SHA-256 of all but the tail, 64 hex digits: the model's identity.
-        metadata: Name, version, vocabulary and the rest.
+        file: The whole file as the format sees it.
         step: The main graph, weights included.
-        prefill: The prefill graph with the weights, ready to load; None without one.
-        state_shapes: The shape of one row of each state.
     """
 
-    data: bytes
-    digest: str
-    metadata: Metadata
+    file: File
     step: onnx.ModelProto
-    prefill: bytes | None
-    state_shapes: tuple[tuple[int, ...], ...]
+
+    @property
+    def data(self) -> bytes:
+        """The bytes of the file."""
+        return self.file.data
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all but the tail, 64 hex digits: the model's identity."""
+        return self.file.digest
+
+    @property
+    def metadata(self) -> Metadata:
+        """Name, version, vocabulary and the rest."""
+        return self.file.metadata
+
+    @property
+    def prefill(self) -> bytes | None:
+        """The prefill graph with the weights, ready to load; None without one."""
+        return self.file.prefill
+
+    @property
+    def state_shapes(self) -> tuple[tuple[int, ...], ...]:
+        """The shape of one row of each state."""
+        return self.file.state_shapes
+
+    def __repr__(self) -> str:
+        own = self.metadata
+        return f"Artefact({own.name!r}, version={own.version!r}, cell={own.cell!r}, digest={self.digest[:12]!r}...)"
 
     @classmethod
     def build(cls, step: onnx.ModelProto, metadata: Metadata, prefill: onnx.ModelProto | None = None) -> "Artefact":
@@ -53,10 +65,7 @@ class Artefact:
         Raises:
             ArtefactError: The format does not allow it.
         """
-        entries = metadata.entries()
-        if prefill is not None:
-            entries[_PREFILL] = base64.b64encode(prefill.SerializeToString()).decode()
-        return cls._sealed(step, entries)
+        return cls._sealed(step, metadata, None if prefill is None else _serialized(prefill))
 
     def with_metadata(self, metadata: Metadata) -> "Artefact":
         """The same graphs with other metadata, and so another digest.
@@ -64,20 +73,15 @@ class Artefact:
         Raises:
             ArtefactError: The format does not allow it.
         """
-        entries = metadata.entries()
-        if (prefill := _entries(self.step).get(_PREFILL)) is not None:
-            entries[_PREFILL] = prefill
-        return self._sealed(self.step, entries)
+        return self._sealed(self.step, metadata, self.file.skeleton)
 
     @classmethod
-    def _sealed(cls, step: onnx.ModelProto, entries: dict[str, str]) -> "Artefact":
-        model = onnx.ModelProto()
-        model.CopyFrom(step)
-        onnx.helper.set_model_props(model, entries)
-        if model.ByteSize() > _MAX_BYTES - _TAIL_SIZE:
-            raise ArtefactError("The model is larger than the 2 GiB that one ONNX file can hold: make it smaller.")
-        body = model.SerializeToString()
-        return cls.from_bytes(body + _tail(body))
+    def _sealed(cls, step: onnx.ModelProto, metadata: Metadata, skeleton: bytes | None) -> "Artefact":
+        bare = onnx.ModelProto()
+        bare.CopyFrom(step)
+        del bare.metadata_props[:]
+        with format_errors():
+            return cls._of(seal(_serialized(bare), metadata, skeleton))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Artefact":
@@ -86,24 +90,14 @@ class Artefact:
         Raises:
             ArtefactError: It is cut, changed, not an artefact, or violates the format.
         """
-        body, tail = data[:-_TAIL_SIZE], data[-_TAIL_SIZE:]
-        if not tail.startswith(_TAIL_START):
-            raise ArtefactError("Not an artefact, or cut short: it does not end with elman.digest. Export it again.")
-        if tail != _tail(body):
-            raise ArtefactError("The file was changed after it was written: the digest differs. Export it again.")
-        step = _parse(data)
-        entries = _entries(step)
-        check_self_contained(step)
-        metadata = Metadata.from_entries(entries)
-        state_shapes = check_contract(step, metadata, ["batch"])
-        prefill = None
-        if _PREFILL in entries:
-            prefill = _join(entries[_PREFILL], step)
-            joined = _parse(prefill)
-            check_self_contained(joined)
-            check_contract(joined, metadata, ["time", "batch"])
-        digest = tail[-64:].decode()
-        return cls(data, digest, metadata, step, prefill, state_shapes)
+        with format_errors():
+            return cls._of(parse(data))
+
+    @classmethod
+    def _of(cls, file: File) -> "Artefact":
+        if file.prefill is not None:
+            _checked(file.prefill)
+        return cls(file, _checked(file.data))
 
     def save(self, path: Path) -> None:
         """Write the file atomically.
@@ -148,31 +142,30 @@ def read_artefact(path: Path) -> Artefact:
         raise ArtefactError(f"{path}: {error}") from error
 
 
-def _tail(body: bytes) -> bytes:
-    return _TAIL_START + hashlib.sha256(body).hexdigest().encode()
-
-
-def _parse(data: bytes) -> onnx.ModelProto:
+@contextlib.contextmanager
+def format_errors() -> Iterator[None]:
+    """Raise the format's errors as the exporter's."""
     try:
-        return onnx.load_model_from_string(data)
+        yield
+    except FormatError as error:
+        raise ArtefactError(str(error)) from error
+
+
+def _serialized(model: onnx.ModelProto) -> bytes:
+    try:
+        return model.SerializeToString()
+    except Exception as error:  # protobuf's errors belong to a package not imported here
+        raise ArtefactError("The model is larger than one ONNX file can hold: make it smaller.") from error
+
+
+def _checked(data: bytes) -> onnx.ModelProto:
+    """Parse a model and let onnx check that its graph is valid."""
+    try:
+        model = onnx.load_model_from_string(data)
+        onnx.checker.check_model(model)
+    except onnx.checker.ValidationError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ArtefactError(f"Not a valid ONNX graph: {reason}") from error
     except Exception as error:  # protobuf's DecodeError belongs to a package not imported here
         raise ArtefactError("Not an ONNX model: its bytes cannot be parsed. Export it again.") from error
-
-
-def _entries(model: onnx.ModelProto) -> dict[str, str]:
-    entries: dict[str, str] = {}
-    for entry in model.metadata_props:
-        if entry.key in entries:
-            raise ArtefactError(f"The metadata key {entry.key:.80} is repeated: export it again.")
-        entries[entry.key] = entry.value
-    return entries
-
-
-def _join(encoded: str, step: onnx.ModelProto) -> bytes:
-    """The prefill graph with the main graph's weights: messages joined end to end are merged."""
-    weights = onnx.ModelProto()
-    weights.graph.initializer.extend(step.graph.initializer)
-    try:
-        return base64.b64decode(encoded, validate=True) + weights.SerializeToString()
-    except ValueError as error:
-        raise ArtefactError("elman.prefill is not base64: export it again.") from error
+    return model

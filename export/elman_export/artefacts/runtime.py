@@ -37,10 +37,10 @@ class Runtime:
     def initial_state(self, batch: int) -> list[Array]:
         """The initial state of a new session in every row: [batch, ...] float32 for each state."""
         shapes = self._artefact.state_shapes
-        zeros = tuple(np.zeros(shape, np.float32) for shape in shapes)
+        zeros = tuple(np.zeros(shape, np.float32).tobytes() for shape in shapes)
         rows = self._artefact.metadata.initial_states.get("default", zeros)
         return [
-            np.tile(row.reshape(1, *shape), (batch, *(1 for _ in shape)))
+            np.tile(np.frombuffer(row, "<f4").reshape(1, *shape), (batch, *(1 for _ in shape)))
             for row, shape in zip(rows, shapes, strict=True)
         ]
 

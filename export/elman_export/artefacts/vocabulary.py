@@ -1,37 +1,14 @@
-"""Vocabularies: which character has which id."""
+"""Vocabularies and labels from files, and the ids of a text."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from elman_export.artefacts.artefact import format_errors
 from elman_export.errors import ArtefactError, CorpusError
-
-BYTES = "bytes"
-NUM_BYTES = 256
-
-# Characters in id order; None: the 256 bytes.
-Vocabulary = tuple[str, ...] | None
-
-
-def check_vocabulary(symbols: Any) -> tuple[str, ...]:
-    """Return the symbols if they are distinct single characters.
-
-    Raises:
-        ArtefactError: The list is empty, or an entry is not one UTF-8 character or is repeated.
-    """
-    if not isinstance(symbols, list) or not symbols:
-        raise ArtefactError('The vocabulary must be a list of characters, or "bytes".')
-    seen: set[str] = set()
-    for symbol in symbols:
-        if not isinstance(symbol, str) or len(symbol) != 1 or "\ud800" <= symbol <= "\udfff":
-            raise ArtefactError(f"The vocabulary holds {symbol!r:.80}, which is not one character.")
-        if symbol in seen:
-            raise ArtefactError(f"The vocabulary holds {symbol!r} twice: characters must be distinct.")
-        seen.add(symbol)
-    return tuple(symbols)
+from elman_format import BYTES, Vocabulary, check_labels, check_vocabulary
 
 
 def read_vocabulary(source: str) -> Vocabulary:
@@ -54,7 +31,24 @@ def read_vocabulary(source: str) -> Vocabulary:
         raise ArtefactError(f"Cannot read the vocabulary {path}: {error.strerror}.") from error
     except (ValueError, RecursionError) as error:
         raise ArtefactError(f"The vocabulary {path} is not UTF-8 or not JSON: {error}.") from error
-    return check_vocabulary(symbols)
+    with format_errors():
+        return check_vocabulary(symbols)
+
+
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Read a JSON file with an array of labels.
+
+    Raises:
+        ArtefactError: The file cannot be read or holds something else.
+    """
+    try:
+        labels = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ArtefactError(f"Cannot read the labels {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise ArtefactError(f"The labels {path} are not JSON: write an array of strings.") from error
+    with format_errors():
+        return check_labels(f"The labels {path}", labels)
 
 
 def encode_text(vocabulary: Vocabulary, text: str, what: str) -> NDArray[np.int64]:

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from elman_export.artefacts.artefact import Artefact, read_artefact
-from elman_export.artefacts.metadata import QUANTIZATION
 from elman_export.commands.options import json_option
 from elman_export.errors import CorpusError
 from elman_export.evaluation.evaluate import STREAMING, Evaluation, streaming_losses, with_records
@@ -20,6 +19,7 @@ from elman_export.evaluation.loss import Losses
 from elman_export.evaluation.split import Ids, Split, read_split
 from elman_export.exporting.quantize import build_quantized, calibrate, require_quantizable
 from elman_export.exporting.verify import verify
+from elman_format import QUANTIZATION
 
 # The largest |h| hardly grows after that, and a gigabyte would take half a day.
 MAX_CALIBRATION = 200_000

@@ -128,10 +128,9 @@ def _from_module(
     module: str, vocab: str, labels: Path | None, name: str, version: str
 ) -> "tuple[Artefact, dict[str, Step]]":
     """The same for a user's module."""
-    from elman_export.artefacts.metadata import Metadata
-    from elman_export.artefacts.read_outs import read_labels
-    from elman_export.artefacts.vocabulary import read_vocabulary
+    from elman_export.artefacts.vocabulary import read_labels, read_vocabulary
     from elman_export.exporting.tracing import load_source, module_steps, trace_module
+    from elman_format import Metadata
 
     metadata = Metadata(name, read_vocabulary(vocab), version, labels=read_labels(labels) if labels else ())
     source = load_source(module)

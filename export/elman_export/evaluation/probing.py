@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_export.artefacts.artefact import Artefact
-from elman_export.artefacts.read_outs import Probe, check_labels
+from elman_export.artefacts.artefact import Artefact, format_errors
 from elman_export.artefacts.runtime import Runtime
-from elman_export.artefacts.vocabulary import Vocabulary, encode_text
+from elman_export.artefacts.vocabulary import encode_text
 from elman_export.errors import CorpusError
 from elman_export.evaluation.states import Ids, states_at
+from elman_format import Probe, Vocabulary, check_labels
 
 MIN_TEXTS = 10
 HELD_OUT_PERCENT = 20
@@ -123,7 +123,8 @@ def fit_probe(
     found = sorted({label for text in corpus.texts for label in text.labels})
     if len(found) == 1:
         raise CorpusError(f"Every text has the label {found[0]!r:.80}: a read-out needs at least two.")
-    labels = check_labels("The labels", found)
+    with format_errors():
+        labels = check_labels("The labels", found)
     states = _states(artefact, corpus.texts, advance)
     order = np.random.default_rng(0).permutation(len(corpus.texts))
     num_held_out = math.ceil(len(order) * HELD_OUT_PERCENT / 100)
@@ -132,9 +133,9 @@ def fit_probe(
     if missing := sorted(set(labels) - set(y)):
         raise CorpusError(f"The label {missing[0]!r} is on too few texts to fit and to check: add texts with it.")
     weight, bias = _fit(x, y, labels, strength)
-    probe = Probe(labels, weight, bias)
+    fitted = Probe(labels, weight.astype("<f4").tobytes(), bias.astype("<f4").tobytes())
     x, y = _stacked(corpus.texts, states, held_out)
-    accuracy = float((np.array(labels)[predict(probe, x).argmax(axis=1)] == y).mean())
+    accuracy = float((np.array(labels)[predict(fitted, x).argmax(axis=1)] == y).mean())
     record = {
         "corpus_sha256": corpus.sha256,
         "num_texts": len(corpus.texts),
@@ -145,12 +146,14 @@ def fit_probe(
         "majority": Counter(y.tolist()).most_common(1)[0][1] / len(y),
         "strength": strength,
     }
-    return Probe.from_json("fitted", Probe(labels, weight, bias, record).to_json())  # refused here if not finite
+    with format_errors():  # weights that are not finite
+        return Probe.from_json("fitted", replace(fitted, record=record).to_json())
 
 
 def predict(probe: Probe, states: NDArray[np.float32]) -> NDArray[np.float64]:
     """Log-probabilities [N, L] in nats of the labels, given states [N, S]."""
-    z = states.astype(np.float64) @ probe.weight.astype(np.float64).T + probe.bias
+    weight, bias = (np.frombuffer(numbers, "<f4").astype(np.float64) for numbers in (probe.weight, probe.bias))
+    z = states.astype(np.float64) @ weight.reshape(len(bias), -1).T + bias
     z -= z.max(axis=1, keepdims=True)
     result: NDArray[np.float64] = z - np.log(np.exp(z).sum(axis=1, keepdims=True))
     return result

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_export.artefacts.vocabulary import NUM_BYTES, Vocabulary
 from elman_export.errors import CorpusError
 from elman_export.evaluation.corpus import read_corpus
 from elman_export.evaluation.loss import WINDOW
+from elman_format import NUM_BYTES, Vocabulary
 
 Ids = NDArray[np.int64]
 

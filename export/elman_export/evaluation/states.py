@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from elman_export.artefacts.metadata import InitialState
 from elman_export.artefacts.runtime import Array, Runtime
+from elman_format.metadata import InitialState
 
 MAX_ROWS = 64
 CHUNK_CHARACTERS = 64
@@ -24,7 +24,7 @@ def state_after(runtime: Runtime, ids: Ids, advance: Callable[[int], object] = l
         advance: Called with the number of characters read since the last call.
 
     Returns:
-        One flat row a state.
+        One row of each state, flat, little-endian float32.
     """
     state = runtime.initial_state(_PAIR)
     for start in range(0, len(ids), CHUNK_CHARACTERS):
@@ -35,7 +35,7 @@ def state_after(runtime: Runtime, ids: Ids, advance: Callable[[int], object] = l
             for char in chunk:
                 _, state = runtime.step(char, state)
         advance(len(chunk))
-    return tuple(part[0].ravel().astype(np.float32) for part in state)
+    return tuple(part[0].astype("<f4").tobytes() for part in state)
 
 
 def states_at(

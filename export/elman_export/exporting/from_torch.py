@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from elman_export.artefacts.artefact import Artefact
-from elman_export.artefacts.metadata import STATES, Metadata
 from elman_export.errors import ModuleError
 from elman_export.exporting.cells import StepGraphs
 from elman_export.exporting.tracing import torch_step
 from elman_export.exporting.verify import verify
+from elman_format import STATES, Metadata
 
 _CELLS = {"RNN_TANH": "elman", "GRU": "gru", "LSTM": "lstm"}
 

@@ -29,11 +29,11 @@ from torch import Tensor, nn
 
 from elman_export.artefacts.artefact import Artefact
 from elman_export.artefacts.graph import graphs
-from elman_export.artefacts.metadata import Metadata
 from elman_export.artefacts.runtime import Array
 from elman_export.errors import ModuleError
 from elman_export.exporting.cells import IR_VERSION, OPSET, value_info
 from elman_export.exporting.reference import Step
+from elman_format import Metadata
 
 # Rows of the example: torch specialises on 0 and 1.
 _NUM_ROWS = 3
@@ -100,13 +100,13 @@ def trace_module(source: Source, metadata: Metadata) -> Artefact:
     for num_rows in (1, _NUM_ROWS):
         _try(source, num_rows, metadata)
     states = [list(part.shape[1:]) for part in source.state]
-    rows = tuple(part.detach().numpy().ravel() for part in source.state)
+    rows = tuple(part.detach().numpy().astype("<f4").tobytes() for part in source.state)
     return Artefact.build(
         _clean(_export(step, source.state), states, metadata.output_size),
         replace(
             metadata,
             num_parameters=sum(parameter.numel() for parameter in source.module.parameters()),
-            initial_states={"default": rows} if any(row.any() for row in rows) else {},
+            initial_states={"default": rows} if any(part.any() for part in source.state) else {},
         ),
     )
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_export.artefacts.artefact import Artefact
-from elman_export.artefacts.metadata import Metadata
 from elman_export.artefacts.runtime import Array, Runtime
 from elman_export.exporting.reference import Step
 from elman_export.exporting.report import PREFILL, ROWS, Finding, Report
+from elman_format import Metadata
 
 NUM_STEPS = 1000
 BATCHES = (64, 7, 2, 1)

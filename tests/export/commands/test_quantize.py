@@ -9,8 +9,8 @@ from click.testing import CliRunner, Result
 from elman_client import AsyncClient
 from elman_export.__main__ import main
 from elman_export.artefacts.artefact import Artefact, read_artefact
-from elman_export.artefacts.metadata import Metadata
 from elman_export.exporting.cells import StepGraphs
+from elman_format import Metadata
 from tests.models import CHARACTERS, nan_model, quantized_model, random_weights, tiny_model
 from tests.server_process import ServerProcess
 

@@ -120,7 +120,7 @@ def test_the_first_state_is_the_artefacts_own(tmp_path: Path, text: Path):
     """Where the artefact says what a session starts from, each window starts from it."""
     artefact = read_artefact(tiny_model(tmp_path / "a.onnx"))
     row = np.linspace(-1, 1, 16, dtype=np.float32)
-    primed = artefact.with_metadata(replace(artefact.metadata, initial_states={"default": (row,)}))
+    primed = artefact.with_metadata(replace(artefact.metadata, initial_states={"default": (row.tobytes(),)}))
     split = read_split(text, CHARS)
     plain, found = evaluate(artefact, split), evaluate(primed, split)
     logits, _ = reference_step("gru", random_weights("gru"))(split.evaluated[256:257], [row[None].astype(float)])

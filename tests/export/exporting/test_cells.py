@@ -3,10 +3,10 @@ import onnx
 import pytest
 
 from elman_export.artefacts.artefact import Artefact
-from elman_export.artefacts.metadata import STATES, Metadata
 from elman_export.artefacts.runtime import Runtime
 from elman_export.exporting.cells import GATES, StepGraphs
 from elman_export.exporting.reference import reference_step
+from elman_format import STATES, Metadata
 from tests.models import CHARACTERS, random_weights
 
 SIZE = len(CHARACTERS)

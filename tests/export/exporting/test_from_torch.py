@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from elman_export.artefacts.artefact import Artefact
-from elman_export.artefacts.metadata import Metadata
 from elman_export.artefacts.runtime import Runtime
 from elman_export.errors import DifferenceError, ModuleError
 from elman_export.exporting import from_torch
 from elman_export.exporting.from_torch import export_layers
 from elman_export.exporting.verify import verify
+from elman_format import Metadata
 from tests.models import CHARACTERS
 
 SIZE, WIDTH, HIDDEN = len(CHARACTERS), 12, 24

@@ -6,12 +6,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from elman_export.artefacts.artefact import Artefact, read_artefact
-from elman_export.artefacts.metadata import Metadata
 from elman_export.errors import ArtefactError, DifferenceError
 from elman_export.exporting.cells import GATES, StepGraphs, make_model
 from elman_export.exporting.reference import Step, reference_step
 from elman_export.exporting.report import PREFILL, ROWS
 from elman_export.exporting.verify import BATCHES, TOLERANCE, verify
+from elman_format import Metadata
 from tests.models import CHARACTERS, random_weights, tiny_model
 
 

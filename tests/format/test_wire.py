@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman_server.models.wire import WireError, encode, fields, messages
+from elman_format.wire import WireError, encode, fields, messages
 
 
 @given(st.lists(st.tuples(st.integers(1, 2**29 - 1), st.binary(max_size=300))))
