@@ -93,5 +93,5 @@ class BareLoop:
         np.greater_equal(mass, enough[:, None], out=self._is_past)
         total = flat.take(self._is_past.argmax(axis=1) + self._row)
         np.greater(mass, (uniform * total)[:, None], out=self._is_past)
-        drawn = self._keys.ravel().take(self._is_past.argmax(axis=1) + self._row)
-        np.bitwise_and(drawn, _ID_BITS, out=self.chars)
+        sampled = self._keys.ravel().take(self._is_past.argmax(axis=1) + self._row)
+        np.bitwise_and(sampled, _ID_BITS, out=self.chars)

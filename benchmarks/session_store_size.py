@@ -1,7 +1,7 @@
-"""A million sessions: what a turn on one of them takes, and what memory an idle one needs.
+"""A million sessions: what a turn on one of them takes, and what state an idle one needs.
 
     python -m benchmarks.session_store_size build /var/tmp/elman          # 1,000,000 sessions of an LSTM 2x512, 9 GB
-    python -m benchmarks.session_store_size measure /var/tmp/elman        # turns on random ones, against memory
+    python -m benchmarks.session_store_size measure /var/tmp/elman        # turns on random ones, against state
     python -m benchmarks.session_store_size redis                         # 1,000 in Redis: bytes, cost of a turn
 
 Each prints JSON. `build` takes a few minutes, the others less than one.
@@ -107,7 +107,7 @@ def build(folder: Path, num_sessions: int) -> dict[str, Any]:
     connection.close()
     return {
         "sessions": num_sessions,
-        "state_bytes": head.memory.num_bytes,
+        "state_bytes": head.state.num_bytes,
         "file_bytes": database.stat().st_size,
         "file_bytes_per_session": database.stat().st_size / num_sessions,
         "build_seconds": time.perf_counter() - begin,
@@ -115,7 +115,7 @@ def build(folder: Path, num_sessions: int) -> dict[str, Any]:
 
 
 def measure(folder: Path, num_turns: int) -> dict[str, Any]:
-    """Take turns on random sessions of the file and, for comparison, of memory; through a server and without."""
+    """Take turns on random sessions of the file and, for comparison, of state; through a server and without."""
     database = folder / "sessions.db"
     with sqlite3.connect(database) as connection:
         (count,) = connection.execute("SELECT num_sessions FROM counters").fetchone()
@@ -140,8 +140,8 @@ def measure(folder: Path, num_turns: int) -> dict[str, Any]:
     sqlite = SqliteStore(database, MAX_SESSIONS)
     result["sqlite_load_commit_ms"] = asyncio.run(_commits(sqlite, chosen[num_turns : 2 * num_turns], 1, close=False))
     result["sqlite_load_commit_16_at_once_ms"] = asyncio.run(_commits(sqlite, chosen[2 * num_turns :], 16))
-    memory = MemoryStore(MAX_SESSIONS, 2**40)
-    result["memory_load_commit_ms"] = asyncio.run(_commits(memory, chosen[:num_turns], 1, fill=bytes(8500)))
+    state = MemoryStore(MAX_SESSIONS, 2**40)
+    result["memory_load_commit_ms"] = asyncio.run(_commits(state, chosen[:num_turns], 1, fill=bytes(8500)))
     return result
 
 
@@ -213,14 +213,14 @@ async def _pattern(store: Store) -> tuple[records.Head, list[bytes]]:
 
 def _head_like(head: records.Head) -> bytes:
     """Return the record of a session with a state of its own: finite, and as hard to compress as they are."""
-    size = head.memory.num_bytes
+    size = head.state.num_bytes
     start = random.randrange((len(NUMBERS) - size) // 4) * 4
-    state, tensors = NUMBERS[start : start + size], []
-    for tensor in head.memory.tensors:
-        tensors.append(state[: len(tensor)])
-        state = state[len(tensor) :]
-    memory = dataclasses.replace(head.memory, tensors=tuple(tensors))
-    return records.encode(msgspec.structs.replace(head, memory=memory))
+    numbers, tensors = NUMBERS[start : start + size], []
+    for tensor in head.state.tensors:
+        tensors.append(numbers[: len(tensor)])
+        numbers = numbers[len(tensor) :]
+    state = dataclasses.replace(head.state, tensors=tuple(tensors))
+    return records.encode(msgspec.structs.replace(head, state=state))
 
 
 def _turns(client: Client, names: list[str]) -> dict[str, float]:

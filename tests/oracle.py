@@ -91,7 +91,7 @@ class Point:
             self._following[char] = Point(self.oracle, char, self, self.position + 1, states)
         return self._following[char]
 
-    def draw(self, draws: Draws) -> Iterator["Point"]:
+    def sample(self, draws: Draws) -> Iterator["Point"]:
         """Yield the points after each drawn character, without end."""
         point = self
         while True:

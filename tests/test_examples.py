@@ -178,7 +178,7 @@ def test_min_gru_forks_and_both_branches_go_on_as_it_would_alone(folder: Path, c
 
 def walked(point: Point, draws: Draws, text: str) -> Point:
     """Return the point after a text, which has to be what is drawn there."""
-    points = list(islice(point.draw(draws), len(text)))
+    points = list(islice(point.sample(draws), len(text)))
     assert "".join(point.oracle.characters[point.char] for point in points) == text
     return points[-1]
 

@@ -165,18 +165,18 @@ def _ends(now: Plain, call: Call, world: World) -> Iterator[Plain]:
         if not is_there and _arrived(start, call):
             yield after
     elif is_there:
-        for num_drawn in _lengths(start, call, world):
-            yield from _kept(after, start, call, num_drawn)
+        for num_sampled in _lengths(start, call, world):
+            yield from _kept(after, start, call, num_sampled)
 
 
 def _lengths(start: Point, call: Call, world: World) -> list[int]:
-    """Return how many characters a turn may have drawn; -1: it left no trace."""
+    """Return how many characters a turn may have sampled; -1: it left no trace."""
     if not call.is_cut:
         if call.reason == "CANCELLED":
             assert any(other.kind == "cancel" or other.is_cut for other in call.beside), f"nobody cancelled: {call}"
             return [len(call.text) if call.keep and call.text else -1]
         return [call.max_chars] if len(call.text) == call.max_chars else []
-    # What was handed over is what arrived, or more: who looked at the session later has seen how much.
+    # What was delivered is what arrived, or more: who looked at the session later has seen how much.
     prompt_end = start.position + len(call.prompt)
     candidates = {position - prompt_end for position in world.seen} | {len(call.text), call.max_chars}
     if not call.keep:  # rolled back, if it had not come to its end
@@ -184,12 +184,12 @@ def _lengths(start: Point, call: Call, world: World) -> list[int]:
     return sorted(n for n in candidates if max(1, len(call.text)) <= n <= call.max_chars)
 
 
-def _kept(after: Plain, start: Point, call: Call, num_drawn: int) -> Iterator[Plain]:
+def _kept(after: Plain, start: Point, call: Call, num_sampled: int) -> Iterator[Plain]:
     if not _arrived(start, call):
         return
     end, prompt = start, start.read(call.prompt)
-    if num_drawn >= 0:
-        end = next(islice(prompt.draw(call.draws), num_drawn - 1, None)) if call.draws and num_drawn else prompt
+    if num_sampled >= 0:
+        end = next(islice(prompt.sample(call.draws), num_sampled - 1, None)) if call.draws and num_sampled else prompt
         turn = (start.position, prompt.position, end.position)
         after = replace(after, point=end, turns=(*after.turns, turn), etag="").used(call)
     if call.after is not None:
@@ -204,8 +204,8 @@ def _arrived(start: Point, call: Call) -> bool:
     """Whether the text that arrived is the one that a turn begun there draws."""
     if call.draws is None:
         return not call.text
-    drawn = islice(start.read(call.prompt).draw(call.draws), len(call.text))
-    return "".join(point.oracle.characters[point.char] for point in drawn) == call.text
+    sampled = islice(start.read(call.prompt).sample(call.draws), len(call.text))
+    return "".join(point.oracle.characters[point.char] for point in sampled) == call.text
 
 
 # The rest

@@ -142,7 +142,7 @@ def test_r4_temperature_sharpens_and_softens(temperature: float, expected: list[
     for row in range(size):
         sampler.load(row, Sampling(seed=0, temperature=temperature))
     logits = np.tile(np.array(LOGITS, np.float32), (size, 1))
-    drawn = sampler.draw(logits, (np.arange(size) + 0.5) / size)
+    drawn = sampler.sample(logits, (np.arange(size) + 0.5) / size)
 
     assert (np.bincount(drawn) / size).round(3).tolist() == expected
 

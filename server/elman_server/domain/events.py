@@ -50,7 +50,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Text as it is drawn.
+    """Text as it is sampled.
 
     Attributes:
         position: the session's after it.

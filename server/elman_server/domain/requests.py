@@ -150,7 +150,7 @@ class StoppingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the memory comes from: a session's id or, from its beginning, a model's name."""
+    """Where the state comes from: a session's id or, from its beginning, a model's name."""
 
     session: str | None = None
     model: str | None = None

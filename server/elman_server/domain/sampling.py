@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How a turn's characters are drawn, validated and in ids. See `elman.v1.Sampling` for the ranges.
+    """How a turn's characters are sampled, validated and in ids. See `elman.v1.Sampling` for the ranges.
 
     Attributes:
         bias: added to the logits: pairs of id and nats; -inf bans.

@@ -1,4 +1,4 @@
-"""A recurrent network's memory at rest: its state and the character that it has not read yet."""
+"""A recurrent network's state at rest: its state and the character that it has not read yet."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ DEFAULT: Final = "default"  # the initial state that every model has
 class SessionState:
     """What a session is between two turns.
 
-    The last character of the transcript is *pending*: it was drawn or fed, and the step that reads it is
-    taken together with what comes next. So a drawn character costs no second step, and a text that is fed
+    The last character of the transcript is *pending*: it was sampled or fed, and the step that reads it is
+    taken together with what comes next. So a sampled character costs no second step, and a text that is fed
     in pieces takes the same steps as in one.
 
     Attributes:

@@ -78,7 +78,7 @@ class JobStream:
             raise output
         if output.not_finite:
             raise NotFiniteError("the model's logits are not finite")
-        while output.ids and output.memory is None and self._outputs:  # a memory is told of the last character
+        while output.ids and output.state is None and self._outputs:  # a state is told of the last character
             following = self._outputs[0]
             if not isinstance(following, Output) or not following.ids:
                 break
@@ -142,8 +142,8 @@ class Engine:
         self._supervisor = asyncio.create_task(self._supervise(reader, model))
         return model
 
-    def open(self, job: Job, *, must: bool = False) -> JobStream:
-        """Begin a job; `must`: however many wait.
+    def open(self, job: Job, *, ignore_limit: bool = False) -> JobStream:
+        """Begin a job; `ignore_limit`: however many wait.
 
         Raises:
             EngineRestartedError: the process is not there now.
@@ -151,7 +151,7 @@ class Engine:
         """
         if self.status is not EngineStatus.SERVING:
             raise EngineRestartedError
-        if len(self._streams) >= self._max_streams and not must:
+        if len(self._streams) >= self._max_streams and not ignore_limit:
             raise OverloadedError(f"{self._max_streams} streams run or wait on this model", 1.0)
         identity = next(self._ids)
         stream = self._streams[identity] = JobStream(self, identity)

@@ -21,18 +21,18 @@ class Job:
     """What one turn asks of the engine, in ids.
 
     Attributes:
-        memory: where it starts.
+        state: where it starts.
         position: of that memory: the length of the transcript.
-        prompt: read first. With `max_chars` 0 nothing is drawn: the job only reads.
-        sampling: how characters are drawn; not looked at by a job that only reads.
+        prompt: read first. With `max_chars` 0 nothing is sampled: the job only reads.
+        sampling: how characters are sampled; not looked at by a job that only reads.
         recent: the end of the transcript before the prompt, as far as the repetition window reaches.
         stops: stop strings.
         read_out: of a job that only reads: what to tell of each character of the prompt, "" the labels that the
             model has for output, else the name of a probe; None: nothing.
-        window: how many characters may be drawn ahead of the reader.
+        window: how many characters may be sampled ahead of the reader.
     """
 
-    memory: SessionState
+    state: SessionState
     position: int
     prompt: list[int]
     max_chars: int = 0
@@ -58,9 +58,9 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
 
     Attributes:
         stream: which job.
-        ids: drawn characters.
+        ids: sampled characters.
         details: of those ids; of a job that only reads, of the characters read.
-        memory: after the last of `ids`, where it is told: now and then, and at the end.
+        state: after the last of `ids`, where it is told: now and then, and at the end.
         finished: why the job is over, on its last output; a job that only reads ends with MAX_CHARS.
         stop: the index of the stop string that ended it.
         not_finite: the row left the real numbers; the job is over.
@@ -70,7 +70,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     stream: int
     ids: list[int] = []
     details: list[IdDetail] = []
-    memory: SessionState | None = None
+    state: SessionState | None = None
     finished: FinishReason | None = None
     stop: int = -1
     not_finite: bool = False
@@ -78,7 +78,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class StopMatcher:
-    """Watches drawn ids for stop strings, one id at a time (Knuth, Morris, Pratt 1977).
+    """Watches sampled ids for stop strings, one id at a time (Knuth, Morris, Pratt 1977).
 
     Attributes:
         held: how many last ids are the beginning of a stop string, and must not be shown yet.

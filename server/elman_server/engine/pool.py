@@ -1,6 +1,6 @@
 """Several engine processes of one model: for machines with more cores than one engine uses.
 
-A job brings its whole memory along, and a text does not depend on its neighbours: any engine may take any job.
+A job brings its whole state along, and a text does not depend on its neighbours: any engine may take any job.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class EnginePool:
             raise errors[0]
         return models[0]
 
-    def open(self, job: Job, *, must: bool = False) -> JobStream:
+    def open(self, job: Job, *, ignore_limit: bool = False) -> JobStream:
         """Begin a job on the engine that has the fewest; see Engine."""
         serving = [engine for engine in self._engines if engine.status is EngineStatus.SERVING]
         if not serving:
             raise EngineRestartedError
-        return min(serving, key=lambda engine: engine.num_streams).open(job, must=must)
+        return min(serving, key=lambda engine: engine.num_streams).open(job, ignore_limit=ignore_limit)
 
     async def wait_until_serving(self) -> None:
         """Return when jobs can be opened."""

@@ -21,33 +21,33 @@ WAIT_SECONDS: Final = 60.0  # the longest that a session stays busy because its 
 
 
 class Reading(NamedTuple):
-    """What a job that only reads brings: the memory after it, and details and labels as in `Output`."""
+    """What a job that only reads brings: the state after it, and details and labels as in `Output`."""
 
-    memory: SessionState
+    state: SessionState
     details: list[IdDetail]
     labels: list[list[float]]
 
 
-async def read(engine: AnyEngine, job: Job, *, must: bool = False) -> Reading:
-    """Run a job that only reads, with `must` however many wait."""
+async def read(engine: AnyEngine, job: Job, *, ignore_limit: bool = False) -> Reading:
+    """Run a job that only reads, with `ignore_limit` however many wait."""
     details: list[IdDetail] = []
     labels: list[list[float]] = []
-    with engine.open(job, must=must) as stream:
+    with engine.open(job, ignore_limit=ignore_limit) as stream:
         while True:
             output = await stream.next()
             details += output.details
             labels += output.labels
-            if output.memory is not None:
-                return Reading(output.memory, details, labels)
+            if output.state is not None:
+                return Reading(output.state, details, labels)
 
 
 async def read_patiently(engine: AnyEngine, job: Job) -> SessionState:
-    """Run a job that only reads, again on a new engine if the old one is gone; return the memory after it."""
+    """Run a job that only reads, again on a new engine if the old one is gone; return the state after it."""
     for attempt in range(TRIES):
         try:
             async with asyncio.timeout(WAIT_SECONDS):
                 await engine.wait_until_serving()
-            return (await read(engine, job, must=True)).memory
+            return (await read(engine, job, ignore_limit=True)).state
         except (EngineRestartedError, TimeoutError):
             log.warning("turn_not_settled_yet", attempt=attempt)
     raise EngineRestartedError

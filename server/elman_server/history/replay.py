@@ -27,7 +27,7 @@ class Replayed:
 
     Attributes:
         difference_at: the first position of another character; None: the text is equal.
-        is_state_equal: whether the memory after it is equal, or not known.
+        is_state_equal: whether the state after it is equal, or not known.
         is_fingerprint_equal: whether the arithmetic is that of the turn.
         end_position: of the session.
     """
@@ -46,14 +46,14 @@ async def replay(
     head, segments = await sessions.read(session_id)
     model = sessions.model_of(head)
     ids = [character for segment in segments for character in segment.ids]
-    memory = model.start(head.initial_state)
+    state = model.start(head.initial_state)
     for turn in turns_of(segments):
-        memory, difference = await _take(engines[model.name], model, turn, memory, ids)
+        state, difference = await _take(engines[model.name], model, turn, state, ids)
         if turn.end == head.position:
-            expected = head.memory.digest()
+            expected = head.state.digest()
         else:
-            expected = turn.outcome.state_digest.hex() if turn.outcome else memory.digest()
-        is_state_equal = memory.digest() == expected
+            expected = turn.outcome.state_digest.hex() if turn.outcome else state.digest()
+        is_state_equal = state.digest() == expected
         fingerprint = turn.parameters.fingerprint
         yield Replayed(turn, difference, is_state_equal, fingerprint == model.fingerprint, head.position)
         if difference is not None or not is_state_equal:
@@ -61,19 +61,19 @@ async def replay(
 
 
 async def _take(
-    engine: AnyEngine, model: ModelInfo, turn: CommittedTurn, memory: SessionState, ids: list[int]
+    engine: AnyEngine, model: ModelInfo, turn: CommittedTurn, state: SessionState, ids: list[int]
 ) -> tuple[SessionState, int | None]:
-    """Take one turn; return the memory after it and where it differs from the transcript, if it does."""
+    """Take one turn; return the state after it and where it differs from the transcript, if it does."""
     prompt = ids[turn.start : turn.prompt_end]
-    drawn = ids[turn.prompt_end : turn.end]
+    sampled = ids[turn.prompt_end : turn.end]
     sampling = turn.parameters.sampling
-    if not drawn or sampling is None:
-        return (await read(engine, Job(memory, turn.start, prompt))).memory if prompt else memory, None
+    if not sampled or sampling is None:
+        return (await read(engine, Job(state, turn.start, prompt))).state if prompt else state, None
     job = Job(
-        memory=memory,
+        state=state,
         position=turn.start,
         prompt=prompt,
-        max_chars=len(drawn),
+        max_chars=len(sampled),
         sampling=sampling.resolve(model.vocabulary, 0),
         recent=ids[max(0, turn.start - MAX_WINDOW) : turn.start],
     )
@@ -81,11 +81,11 @@ async def _take(
     with engine.open(job) as stream:
         while True:
             output = await stream.next()
-            memory = output.memory or memory
+            state = output.state or state
             for at, character in enumerate(output.ids, len(again)):
-                if character != drawn[at]:
-                    return memory, turn.prompt_end + at
+                if character != sampled[at]:
+                    return state, turn.prompt_end + at
             again += output.ids
             if output.finished is not None:
-                return memory, None
+                return state, None
             stream.allow(len(output.ids))

@@ -136,17 +136,17 @@ class History:
         """Return what is left of a session at a position."""
         check_position("position", position, 0, head.position)
         model = self._sessions.model_of(head)
-        memory = head.memory
+        state = head.state
         if position < head.position:
-            memory = await memory_at(self._engines[model.name], model.start(head.initial_state), segments, position)
+            state = await state_at(self._engines[model.name], model.start(head.initial_state), segments, position)
         cut = cut_at(segments, position)
         head = replace(
             head,
             position=position,
             turn_count=len(turns_of(cut.segments)),
-            memory=memory,
+            state=state,
             num_segments=len(cut.segments),
-            checkpoint=max((segment.end for segment in cut.whole if segment.memory), default=0),
+            checkpoint=max((segment.end for segment in cut.whole if segment.state), default=0),
         )
         return cut, head
 
@@ -159,23 +159,23 @@ def cut_at(segments: Sequence[Segment], position: int) -> Cut:
         return Cut(whole, ())
     cut = rest[0]
     packed = cut.packed[: (position - cut.start) * cut.id_bytes]
-    part = replace(cut, prompt_end=min(cut.prompt_end, position), packed=packed, outcome=None, memory=None)
+    part = replace(cut, prompt_end=min(cut.prompt_end, position), packed=packed, outcome=None, state=None)
     return Cut(whole, (part,))
 
 
-async def memory_at(
+async def state_at(
     engine: AnyEngine, initial: SessionState, segments: Sequence[Segment], position: int
 ) -> SessionState:
-    """Return the memory at a position: the nearest one that is kept before it, and the text between read again."""
-    memory, start = initial, 0
+    """Return the state at a position: the nearest one that is kept before it, and the text between read again."""
+    state, start = initial, 0
     for segment in segments:
-        if segment.memory is not None and segment.end <= position:
-            memory, start = segment.memory, segment.end
+        if segment.state is not None and segment.end <= position:
+            state, start = segment.state, segment.end
     ids: list[int] = []
     for segment in segments:
         if segment.end > start and segment.start < position:
             ids += segment.ids[max(0, start - segment.start) : position - segment.start]
-    return (await read(engine, Job(memory, start, ids))).memory if ids else memory
+    return (await read(engine, Job(state, start, ids))).state if ids else state
 
 
 def _end_of(segments: Sequence[Segment], first: int) -> int:

@@ -102,7 +102,7 @@ class Settings:
     flush_interval_ms: Annotated[
         float,
         Rule(
-            "Longest wait of a drawn character to be joined with others; sqrt(n / 25) times that with n > 25 streams.",
+            "Longest time that a sampled character waits for others; sqrt(n / 32) times that above 32 streams.",
             "ms",
             0,
             1000,

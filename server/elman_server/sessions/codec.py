@@ -25,19 +25,19 @@ _DICTIONARY: Final = (
 )
 
 
-def pack(memory: SessionState) -> SessionState:
-    """Return a memory whose tensors are the deflated highest bytes of all numbers, and the other three of each."""
-    numbers = [np.frombuffer(tensor, np.uint8).reshape(-1, 4) for tensor in memory.tensors]
+def pack(state: SessionState) -> SessionState:
+    """Return a state whose tensors are the deflated highest bytes of all numbers, and the other three of each."""
+    numbers = [np.frombuffer(tensor, np.uint8).reshape(-1, 4) for tensor in state.tensors]
     highest = b"".join([bytes_of[:, 3].tobytes() for bytes_of in numbers])
     # Runs are the zeros of a beginning; beside them matches are chance, and looking for them takes time.
     deflater = zlib.compressobj(level=1, wbits=_RAW, strategy=zlib.Z_RLE)
     packed = deflater.compress(highest) + deflater.flush()
-    return SessionState((packed, *(bytes_of[:, :3].tobytes() for bytes_of in numbers)), memory.pending)
+    return SessionState((packed, *(bytes_of[:, :3].tobytes() for bytes_of in numbers)), state.pending)
 
 
-def unpack(memory: SessionState) -> SessionState:
-    """Return the memory that was packed; raises zlib.error or ValueError if it was none."""
-    packed, *others = memory.tensors
+def unpack(state: SessionState) -> SessionState:
+    """Return the state that was packed; raises zlib.error or ValueError if it was none."""
+    packed, *others = state.tensors
     highest = np.frombuffer(zlib.decompress(packed, _RAW), np.uint8)
     tensors, at = [], 0
     for other in others:
@@ -48,7 +48,7 @@ def unpack(memory: SessionState) -> SessionState:
         tensors.append(number.tobytes())
     if at != len(highest):
         raise ValueError("the numbers have not as many highest bytes as others")
-    return SessionState(tuple(tensors), memory.pending)
+    return SessionState(tuple(tensors), state.pending)
 
 
 def deflate(body: bytes) -> bytes:

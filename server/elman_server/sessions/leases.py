@@ -27,7 +27,7 @@ class Lease:
 
     Attributes:
         request_id: of that turn; empty: none.
-        task: the task that runs the turn, for a turn whose reader does not take what it is handed.
+        task: the task that runs the turn, for a turn whose reader does not take what it is delivered.
         token: of the turn's place in the session's head; empty until it stands there.
         is_found: whether the turn has found its session: until then it may expire.
         end: the reason or the error with which somebody has ended the turn.

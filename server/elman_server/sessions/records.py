@@ -60,7 +60,7 @@ class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
-    """How a turn ended: why, at which stop string, and with which memory (`SessionState.digest`, raw)."""
+    """How a turn ended: why, at which stop string, and with which state (`SessionState.digest`, raw)."""
 
     reason: FinishReason
     stop_string: str
@@ -73,7 +73,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     Attributes:
         parameters: of the turn that begins here; None: the segment goes on with the turn before.
         outcome: of a turn that ended here.
-        memory: at the end, now and then: a checkpoint, from which a rewind needs not read so much again.
+        state: at the end, now and then: a checkpoint, from which a rewind needs not read so much again.
     """
 
     start: int
@@ -82,30 +82,30 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     packed: bytes
     parameters: Parameters | None = None
     outcome: Outcome | None = None
-    memory: SessionState | None = None
+    state: SessionState | None = None
 
     @classmethod
     def of(  # noqa: D417  the others are the attributes
         cls,
         start: int,
         prompt: Sequence[int],
-        drawn: Sequence[int],
+        sampled: Sequence[int],
         *,
         parameters: Parameters | None = None,
         outcome: Outcome | None = None,
-        memory: SessionState | None = None,
+        state: SessionState | None = None,
     ) -> Segment:
         """Pack a turn's ids in as few bytes as the largest takes.
 
         Args:
-            prompt, drawn: ids that were fed, and ids that were drawn after them.
+            prompt, sampled: ids that were fed, and ids that were sampled after them.
         """
-        size, packed = pack([*prompt, *drawn])
-        return cls(start, start + len(prompt), size, packed, parameters, outcome, memory)
+        size, packed = pack([*prompt, *sampled])
+        return cls(start, start + len(prompt), size, packed, parameters, outcome, state)
 
     @property
     def ids(self) -> list[int]:
-        """The ids that were fed and drawn."""
+        """The ids that were fed and sampled."""
         return unpack(self.id_bytes, self.packed)
 
     @property
@@ -126,7 +126,7 @@ class OpenTurn(msgspec.Struct, frozen=True, array_like=True):
         num_segments: of the session, with those that the turn has made durable.
         checkpoint: the position of the last checkpoint in them.
         prompt_bytes, prompt: the prompt's ids, packed, until they are durable in a segment.
-        memory: at `position`; None: the head's.
+        state: at `position`; None: the head's.
         goes_on: whether the turn was cut off, and committed so, before.
         is_cancelled: somebody wants it to end.
     """
@@ -142,7 +142,7 @@ class OpenTurn(msgspec.Struct, frozen=True, array_like=True):
     checkpoint: int
     prompt_bytes: int = 1
     prompt: bytes = b""
-    memory: SessionState | None = None
+    state: SessionState | None = None
     goes_on: bool = False
     is_cancelled: bool = False
 
@@ -179,7 +179,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     labels: dict[str, str]
     position: int
     turn_count: int
-    memory: SessionState
+    state: SessionState
     owner: str = ""
     etag: int = 0
     num_segments: int = 0
@@ -208,7 +208,7 @@ def unpack(size: int, packed: bytes) -> list[int]:
 
 def encode(record: Head | Segment) -> bytes:
     """Return the stored bytes: version, CRC-32, msgpack in a compact form."""
-    body = msgspec.msgpack.encode(_with_memories(record, codec.pack))
+    body = msgspec.msgpack.encode(_with_states(record, codec.pack))
     if isinstance(record, Segment):
         body = codec.deflate(body)
     return VERSION + _checksum(VERSION, body) + body
@@ -230,7 +230,7 @@ def decode(data: bytes, kind: type[_Kind]) -> _Kind:
         if version == PLAIN_VERSION:
             return msgspec.msgpack.decode(body, type=kind)
         record = msgspec.msgpack.decode(codec.inflate(body) if kind is Segment else body, type=kind)
-        whole = _with_memories(record, codec.unpack)
+        whole = _with_states(record, codec.unpack)
     except (msgspec.MsgspecError, zlib.error, ValueError) as error:
         raise CorruptRecordError("a stored record cannot be read") from error
     assert isinstance(whole, kind)
@@ -243,10 +243,10 @@ def _checksum(version: bytes, body: bytes) -> bytes:
     return zlib.crc32(body, start).to_bytes(_CRC_BYTES, "little")
 
 
-def _with_memories(record: Head | Segment, change: Callable[[SessionState], SessionState]) -> Head | Segment:
-    """Return a record with each memory in it changed."""
-    if record.memory is not None:
-        record = replace(record, memory=change(record.memory))
-    if isinstance(record, Head) and record.open is not None and record.open.memory is not None:
-        record = replace(record, open=replace(record.open, memory=change(record.open.memory)))
+def _with_states(record: Head | Segment, change: Callable[[SessionState], SessionState]) -> Head | Segment:
+    """Return a record with each state in it changed."""
+    if record.state is not None:
+        record = replace(record, state=change(record.state))
+    if isinstance(record, Head) and record.open is not None and record.open.state is not None:
+        record = replace(record, open=replace(record.open, state=change(record.open.state)))
     return record

@@ -93,7 +93,7 @@ class Sessions(SessionRepository):
             labels=dict(labels),
             position=0,
             turn_count=0,
-            memory=info.start(initial_state),
+            state=info.start(initial_state),
             initial_state=initial_state,
         )
         return await self.add(session_id, head, expiration)
@@ -213,7 +213,7 @@ class Sessions(SessionRepository):
             etag=etag_of(head),
             position=head.position,
             turn_count=head.turn_count,
-            state_digest=head.memory.digest(),
+            state_digest=head.state.digest(),
             seed=head.seed,
             labels=head.labels,
             forked_from=head.forked_from,

@@ -64,7 +64,7 @@ class SessionInfo:
 
 @dataclass(frozen=True, slots=True)
 class CommittedTurn:
-    """One committed turn: positions `start` to `prompt_end` were fed, from there to `end` drawn.
+    """One committed turn: positions `start` to `prompt_end` were fed, from there to `end` sampled.
 
     Attributes:
         index: of its first segment.
@@ -80,7 +80,7 @@ class CommittedTurn:
 
     @property
     def seed(self) -> int:
-        """What the draws came from; 0 where nothing was drawn."""
+        """What the draws came from; 0 where nothing was sampled."""
         sampling = self.parameters.sampling
         return sampling.seed or 0 if sampling and self.end > self.prompt_end else 0
 

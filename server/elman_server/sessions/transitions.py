@@ -53,12 +53,12 @@ def new_etag() -> int:
 
 
 def advanced(
-    head: Head, prompt: Sequence[int], drawn: Sequence[int], memory: SessionState, lease_expires: float
+    head: Head, prompt: Sequence[int], sampled: Sequence[int], state: SessionState, lease_expires: float
 ) -> Change:
-    """Make what the open turn read and drew since it was last durable durable; `memory` is the one after it."""
+    """Make what the open turn read and drew since it was last durable durable; `state` is the one after it."""
     opened = head.open
     assert opened is not None
-    segment, checkpoint = _part(head, prompt, drawn, memory)
+    segment, checkpoint = _part(head, prompt, sampled, state)
     opened = replace(
         opened,
         lease_expires=lease_expires,
@@ -66,16 +66,16 @@ def advanced(
         num_segments=opened.num_segments + 1,
         checkpoint=checkpoint,
         prompt=b"",
-        memory=memory,
+        state=state,
     )
     return Change(replace(head, open=opened), (segment,))
 
 
-def closed(head: Head, prompt: Sequence[int], drawn: Sequence[int], memory: SessionState, outcome: Outcome) -> Change:
+def closed(head: Head, prompt: Sequence[int], sampled: Sequence[int], state: SessionState, outcome: Outcome) -> Change:
     """Commit the open turn, with what it read and drew since it was last durable."""
     opened = head.open
     assert opened is not None
-    segment, checkpoint = _part(head, prompt, drawn, memory, outcome)
+    segment, checkpoint = _part(head, prompt, sampled, state, outcome)
     recent, older = head.recent, head.older
     if (request_id := opened.parameters.request_id) and not opened.goes_on:
         recent = [*recent, (request_id[:KEY_BYTES], head.num_segments)]
@@ -85,7 +85,7 @@ def closed(head: Head, prompt: Sequence[int], drawn: Sequence[int], memory: Sess
         head,
         position=segment.end,
         turn_count=head.turn_count + (not opened.goes_on),
-        memory=memory,
+        state=state,
         etag=new_etag(),
         num_segments=opened.num_segments + 1,
         checkpoint=checkpoint,
@@ -107,21 +107,21 @@ def abandoned(head: Head) -> Change:
     """End an open turn whose server is gone: keep what is durable of it, unless it was to be rolled back."""
     opened = head.open
     assert opened is not None
-    if opened.parameters.rollback or opened.memory is None:
+    if opened.parameters.rollback or opened.state is None:
         return dropped(head)
-    digest = bytes.fromhex(opened.memory.digest())
-    return closed(head, [], [], opened.memory, Outcome(FinishReason.CANCELLED, "", digest))
+    digest = bytes.fromhex(opened.state.digest())
+    return closed(head, [], [], opened.state, Outcome(FinishReason.CANCELLED, "", digest))
 
 
 def _part(
-    head: Head, prompt: Sequence[int], drawn: Sequence[int], memory: SessionState, outcome: Outcome | None = None
+    head: Head, prompt: Sequence[int], sampled: Sequence[int], state: SessionState, outcome: Outcome | None = None
 ) -> tuple[Segment, int]:
     """Return the open turn's next segment, and the position of the last checkpoint after it."""
     opened = head.open
     assert opened is not None
     parameters = opened.parameters if opened.position == opened.start else None
-    end = opened.position + len(prompt) + len(drawn)
+    end = opened.position + len(prompt) + len(sampled)
     is_due = end - opened.checkpoint >= CHECKPOINT_CHARS
-    checkpoint = memory if is_due else None
-    segment = Segment.of(opened.position, prompt, drawn, parameters=parameters, outcome=outcome, memory=checkpoint)
+    checkpoint = state if is_due else None
+    segment = Segment.of(opened.position, prompt, sampled, parameters=parameters, outcome=outcome, state=checkpoint)
     return segment, end if is_due else opened.checkpoint

@@ -23,12 +23,12 @@ _NOTHING: Final = IdDetail(None, [])
 def chunks(
     output: Output, turn: RunningTurn, decoder: Decoder, vocabulary: Vocabulary, *, chunk_chars: int, known: int = 0
 ) -> Iterator[Chunk]:
-    """Yield an output's text in pieces of at most `chunk_chars`; a piece counts as handed over when it is yielded.
+    """Yield an output's text in pieces of at most `chunk_chars`; a piece counts as delivered when it is yielded.
 
     `known` is a position up to where the reader has the text already: it is taken in and not yielded.
     """
-    if output.memory is not None:
-        turn.progress.remember(len(turn.progress.handed) + len(output.ids), output.memory)
+    if output.state is not None:
+        turn.progress.remember(len(turn.progress.delivered) + len(output.ids), output.state)
     size = chunk_chars or max(1, len(output.ids))
     at = 0
     while at < len(output.ids):
@@ -36,7 +36,7 @@ def chunks(
         end = at + (min(size, known - turn.position) if is_known else size)
         ids = output.ids[at:end]
         text = decoder.decode(ids)
-        turn.hand(ids)
+        turn.deliver(ids)
         details = _details(ids, output.details[at:end], vocabulary) if output.details else ()
         at = end
         if (text or details) and not is_known:
@@ -63,7 +63,7 @@ def replayed(
 
 
 def read_details(job: Job, reading: Reading, model: ModelInfo) -> tuple[CharacterDetail, ...]:
-    """Return the details of a text that was read; nothing was before the first character of a new memory."""
+    """Return the details of a text that was read; nothing was before the first character of a new state."""
     if not job.detail and job.read_out is None:
         return ()
     first = [] if job.position else [_NOTHING]

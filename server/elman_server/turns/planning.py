@@ -29,7 +29,7 @@ class Plan:
 
     Attributes:
         known: a position up to where the reader has the text already.
-        drawn: ids that were drawn and told before.
+        sampled: ids that were sampled and told before.
     """
 
     model: ModelInfo
@@ -38,7 +38,7 @@ class Plan:
     started: tuple[Started, ...]
     etag: str = ""
     known: int = 0
-    drawn: tuple[int, ...] = ()
+    sampled: tuple[int, ...] = ()
 
 
 def parameters_of(request: GenerateRequest, model: ModelInfo, turn: RunningTurn, seed: int) -> Parameters:
@@ -82,7 +82,7 @@ def job_of(parameters: Parameters, turn: RunningTurn, model: ModelInfo, recent: 
     """Return what the engine has to do of a turn from where it is durable; `recent` is the text before."""
     assert parameters.sampling is not None
     return Job(
-        memory=turn.progress.start,
+        state=turn.progress.start,
         position=turn.durable,
         prompt=turn.progress.prompt,
         max_chars=parameters.max_chars - max(0, turn.durable - turn.prompt_end),

@@ -1,4 +1,4 @@
-"""Progress: what a running turn has read and handed over since it was last durable."""
+"""Progress: what a running turn has read and delivered since it was last durable."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Progress:
-    """What a turn has read and handed over since it was last durable, and the memories that the engine told.
+    """What a turn has read and delivered since it was last durable, and the states that the engine told.
 
     Attributes:
-        start: the memory when it was last durable.
+        start: the state when it was last durable.
         prompt: ids that were fed after it.
-        handed: ids that were drawn and given to the transport; of four bytes each, a list's would take eight.
+        delivered: ids that were sampled and given to the transport; of four bytes each, a list's would take eight.
     """
 
     start: SessionState
     prompt: list[int]
-    handed: array[int] = field(default_factory=lambda: array("I"))
-    _memories: list[tuple[int, SessionState]] = field(default_factory=list)  # few: a deque would weigh more than they
+    delivered: array[int] = field(default_factory=lambda: array("I"))
+    _states: list[tuple[int, SessionState]] = field(default_factory=list)  # few: a deque would weigh more than they
 
-    def remember(self, num_drawn: int, memory: SessionState) -> None:
-        """Keep the memory after so many drawn characters."""
-        self._memories.append((num_drawn, memory))
+    def remember(self, num_sampled: int, state: SessionState) -> None:
+        """Keep the state after so many sampled characters."""
+        self._states.append((num_sampled, state))
 
-    def hand(self, ids: list[int]) -> None:
+    def deliver(self, ids: list[int]) -> None:
         """Note that characters were given to the transport."""
-        self.handed.extend(ids)
-        while len(self._memories) > 1 and self._memories[1][0] <= len(self.handed):
-            del self._memories[0]
+        self.delivered.extend(ids)
+        while len(self._states) > 1 and self._states[1][0] <= len(self.delivered):
+            del self._states[0]
 
     def told(self) -> tuple[int, SessionState] | None:
-        """Return the last memory that the engine told of what was handed over, and after how many characters."""
-        return self._memories[0] if self._memories and self._memories[0][0] <= len(self.handed) else None
+        """Return the last state that the engine told of what was delivered, and after how many characters."""
+        return self._states[0] if self._states and self._states[0][0] <= len(self.delivered) else None
 
     def nearest(self) -> tuple[SessionState, list[int]]:
-        """Return the last known memory not beyond what was handed over, and the ids still to be read after it."""
+        """Return the last known state not beyond what was delivered, and the ids still to be read after it."""
         if told := self.told():
-            num_drawn, memory = told
-            return memory, self.handed[num_drawn:].tolist()
-        return self.start, [*self.prompt, *self.handed]
+            num_sampled, state = told
+            return state, self.delivered[num_sampled:].tolist()
+        return self.start, [*self.prompt, *self.delivered]
 
-    def advance(self, num_drawn: int, memory: SessionState) -> None:
+    def advance(self, num_sampled: int, state: SessionState) -> None:
         """Forget what has become durable."""
-        self.start, self.prompt, self.handed = memory, [], self.handed[num_drawn:]
-        self._memories = [(number - num_drawn, known) for number, known in self._memories if number > num_drawn]
+        self.start, self.prompt, self.delivered = state, [], self.delivered[num_sampled:]
+        self._states = [(number - num_sampled, known) for number, known in self._states if number > num_sampled]

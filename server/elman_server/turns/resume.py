@@ -10,7 +10,7 @@ from elman_server.domain.errors import InvalidFieldError, SessionBusyError
 from elman_server.domain.events import Finished, FinishReason
 from elman_server.engine.job import Job, StopMatcher
 from elman_server.engine.prefill import read
-from elman_server.history.service import memory_at
+from elman_server.history.service import state_at
 from elman_server.sessions.repository import etag_of
 from elman_server.sessions.service import check_position
 from elman_server.sessions.session import turns_of
@@ -38,7 +38,7 @@ class EarlierTurn:
         head: of its session.
         opened: the turn, if it is not committed.
         parameters, start, prompt_end, end: of it.
-        drawn: the durable ids from `prompt_end` on.
+        sampled: the durable ids from `prompt_end` on.
         is_last: whether no other turn came after it, so that it can go on.
         reason, stop_string, state_digest: how it ended, if it did.
     """
@@ -49,7 +49,7 @@ class EarlierTurn:
     start: int
     prompt_end: int
     end: int
-    drawn: list[int]
+    sampled: list[int]
     is_last: bool
     reason: FinishReason | None = None
     stop_string: str = ""
@@ -93,11 +93,11 @@ class EarlierTurn:
         """Return how the turn ended if all of its text is durable but not its end; with the stop string's index."""
         longest = max(map(len, stops), default=0)
         matcher, stop = StopMatcher(stops), None
-        for character in self.drawn[-longest:] if longest else []:
+        for character in self.sampled[-longest:] if longest else []:
             stop = matcher.push(character)
         if stop is not None and self.parameters.include_stop:
             return FinishReason.STOP_STRING, stop
-        return (FinishReason.MAX_CHARS, -1) if len(self.drawn) >= self.parameters.max_chars else None
+        return (FinishReason.MAX_CHARS, -1) if len(self.sampled) >= self.parameters.max_chars else None
 
 
 class Redelivery:
@@ -118,12 +118,12 @@ class Redelivery:
     async def events(self, known: int) -> AsyncGenerator[Started | Chunk, None]:
         """Tell how the turn began, and its durable text from a position on."""
         past, parameters = self._past, self._past.parameters
-        again = past.drawn[known - past.prompt_end :]
+        again = past.sampled[known - past.prompt_end :]
         details = await self.details(known, again, parameters.detail)
         yield started(past.start, past.prompt_end, self._model, parameters)
         vocabulary, ends = self._model.vocabulary, (past.start, past.prompt_end)
         decoder = vocabulary.decoder(await self._sessions.unfinished(self._session_id, *ends, vocabulary))
-        decoder.decode(past.drawn[: known - past.prompt_end])
+        decoder.decode(past.sampled[: known - past.prompt_end])
         for chunk in replayed(again, known, details, decoder, chunk_chars=parameters.chunk_chars):
             yield chunk
 
@@ -134,8 +134,8 @@ class Redelivery:
         past = self._past
         num_segments = past.opened.num_segments if past.opened else past.head.num_segments
         segments = await self._sessions.segments(self._session_id, 0, num_segments)
-        memory = await memory_at(self._engine, self._model.start(past.head.initial_state), segments, position)
-        job = Job(memory, position, ids, detail=detail)
+        state = await state_at(self._engine, self._model.start(past.head.initial_state), segments, position)
+        job = Job(state, position, ids, detail=detail)
         return read_details(job, await read(self._engine, job), self._model)
 
 
@@ -186,7 +186,7 @@ async def _past(sessions: Sessions, session_id: str, head: Head, first: int, ope
         start=turn.start,
         prompt_end=turn.prompt_end,
         end=turn.end,
-        drawn=ids[turn.prompt_end - turn.start : turn.end - turn.start],
+        sampled=ids[turn.prompt_end - turn.start : turn.end - turn.start],
         is_last=len(turns) == 1 and head.open is opened,
         reason=outcome.reason if outcome else None,
         stop_string=outcome.stop_string if outcome else "",

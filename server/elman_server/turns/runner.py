@@ -39,7 +39,7 @@ class Run:
     """A turn that has begun, or is about to: what it runs on.
 
     Attributes:
-        keep: whether to commit what was handed over, should the turn be cut off.
+        keep: whether to commit what was delivered, should the turn be cut off.
     """
 
     lease: Lease
@@ -96,9 +96,9 @@ class Writers:
         turn = run.turn
         assert turn is not None
         turn.settling = asyncio.create_task(turn.settle(reason, stop_string))
-        memory, info = await asyncio.shield(turn.settling)
+        state, info = await asyncio.shield(turn.settling)
         self._release(run.lease)  # before the caller hears of it and sends the next turn
-        return memory.digest(), info
+        return state.digest(), info
 
     async def _give_up(self, run: Run) -> None:
         assert run.turn is not None

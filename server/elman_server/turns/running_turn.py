@@ -1,4 +1,4 @@
-"""A turn under way: what of it was handed over, and how that becomes durable."""
+"""A turn under way: what of it was delivered, and how that becomes durable."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RunningTurn:
 
     Args:
         head: the session as the turn found it; None: nothing is committed.
-        memory: what the turn begins with.
+        state: what the turn begins with.
 
     Attributes:
         token: of its place in the head.
@@ -52,7 +52,7 @@ class RunningTurn:
         durable: the position up to where the turn is durable; before that of the session, at first.
         is_open: whether its lease stands in the head.
         is_over: whether it has ended, or is about to.
-        needs_commit: set when so much was handed over that it has to become durable, or when the turn is over.
+        needs_commit: set when so much was delivered that it has to become durable, or when the turn is over.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class RunningTurn:
         session_id: str | None,
         *,
         head: Head | None,
-        memory: SessionState,
+        state: SessionState,
         durability: Durability,
     ) -> None:
         self._engine = engine
@@ -72,30 +72,28 @@ class RunningTurn:
         self._durability = durability
         self.token = secrets.token_bytes(8)
         self._commits = asyncio.Lock()
-        self._rest = (head.position if head else 0, memory)
+        self._rest = (head.position if head else 0, state)
         self.start = self.prompt_end = self.durable = self._rest[0]
-        self.progress = Progress(memory, [])
+        self.progress = Progress(state, [])
         self._num_past = 0  # characters of a turn without a session that nobody has to keep
-        self._saving: tuple[int, SessionState] | None = (
-            None  # what is being made durable: characters, memory after them
-        )
+        self._saving: tuple[int, SessionState] | None = None  # what is being made durable: characters, state after them
         self.is_open = self.is_over = False
         self.needs_commit = LightEvent()
         self.settling: asyncio.Task[tuple[SessionState, SessionInfo | None]] | None = None
 
     @property
     def position(self) -> int:
-        """The position after what was handed over."""
-        return self.durable + self._num_past + len(self.progress.prompt) + len(self.progress.handed)
+        """The position after what was delivered."""
+        return self.durable + self._num_past + len(self.progress.prompt) + len(self.progress.delivered)
 
     @property
-    def num_drawn(self) -> int:
-        """How many characters the turn has drawn and handed over, before and since it was durable."""
+    def num_sampled(self) -> int:
+        """How many characters the turn has sampled and delivered, before and since it was durable."""
         return max(0, self.position - self.prompt_end)
 
     @property
     def has_news(self) -> bool:
-        """Whether a character was handed over that the session, as callers see it, has not."""
+        """Whether a character was delivered that the session, as callers see it, has not."""
         return self.position > max(self._rest[0], self.prompt_end)
 
     def plan(self, prompt: list[int]) -> None:
@@ -108,15 +106,15 @@ class RunningTurn:
         self.start, self.prompt_end = start, prompt_end
         if opened is not None:
             self.durable = opened.position
-            self.progress = Progress(opened.memory or self._rest[1], records.unpack(opened.prompt_bytes, opened.prompt))
+            self.progress = Progress(opened.state or self._rest[1], records.unpack(opened.prompt_bytes, opened.prompt))
 
-    def hand(self, ids: list[int]) -> None:
+    def deliver(self, ids: list[int]) -> None:
         """Note that characters are given to the transport."""
-        self.progress.hand(ids)
+        self.progress.deliver(ids)
         if self._session_id is None and (told := self.progress.told()):
             self._num_past += len(self.progress.prompt) + told[0]
             self.progress.advance(*told)
-        if len(self.progress.handed) >= self._durability.commit_chars:
+        if len(self.progress.delivered) >= self._durability.commit_chars:
             self.needs_commit.set()
 
     # Commits
@@ -188,8 +186,8 @@ class RunningTurn:
                 if told is None or not told[0]:
                     return Change(replace(head, open=replace(opened, lease_expires=expires)))
                 self._saving = told
-                prompt, drawn = self.progress.prompt, self.progress.handed[: told[0]]
-                return advanced(head, prompt, drawn, told[1], expires)
+                prompt, sampled = self.progress.prompt, self.progress.delivered[: told[0]]
+                return advanced(head, prompt, sampled, told[1], expires)
 
             head = await self._sessions.change(self._session_id, change)
             assert head.open is not None
@@ -206,25 +204,25 @@ class RunningTurn:
     async def settle(
         self, reason: FinishReason = FinishReason.CANCELLED, stop_string: str = ""
     ) -> tuple[SessionState, SessionInfo | None]:
-        """Commit exactly what was handed over; return the memory after it and the session.
+        """Commit exactly what was delivered; return the state after it and the session.
 
-        The engine may be ahead of the reader, or gone: what lies between its last told memory and the last handed
+        The engine may be ahead of the reader, or gone: what lies between its last told state and the last delivered
         character is read again, which gives the same bits.
         """
         self._end()
         async with self._commits:
-            memory, unread = self.progress.nearest()
+            state, unread = self.progress.nearest()
             if unread:
-                memory = await read_patiently(self._engine, Job(memory, self.position - len(unread), unread))
+                state = await read_patiently(self._engine, Job(state, self.position - len(unread), unread))
             if self._session_id is None:
-                return memory, None
-            outcome = records.Outcome(reason, stop_string, bytes.fromhex(memory.digest()))
-            head = await self._commit(self._session_id, memory, outcome)
+                return state, None
+            outcome = records.Outcome(reason, stop_string, bytes.fromhex(state.digest()))
+            head = await self._commit(self._session_id, state, outcome)
             self.durable = self.position
             self.is_open = False
-            return memory, self._sessions.info(self._session_id, head)
+            return state, self._sessions.info(self._session_id, head)
 
-    async def _commit(self, session_id: str, memory: SessionState, outcome: Outcome) -> Head:
+    async def _commit(self, session_id: str, state: SessionState, outcome: Outcome) -> Head:
         """Close the turn, or drop it if nothing of it is to stay; waits a while for a store that is gone."""
         is_empty = self.position == self._rest[0]
 
@@ -234,8 +232,8 @@ class RunningTurn:
             self._checked(head)
             if is_empty:
                 return dropped(head)
-            prompt, handed = self.progress.prompt, self.progress.handed
-            return closed(self._sessions.renewed(head), prompt, handed, memory, outcome)
+            prompt, delivered = self.progress.prompt, self.progress.delivered
+            return closed(self._sessions.renewed(head), prompt, delivered, state, outcome)
 
         give_up = asyncio.get_running_loop().time() + self._durability.patience_seconds
         delay = FIRST_RETRY_SECONDS
@@ -271,11 +269,11 @@ class RunningTurn:
 
     def undo(self) -> None:
         """Let the turn be as if it had never been asked, or had not gone on."""
-        self.durable, memory = self._rest
-        self.progress, self._saving, self._num_past = Progress(memory, []), None, 0
+        self.durable, state = self._rest
+        self.progress, self._saving, self._num_past = Progress(state, []), None, 0
 
     async def give_up(self, *, keep: bool) -> None:
-        """End a turn that was cut off; `keep`: with what was handed over.
+        """End a turn that was cut off; `keep`: with what was delivered.
 
         There is nobody left to tell of an error but the log.
         """

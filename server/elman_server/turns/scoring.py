@@ -1,4 +1,4 @@
-"""Scoring: how likely a text is after a memory, or which labels it has. It changes nothing."""
+"""Scoring: how likely a text is after a state, or which labels it has. It changes nothing."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 async def score(
-    engine: AnyEngine, model: ModelInfo, memory: SessionState, position: int, request: ScoreRequest
+    engine: AnyEngine, model: ModelInfo, state: SessionState, position: int, request: ScoreRequest
 ) -> tuple[CharacterDetail, ...]:
-    """Return how likely each character of a text is after a memory at a position; or its labels."""
+    """Return how likely each character of a text is after a state at a position; or its labels."""
     ids = text_ids("text", request.text, model, request.unknown)
     labels = model.labels_of(request.read_out)
     if model.labels and request.top_n:
         raise InvalidFieldError("top_n", f"is not to be had: {model.resource} {TELLS_LABELS}")
     detail = checked(Detail(not model.labels, request.top_n), ids, model, num_labels=len(labels))
-    job = Job(memory, position, ids, detail=detail, read_out=request.read_out if labels else None)
+    job = Job(state, position, ids, detail=detail, read_out=request.read_out if labels else None)
     return read_details(job, await read(engine, job), model)

@@ -1,4 +1,4 @@
-"""Turns: text in, characters out, on a session's memory."""
+"""Turns: text in, characters out, on a session's state."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Turns:
             request: what to do.
             begun: is given the lease, by which the turn can be ended.
 
-        What was yielded counts as handed over. A turn that does not reach its end commits its prompt and what was
-        handed over; if that is nothing, or the request asks for rollback, it is as if it had never been asked.
+        What was yielded counts as delivered. A turn that does not reach its end commits its prompt and what was
+        delivered; if that is nothing, or the request asks for rollback, it is as if it had never been asked.
         """
         session_id = request.target.session
         if session_id is None and request.request_id:
@@ -132,19 +132,19 @@ class Turns:
             turn.plan(ids)
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())
             await self._writers.open(run, parameters, "" if past else request.etag)
-            job = Job(head.memory, head.position, ids, detail=detail)
+            job = Job(head.state, head.position, ids, detail=detail)
             reading = await read(self._engines[model.name], job)
-            turn.progress.remember(0, reading.memory)
+            turn.progress.remember(0, reading.state)
             _, info = await self._writers.settle(run, FinishReason.MAX_CHARS)
             assert info is not None
             return info, read_details(job, reading, model)
 
     async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
-        """Return how likely each character of a text is after a memory, which stays as it is; or its labels."""
+        """Return how likely each character of a text is after a state, which stays as it is; or its labels."""
         head = (await self._sessions.load(request.target.session))[0] if request.target.session else None
         model = self._model(request.target, head)
-        memory, position = (head.memory, head.position) if head else (model.initial, 0)
-        return await score(self._engines[model.name], model, memory, position, request)
+        state, position = (head.state, head.position) if head else (model.initial, 0)
+        return await score(self._engines[model.name], model, state, position, request)
 
     async def cancel(self, session_id: str) -> SessionInfo:
         """End the turn that runs on a session, if any; return the session at rest."""
@@ -182,7 +182,7 @@ class Turns:
         assert turn is not None
         before = await self._sessions.unfinished(run.lease.session_id, turn.start, turn.prompt_end, vocabulary)
         decoder = vocabulary.decoder(before)
-        decoder.decode(plan.drawn)
+        decoder.decode(plan.sampled)
         with self._engines[plan.model.name].open(plan.job) as stream, watched(stream, run.lease, time_left):
             if not turn.is_open:
                 await self._writers.open(run, parameters, plan.etag)
@@ -208,7 +208,7 @@ class Turns:
         """Commit a turn, or let it be as if it had never been; return the last event."""
         turn = run.turn
         assert turn is not None
-        num_drawn = turn.num_drawn
+        num_sampled = turn.num_sampled
         if reason not in COMPLETE and not (run.keep and turn.has_news):
             turn.undo()
         position = turn.position
@@ -216,7 +216,7 @@ class Turns:
         return Finished(
             reason=reason,
             prompt_chars=turn.prompt_end - turn.start if position > turn.start else 0,
-            generated_chars=num_drawn,
+            generated_chars=num_sampled,
             position=position,
             state_digest=state_digest,
             etag=info.etag if info else "",
@@ -268,9 +268,9 @@ class Turns:
             reason, stop = end
             yield await self._finished(run, reason, parameters.stop_strings[stop] if stop >= 0 else "")
             return
-        plan = Plan(model, job, parameters, (), known=known, drawn=tuple(past.drawn))
-        async with aclosing(self._run(run, plan, time_left)) as drawn:
-            async for now in drawn:
+        plan = Plan(model, job, parameters, (), known=known, sampled=tuple(past.sampled))
+        async with aclosing(self._run(run, plan, time_left)) as sampled:
+            async for now in sampled:
                 yield now
 
     def _retelling(self, run: Run, past: EarlierTurn) -> Redelivery:
@@ -280,13 +280,13 @@ class Turns:
     # What it stands on
 
     def _turn(self, model: ModelInfo, session_id: str | None, head: Head | None) -> RunningTurn:
-        memory = head.memory if head else model.initial
+        state = head.state if head else model.initial
         return RunningTurn(
             self._engines[model.name],
             self._sessions,
             session_id,
             head=head,
-            memory=memory,
+            state=state,
             durability=self._durability,
         )
 

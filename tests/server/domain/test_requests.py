@@ -89,7 +89,7 @@ def test_biases_and_bans_become_one_list():
 
 
 def test_allowed_characters_ban_all_others():
-    """What is not among the allowed characters cannot be drawn."""
+    """What is not among the allowed characters cannot be sampled."""
     bias = SamplingRequest(allowed_characters="aab").resolve(VOCABULARY, 1).bias
     assert {index for index, _ in bias} == set(range(65)) - {A, B}
 
@@ -152,7 +152,7 @@ def test_stop_strings_become_ids():
     ],
 )
 def test_stop_strings_that_cannot_be_honoured_are_refused(stops, field):
-    """Empty, too long, too many, or never to be drawn: named with its index."""
+    """Empty, too long, too many, or never to be sampled: named with its index."""
     with pytest.raises(InvalidFieldError) as refused:
         StoppingRequest(1, stops).resolve(VOCABULARY, LIMITS)
     assert refused.value.field == field

@@ -119,7 +119,7 @@ async def test_a_slow_reader_stands_still_alone(small):
 
 
 async def test_a_reader_that_is_behind_gets_longer_pieces(small):
-    """Pieces that lie in front of a reader are joined up to a memory; what was told of them stays with them."""
+    """Pieces that lie in front of a reader are joined up to a state; what was told of them stays with them."""
     engine, model = small
     stream = JobStream(engine, -1)
     details = [IdDetail(-float(number), []) for number in range(4)]
@@ -152,7 +152,7 @@ async def test_too_many_streams_are_refused_at_once(path):
         assert refused.value.retry_after > 0
         for stream in streams[:2]:
             engine.close(stream._id)
-        assert len(await read(engine.open(job(model, 10), must=True))) == 10
+        assert len(await read(engine.open(job(model, 10), ignore_limit=True))) == 10
         engine.close(streams[2]._id)
         assert len(await read(engine.open(job(model, 10)))) == 10
     finally:
@@ -183,7 +183,7 @@ async def test_a_row_that_is_not_finite_ends_alone(tmp_path):
         assert {text.text for text in texts} == {undisturbed.text}
         transcript = await house.sessions.transcript(session.name, 0, None)
         assert set(transcript.text) == {"a", "!"}
-        assert "!!!!" not in transcript.text  # nothing was drawn after the third
+        assert "!!!!" not in transcript.text  # nothing was sampled after the third
 
 
 async def test_a_prompt_that_is_not_finite_leaves_no_trace(tmp_path):
@@ -215,20 +215,20 @@ async def test_a_killed_engine_ends_streams_and_harms_no_session(path):
             engine.open(job(house.models.get("tiny"), 1))
         with pytest.raises(EngineRestartedError):
             await reader.rest()
-        handed = reader.text.text
-        assert handed
+        delivered = reader.text.text
+        assert delivered
         assert (await house.sessions.get(resting.name)).etag == before.end.etag
 
         await engine.wait_until_serving()
         after = await house.generate(Target(session=resting.name), "", 300)
         assert before.text + after.text == expected
-        # What was handed over is read again by the new process, and committed.
+        # What was delivered is read again by the new process, and committed.
         info = await house.at_rest(running.name)
-        assert info.position == len(PROMPT) + len(handed)
+        assert info.position == len(PROMPT) + len(delivered)
         rest = await house.generate(Target(session=running.name), "", 400)
-        assert (handed + rest.text)[:400] == expected
+        assert (delivered + rest.text)[:400] == expected
         transcript = await house.sessions.transcript(running.name, 0, None)
-        assert transcript.text == PROMPT + handed + rest.text
+        assert transcript.text == PROMPT + delivered + rest.text
 
 
 async def test_an_engine_comes_back_every_time(path):

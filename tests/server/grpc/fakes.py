@@ -1,4 +1,4 @@
-"""A small domain that answers from memory, so that the transport is tested alone."""
+"""A small domain that answers from state, so that the transport is tested alone."""
 # ruff: noqa: D102  the methods are documented by what they stand for
 
 import asyncio

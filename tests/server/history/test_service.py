@@ -28,7 +28,7 @@ from tests.server.house import PLAIN, House
 from tests.server.reader import Reader
 
 PROMPT = "The people\n"
-TALK = [(PROMPT, 14), ("ROMEO:", 0), ("", 9), ("\nO", 10)]  # prompts, and how much is drawn after them
+TALK = [(PROMPT, 14), ("ROMEO:", 0), ("", 9), ("\nO", 10)]  # prompts, and how much is sampled after them
 PENALISED = SamplingRequest(temperature=0.9, seed=11, repetition_penalty=1.3, repetition_window=20)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -53,9 +53,9 @@ async def transcript(house: House, name: str) -> str:
 
 async def talk(house: House, name: str, sampling: SamplingRequest = PLAIN) -> str:
     """Take four turns of all kinds; return the transcript."""
-    for prompt, num_drawn in TALK:
-        if num_drawn:
-            await house.generate(Target(session=name), prompt, num_drawn, sampling)
+    for prompt, num_sampled in TALK:
+        if num_sampled:
+            await house.generate(Target(session=name), prompt, num_sampled, sampling)
         else:
             await house.turns.append(AppendRequest(name, prompt))
     return await transcript(house, name)
@@ -64,8 +64,8 @@ async def talk(house: House, name: str, sampling: SamplingRequest = PLAIN) -> st
 async def go_on(house: House, name: str, text: str, position: int, sampling: SamplingRequest = PLAIN) -> None:
     """Take the turns of `talk` from a position in them to their end."""
     start = 0
-    for prompt, drawn in TALK:
-        end = start + len(prompt) + drawn
+    for prompt, sampled in TALK:
+        end = start + len(prompt) + sampled
         if position < end:
             rest = prompt[max(0, position - start) :]
             left = end - max(position, start + len(prompt))
@@ -108,8 +108,8 @@ async def test_forks_are_sessions_of_their_own(house):
     assert all(fork.labels == {"team": "red"} for fork in forks)
     texts = []
     for number, fork in enumerate(forks):
-        drawn = await house.generate(Target(session=fork.name), "", 40, SamplingRequest(seed=number))
-        texts.append(drawn.text)
+        sampled = await house.generate(Target(session=fork.name), "", 40, SamplingRequest(seed=number))
+        texts.append(sampled.text)
     assert len(set(texts)) == 5
     for fork, drawn_text in zip(forks, texts, strict=True):
         assert await transcript(house, fork.name) == text + drawn_text
@@ -235,14 +235,14 @@ async def test_a_rewind_has_its_bounds_and_conditions(house):
 
 
 async def test_a_long_session_is_read_again_from_its_checkpoints(house, monkeypatch):
-    """A memory is kept with a turn every 4,096 characters, so that a rewind reads no more than one turn and these."""
+    """A state is kept with a turn every 4,096 characters, so that a rewind reads no more than one turn and these."""
     session = await house.session("tiny")
     text = "".join(random.Random(1).choices(CHARACTERS, k=3 * CHECKPOINT_CHARS))
     for at in range(0, len(text), 1000):
         await house.turns.append(AppendRequest(session.name, text[at : at + 1000]))
     head, _ = await house.sessions.load(session.name)
     segments = await house.sessions.segments(session.name, 0, head.num_segments)
-    kept = [segment.end for segment in segments if segment.memory is not None]
+    kept = [segment.end for segment in segments if segment.state is not None]
     assert kept == [5000, 10000]
     assert head.checkpoint == 10000
     lengths = []

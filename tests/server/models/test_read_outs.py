@@ -140,7 +140,7 @@ async def test_a_tagging_model_tells_its_labels(house, model):
 
 @pytest.mark.parametrize(("model", "read_out"), [("lstm", "mood"), ("stepped", "mood"), ("tags", ""), ("steps", "")])
 async def test_labels_are_the_same_in_pieces_and_among_neighbours(house, model, read_out):
-    """Bit for bit: the whole text, the text in pieces after a session's memory, and the text among a crowd."""
+    """Bit for bit: the whole text, the text in pieces after a session's state, and the text among a crowd."""
     whole = [detail.labels for detail in await score(house, Target(model=model), read_out=read_out)]
     session = Target(session=(await house.session(model)).name)
     pieces = []

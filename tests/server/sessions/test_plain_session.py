@@ -71,7 +71,7 @@ class Turn:
     prompt_end: int
     end: int
     request: GenerateRequest | AppendRequest | None = None
-    whole: str = ""  # what an undisturbed run would have drawn
+    whole: str = ""  # what an undisturbed run would have sampled
 
 
 @dataclass
@@ -189,7 +189,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.plain)
     @rule(number=st.integers(0), prompt=texts, draws=all_draws, chunks=st.integers(1, 4), keep=st.booleans())
     def leave(self, number: int, prompt: str, draws: Draws, chunks: int, *, keep: bool) -> None:
-        """Leave a turn after some chunks: what was handed over stays, or nothing."""
+        """Leave a turn after some chunks: what was delivered stays, or nothing."""
         name, plain = self.choose(number)
         request = asked(name, uuid.uuid4().bytes, prompt, 130, sampling_of(draws), rollback=not keep, chunk_chars=9)
         text = self.run(self.server.generate(request, stop_after=chunks))
@@ -203,7 +203,7 @@ class Machine(RuleBasedStateMachine):
         """Lose the server in the middle of a turn; another one goes on with it, or the lease runs out."""
         name, plain = self.choose(number)
         request = asked(name, uuid.uuid4().bytes, prompt, length, sampling_of(draws), chunk_chars=20)
-        handed = self.run(self.lost(request))
+        delivered = self.run(self.lost(request))
         self.serve()
         if resume:
             try:
@@ -216,11 +216,11 @@ class Machine(RuleBasedStateMachine):
         self.clock.now += QUICK.lease_seconds + 1
         durable = self.run(self.server.turns.cancel(name)).position - plain.point.position - len(prompt)
         if durable > 0:
-            assert durable <= handed
+            assert durable <= delivered
             self.keep(plain, request, draws, durable)
 
     async def lost(self, request: GenerateRequest) -> int:
-        """Begin a turn, and cut its server from the store for ever; return how much it had handed over."""
+        """Begin a turn, and cut its server from the store for ever; return how much it had delivered."""
         reader = await Reader.of(self.server.turns, request)
         await asyncio.sleep(0)
         self.server.way.is_cut = True
@@ -230,13 +230,13 @@ class Machine(RuleBasedStateMachine):
             await lease.done.wait()
         return len(reader.text.text)
 
-    def keep(self, plain: Plain, request: GenerateRequest, draws: Draws, num_drawn: int) -> None:
+    def keep(self, plain: Plain, request: GenerateRequest, draws: Draws, num_sampled: int) -> None:
         """Add a turn to the plain session."""
         prompt = plain.point.read(request.prompt)
-        points = list(islice(prompt.draw(draws), request.stopping.max_chars or 0))
+        points = list(islice(prompt.sample(draws), request.stopping.max_chars or 0))
         whole = "".join(self.oracle.characters[point.char] for point in points)
-        plain.turns.append(Turn(plain.point.position, prompt.position, prompt.position + num_drawn, request, whole))
-        plain.point = points[num_drawn - 1] if num_drawn else prompt
+        plain.turns.append(Turn(plain.point.position, prompt.position, prompt.position + num_sampled, request, whole))
+        plain.point = points[num_sampled - 1] if num_sampled else prompt
         self.use(plain)
 
     @precondition(lambda self: any(plain.turns for plain in self.plain.values()))

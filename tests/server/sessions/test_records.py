@@ -29,7 +29,7 @@ times = st.floats(0, 2**33)
 seeds = st.integers(0, 2**64 - 1)
 texts = st.text(st.characters(codec="utf-8"))
 numbers = st.binary(max_size=64).map(lambda data: data[: len(data) // 4 * 4])  # any bits that float32 may have
-memories = st.builds(SessionState, st.lists(numbers, max_size=4).map(tuple), st.integers(NO_CHARACTER, 2**31 - 1))
+states = st.builds(SessionState, st.lists(numbers, max_size=4).map(tuple), st.integers(NO_CHARACTER, 2**31 - 1))
 samplings = st.builds(
     SamplingRequest,
     logit_bias=st.lists(st.tuples(st.text(max_size=1), st.floats(-100, 100))).map(tuple),
@@ -65,7 +65,7 @@ opens = st.builds(
     num_segments=positions,
     checkpoint=positions,
     prompt=st.binary(max_size=10),
-    memory=st.none() | memories,
+    state=st.none() | states,
     goes_on=st.booleans(),
     is_cancelled=st.booleans(),
 )
@@ -83,7 +83,7 @@ heads = st.builds(
     labels=st.dictionaries(texts, texts, max_size=3),
     position=st.integers(0, 2**40),
     turn_count=st.integers(0, 2**40),
-    memory=memories,
+    state=states,
     owner=texts,
     etag=seeds,
     recent=st.lists(st.tuples(st.binary(max_size=8), positions), max_size=3),
@@ -99,7 +99,7 @@ segments = st.builds(
     ids,
     parameters=st.none() | parameters,
     outcome=st.none() | outcomes,
-    memory=st.none() | memories,
+    state=st.none() | states,
 )
 
 HEAD = encode(
@@ -119,19 +119,19 @@ def test_a_segment_is_read_back(segment):
     assert decode(encode(segment), Segment) == segment
 
 
-@given(start=st.integers(0, 1000), prompt=ids, drawn=ids)
-def test_a_segment_holds_a_turn(start, prompt, drawn):
+@given(start=st.integers(0, 1000), prompt=ids, sampled=ids)
+def test_a_segment_holds_a_turn(start, prompt, sampled):
     """The ids come back in order, with the places where the prompt and the turn end."""
-    segment = Segment.of(start, prompt, drawn)
-    assert segment.ids == [*prompt, *drawn]
+    segment = Segment.of(start, prompt, sampled)
+    assert segment.ids == [*prompt, *sampled]
     assert (segment.start, segment.prompt_end) == (start, start + len(prompt))
-    assert segment.end == start + len(prompt) + len(drawn)
+    assert segment.end == start + len(prompt) + len(sampled)
 
 
 def test_a_young_session_is_small():
     """A session of an LSTM 2x512 that has taken a turn is seven eighths of its 8,192 bytes of state and little more."""
     random = np.random.default_rng(0)
-    memory = SessionState(tuple(np.tanh(random.normal(size=512)).astype(np.float32).tobytes() for _ in range(4)), 7)
+    state = SessionState(tuple(np.tanh(random.normal(size=512)).astype(np.float32).tobytes() for _ in range(4)), 7)
     fingerprint = "onnxruntime-1.30.1/numpy-2.3.0/x86_64/0123456789abcdef"
     ids = random.integers(0, 65, 120).tolist()
     asked = Parameters(
@@ -140,9 +140,9 @@ def test_a_young_session_is_small():
     outcome = Outcome(FinishReason.MAX_CHARS, "", random.bytes(32))
     segment = Segment.of(0, ids[:20], ids[20:], parameters=asked, outcome=outcome)
     head = Head(
-        "shakespeare", "1", "0" * 64, 1e9, 1e9, 60.0, 1e9, 1e9, 2**63, {}, 520, 1, memory, recent=[(b"r" * 8, 0)]
+        "shakespeare", "1", "0" * 64, 1e9, 1e9, 60.0, 1e9, 1e9, 2**63, {}, 520, 1, state, recent=[(b"r" * 8, 0)]
     )
-    assert len(encode(head)) < memory.num_bytes * 7 / 8 + 300
+    assert len(encode(head)) < state.num_bytes * 7 / 8 + 300
     assert len(encode(segment)) - len(ids) < 160
 
 
@@ -157,8 +157,8 @@ def test_a_record_of_an_earlier_server_is_read(record):
 def test_a_state_comes_back_to_the_bit():
     """Whatever the numbers: zeros, tiny ones, large ones, both signs, and what is no number."""
     numbers = np.array([0.0, -0.0, 1e-45, -1e38, 1.0, np.inf, np.nan, *np.random.default_rng(0).normal(size=5000)])
-    memory = SessionState((numbers.astype(np.float32).tobytes(), numbers[:3].astype(np.float32).tobytes(), b""), 3)
-    assert unpack(pack(memory)) == memory
+    state = SessionState((numbers.astype(np.float32).tobytes(), numbers[:3].astype(np.float32).tobytes(), b""), 3)
+    assert unpack(pack(state)) == state
 
 
 @pytest.mark.parametrize("change", [b"", b"abc", b"\x03\x00abc"])

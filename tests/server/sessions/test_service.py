@@ -76,11 +76,11 @@ class Rest:
             labels=labels,
         )
 
-    async def commit(self, name: str, prompt: list[int], drawn: list[int]) -> SessionInfo:
+    async def commit(self, name: str, prompt: list[int], sampled: list[int]) -> SessionInfo:
         """Add a turn as turns do."""
 
         def change(head: Head) -> Change:
-            segment = Segment.of(head.position, prompt, drawn, parameters=ASKED)
+            segment = Segment.of(head.position, prompt, sampled, parameters=ASKED)
             values = {field: getattr(head, field) for field in head.__struct_fields__}
             values |= {"position": segment.end, "turn_count": head.turn_count + 1}
             values |= {"num_segments": head.num_segments + 1, "etag": head.etag + 1}
@@ -92,7 +92,7 @@ class Rest:
         """Open a turn that reads a prompt, and has read it."""
         self.sessions.leases.take(name)
         head, _ = await self.sessions.load(name)
-        turn = RunningTurn(None, self.sessions, name, head=head, memory=head.memory, durability=Durability())  # type: ignore[arg-type]
+        turn = RunningTurn(None, self.sessions, name, head=head, state=head.state, durability=Durability())  # type: ignore[arg-type]
         turn.plan(prompt)
         await turn.open(ASKED)
         turn.progress.remember(0, SessionState((b"\0\0\0\1",), prompt[-1]))

@@ -89,7 +89,7 @@ async def test_turns_follow_one_another(house):
 
 
 async def test_a_new_turn_interrupts_the_running_one(house):
-    """The running one is Finished as CANCELLED, with what was handed over kept, and the next one begins there."""
+    """The running one is Finished as CANCELLED, with what was delivered kept, and the next one begins there."""
     session = await house.session("tiny")
     talk = Talk(house)
     talk.say(turn(session.name, "ab"))
@@ -158,7 +158,7 @@ async def test_a_turn_that_fails_ends_the_chat(house):
 
 
 async def test_a_chat_that_is_left_leaves_nothing_running(house):
-    """Its turn is committed as far as it was handed over."""
+    """Its turn is committed as far as it was delivered."""
     session = await house.session("tiny")
     talk = Talk(house)
     talk.say(turn(session.name, "ab"))

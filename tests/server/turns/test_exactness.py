@@ -115,7 +115,7 @@ async def test_joined_chunks_are_the_transcript(house, cell, chunk_chars):
 
 @pytest.mark.parametrize("cell", MODELS)
 async def test_scoring_a_generated_text_gives_the_streamed_log_probabilities(house, cell):
-    """2: the same bits, drawn or fed."""
+    """2: the same bits, sampled or fed."""
     text = await alone(house, cell, detail=Detail(log_probability=True, top_n=3))
     scored = await house.turns.score(ScoreRequest(Target(model=cell), PROMPT + text.text, top_n=3))
     assert list(scored[len(PROMPT) :]) == text.details
@@ -143,7 +143,7 @@ async def test_rollback_commits_nothing(house):
 
 
 async def test_a_stop_string_that_is_not_shown_is_not_remembered(house):
-    """The session is exactly what the reader saw, and goes on as if it had never drawn the stop string."""
+    """The session is exactly what the reader saw, and goes on as if it had never sampled the stop string."""
     expected = await alone(house, "lstm", max_chars=400)
     stop = expected.text[150:155]
     session = await house.session("lstm")
@@ -199,7 +199,7 @@ async def _cancel_at_random(house: House, cell: str, number: int, rounds: int) -
 
 @pytest.mark.timeout(300)
 async def test_a_thousand_cancels_at_random_moments_lose_and_double_nothing(house):
-    """4: every session is left at what was handed out, and its continuation is that of an undisturbed run."""
+    """4: every session is left at what was delivered out, and its continuation is that of an undisturbed run."""
     sessions = 50
     await asyncio.gather(
         *(_cancel_at_random(house, CELLS[n % 3], n, RANDOM_CANCELS // sessions) for n in range(sessions))

@@ -129,7 +129,7 @@ async def test_a_finished_turn_is_told_from_every_position(house, cell):
 
 
 async def test_positions_outside_of_a_turn_are_refused(house):
-    """Before the first drawn character and after the last one, with the valid range."""
+    """Before the first sampled character and after the last one, with the valid range."""
     session, request_id = await house.session("tiny"), new_id()
     await collected(house.turns.generate(asked(session.name, request_id, PROMPT, 20)))
     start, end = len(PROMPT), len(PROMPT) + 20

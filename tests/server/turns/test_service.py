@@ -109,7 +109,7 @@ async def test_cancel_may_be_repeated(house):
 
 
 async def test_cancel_ends_a_turn_whose_reader_takes_nothing(house):
-    """A reader that stands still does not hold up the one who cancels; what it was handed is kept."""
+    """A reader that stands still does not hold up the one who cancels; what it was delivered is kept."""
     session = await house.session("tiny")
     reader = await begun(house, session.name)
     info = await house.turns.cancel(session.name)
@@ -154,7 +154,7 @@ async def test_cancel_of_an_unknown_session_is_refused(house):
 
 
 async def test_a_deadline_ends_a_turn_before_the_call(house):
-    """DEADLINE, with what was handed over committed."""
+    """DEADLINE, with what was delivered committed."""
     session = await house.session("tiny")
     text = await house.generate(Target(session=session.name), PROMPT, stopping=ENDLESS, time_left=0.4)
     assert text.end.reason is FinishReason.DEADLINE
@@ -366,8 +366,8 @@ async def test_a_session_takes_the_same_memory_after_any_text(house):
     first, _ = await house.sessions.load(session.name)
     await house.turns.append(AppendRequest(session.name, "bcde " * 1000))
     last, _ = await house.sessions.load(session.name)
-    assert last.memory.num_bytes == first.memory.num_bytes == 4 * 32
-    assert last.memory != first.memory
+    assert last.state.num_bytes == first.state.num_bytes == 4 * 32
+    assert last.state != first.state
 
 
 # When to stop
@@ -436,7 +436,7 @@ async def test_a_stop_string_that_overlaps_itself_stops(house):
 
 
 async def test_the_beginning_of_a_stop_string_is_shown_in_the_end(house):
-    """Held back while it might become one, it is handed over when the turn ends without it."""
+    """Held back while it might become one, it is delivered when the turn ends without it."""
     stopping = StoppingRequest(5, ("aaaaaaaa",))
     text = await house.generate(
         Target(model="tiny"), PROMPT, 1, SamplingRequest(allowed_characters="a"), stopping=stopping

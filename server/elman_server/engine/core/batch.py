@@ -1,4 +1,4 @@
-"""Rows: what the sampler knows of each row of the batch, and the characters drawn since the last flush."""
+"""Rows: what the sampler knows of each row of the batch, and the characters sampled since the last flush."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from elman_server.engine.core.scheduler import Stream
 
 FLUSH_STEPS: Final = 1024  # the most steps between two flushes
-UNIFORM_STEPS: Final = 256  # for so many the uniforms of all rows are drawn ahead
+UNIFORM_STEPS: Final = 256  # for so many the uniforms of all rows are sampled ahead
 _NEVER: Final = np.iinfo(np.int64).max
 
 
@@ -49,7 +49,7 @@ class Batch:
     def load(self, row: int, stream: Stream) -> None:
         """Set a row up for a stream that joins."""
         job, parameters = stream.job, stream.job.sampling
-        position = job.position + len(job.prompt) + stream.num_drawn
+        position = job.position + len(job.prompt) + stream.num_sampled
         self._sampler.load(row, parameters)
         self._first_unsent[row] = self._num_drawn
         self._sources[row] = source = sampler.uniforms(parameters.seed, position)
@@ -80,7 +80,7 @@ class Batch:
         self._windows[target] = self._windows[source]
         self._penalised = None
 
-    def draw(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
+    def sample(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
         """Draw one character a row and take it down; logits [B, V] float32, result [B] int64."""
         size = len(logits)
         if self._penalised is None or size != self._planned_size:
@@ -90,19 +90,19 @@ class Batch:
         if self._any_biased:
             logits = np.where(self._biased[:size, None], logits + self._bias[:size], logits)
         if self._penalised:
-            logits = sampler.penalise(logits, self._seen[:size] > 0, self._penalty[:size])
+            logits = sampler.penalize(logits, self._seen[:size] > 0, self._penalty[:size])
         if self._next_uniform == UNIFORM_STEPS:
             for row in range(size):
                 self._uniforms[:, row] = self._sources[row].random(UNIFORM_STEPS)
             self._next_uniform = 0
-        drawn = self._sampler.draw(logits, self._uniforms[self._next_uniform, :size])
+        sampled = self._sampler.sample(logits, self._uniforms[self._next_uniform, :size])
         self._next_uniform += 1
-        self._drawn[self._num_drawn, :size] = drawn
+        self._drawn[self._num_drawn, :size] = sampled
         self._num_drawn += 1
         self._step += 1
         for row in self._penalised:
-            self._slide(row, int(drawn[row]))
-        return drawn
+            self._slide(row, int(sampled[row]))
+        return sampled
 
     def _slide(self, row: int, character: int) -> None:
         window = self._windows[row]

@@ -1,7 +1,7 @@
 """The worker: an engine process. It takes steps while there is anything to compute.
 
 Continuous batching is `EngineLoop.step`: streams join and leave between any two steps; each step reads one character of
-every row, forced or drawn before, and draws the next.
+every row, forced or sampled before, and draws the next.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ class EngineLoop:
     def step(self) -> None:
         """Schedule, run, sample, deliver."""
         joined = [self._join(stream) for stream in [*self._scheduler.admit(), *self._read_chunk()]]
-        if size := len(self._scheduler.drawing):
+        if size := len(self._scheduler.decoding):
             logits = self._model.step(size)  # [B, V] float32
             broken = self._mend(logits)
-            drawn = self._rows.draw(logits)  # [B] int64
-            self._model.chars[:size] = drawn
-            stopped = self._observe(logits, drawn)
+            sampled = self._rows.sample(logits)  # [B] int64
+            self._model.chars[:size] = sampled
+            stopped = self._observe(logits, sampled)
             self._deliver(broken, stopped, joined)
         if self._outputs:
             self._link.send(Outputs(self._outputs))
@@ -100,14 +100,14 @@ class EngineLoop:
         if stream is None:  # it ended while the message was under way
             return
         self._scheduler.allow(stream, num_chars)
-        if stream.phase is Phase.DRAWING:
+        if stream.phase is Phase.DECODE:
             self._rows.allow(stream.row, stream.num_left - self._rows.num_unsent(stream.row))
 
     # Reading
 
     def _read_chunk(self) -> list[Stream]:
         """Read one chunk of some prompts; return the streams that are ready to draw after it."""
-        if not self._scheduler.reading:
+        if not self._scheduler.prefilling:
             return []
         begin = time.monotonic()
         streams, size = self._scheduler.next_chunk()
@@ -116,16 +116,16 @@ class EngineLoop:
             self._scheduler.time_chunk(size, time.monotonic() - begin)
             for index, stream in enumerate(streams):
                 self._take_in(stream, logits[:, index], [state[:, index] for state in states])
-        done = [stream for stream in streams if stream.phase is Phase.READING and len(stream.unread) == 1]
+        done = [stream for stream in streams if stream.phase is Phase.PREFILL and len(stream.unread) == 1]
         for stream in done:
             if not stream.job.max_chars:
                 self._end_reading(stream)
-        return [stream for stream in done if stream.phase is Phase.READING]
+        return [stream for stream in done if stream.phase is Phase.PREFILL]
 
     def _read(self, streams: Sequence[Stream], size: int) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
         """Read so many characters of streams; return logits [T, B, V] and states [T, B, ...], or only the last ones."""
         chars = np.ascontiguousarray(np.array([list(islice(stream.unread, size)) for stream in streams], np.int64).T)
-        states = self._model.rows([stream.memory for stream in streams])
+        states = self._model.rows([stream.state for stream in streams])
         if any(stream.job.read_out for stream in streams):  # a probe looks at every state
             return self._model.walk(chars, states)
         logits, states = self._model.read(chars, states)
@@ -147,23 +147,23 @@ class EngineLoop:
             self._outputs.append(Output(stream.id, labels=told.tolist()))
         for _ in range(len(logits)):
             stream.unread.popleft()
-        stream.memory = SessionState(tuple(state[-1].tobytes() for state in states))
+        stream.state = SessionState(tuple(state[-1].tobytes() for state in states))
 
     def _end_reading(self, stream: Stream) -> None:
         """End a job that only reads: its last character stays pending, and only a read-out looks past it."""
-        memory = SessionState(stream.memory.tensors, stream.unread[0])
+        state = SessionState(stream.state.tensors, stream.unread[0])
         if stream.job.read_out is not None:
             logits, states = self._read([stream], 1)
             self._take_in(stream, logits[:, 0], [state[:, 0] for state in states])
-        if stream.phase is Phase.READING:
-            self._outputs.append(Output(stream.id, memory=memory, finished=FinishReason.MAX_CHARS))
+        if stream.phase is Phase.PREFILL:
+            self._outputs.append(Output(stream.id, state=state, finished=FinishReason.MAX_CHARS))
             self._scheduler.end(stream)
 
     # Batch
 
     def _join(self, stream: Stream) -> Stream:
         row = self._scheduler.join(stream)
-        self._model.load_row(row, stream.memory.tensors)
+        self._model.load_row(row, stream.state.tensors)
         self._model.chars[row] = stream.unread[0]
         self._rows.load(row, stream)
         if stream.matcher or stream.job.detail:
@@ -180,22 +180,22 @@ class EngineLoop:
         self._attentive.discard(stream)
 
     def _end(self, stream: Stream) -> None:
-        if stream.phase is Phase.DRAWING:
+        if stream.phase is Phase.DECODE:
             self._leave(stream)
         self._scheduler.end(stream)
 
     def _pause(self, stream: Stream) -> None:
         """Keep a stream aside until its reader has followed, or until others had their turn."""
-        stream.memory = self._memory(stream)
-        stream.unread = deque([stream.memory.pending])
+        stream.state = self._state_of(stream)
+        stream.unread = deque([stream.state.pending])
         stream.recent = self._rows.recent(stream.row)
         self._leave(stream)
         self._scheduler.pause(stream)
 
-    def _memory(self, stream: Stream) -> SessionState:
+    def _state_of(self, stream: Stream) -> SessionState:
         return SessionState(self._model.save_row(stream.row), int(self._model.chars[stream.row]))
 
-    # What was drawn
+    # What was sampled
 
     def _mend(self, logits: NDArray[np.float32]) -> list[int]:
         """Return the rows that left the real numbers; their logits are put right for the sampler's sake."""
@@ -205,12 +205,12 @@ class EngineLoop:
         logits[broken] = 0
         return broken
 
-    def _observe(self, logits: NDArray[np.float32], drawn: NDArray[np.int64]) -> dict[int, int]:
+    def _observe(self, logits: NDArray[np.float32], sampled: NDArray[np.int64]) -> dict[int, int]:
         """Look at the rows whose characters mean more than themselves; return the completed stop string by row."""
         stopped = {}
         for stream in self._attentive:
             row = stream.row
-            character = int(drawn[row])
+            character = int(sampled[row])
             if detail := stream.job.detail:
                 stream.details += _details(logits[row : row + 1], [character], detail.top_n)
             if stream.matcher and (stop := stream.matcher.push(character)) is not None:
@@ -219,10 +219,10 @@ class EngineLoop:
 
     def _deliver(self, broken: list[int], stopped: dict[int, int], joined: list[Stream]) -> None:
         """End, pause and flush. The last row first: a row that moves into a hole was looked at already."""
-        drawing = self._scheduler.drawing
-        ended = self._rows.at_end(len(drawing))
+        decoding = self._scheduler.decoding
+        ended = self._rows.at_end(len(decoding))
         for row in sorted({*broken, *stopped, *ended}, reverse=True) if broken or stopped or ended else ():
-            stream = drawing[row]
+            stream = decoding[row]
             if row in broken:
                 self._outputs.append(Output(stream.id, not_finite=True))
                 self._end(stream)
@@ -231,61 +231,61 @@ class EngineLoop:
             else:
                 self._go_on(stream)
         for stream in joined:  # the first character goes out at once
-            if stream.phase is Phase.DRAWING:
+            if stream.phase is Phase.DECODE:
                 self._collect(stream)
                 self._flush(stream)
         now = time.monotonic()
         most = QUANTUM_CHARS if self._scheduler.is_crowded else FLUSH_STEPS
         if now >= self._next_flush or self._rows.num_steps >= most:
             # What messages cost grows as streams / interval, what waiting costs as the interval: least at the root.
-            self._next_flush = now + self._flush_seconds * max(1.0, math.sqrt(len(drawing) / UNHURRIED_STREAMS))
+            self._next_flush = now + self._flush_seconds * max(1.0, math.sqrt(len(decoding) / UNHURRIED_STREAMS))
             self._flush_all()
 
     def _go_on(self, stream: Stream) -> None:
-        """Decide about a stream that has drawn all that it may for now."""
+        """Decide about a stream that has sampled all that it may for now."""
         self._collect(stream)
-        if stream.num_drawn == stream.job.max_chars:
+        if stream.num_sampled == stream.job.max_chars:
             self._finish(stream)
         else:
             self._flush(stream)
             self._pause(stream)
 
     def _flush_all(self) -> None:
-        """Send what every row has drawn; then let those that wait have their turn."""
-        drawing = self._scheduler.drawing
-        for stream, drawn in zip(drawing, self._rows.take_all(len(drawing)), strict=True):
-            stream.num_drawn += len(drawn)
-            stream.outbox += drawn
+        """Send what every row has sampled; then let those that wait have their turn."""
+        decoding = self._scheduler.decoding
+        for stream, sampled in zip(decoding, self._rows.take_all(len(decoding)), strict=True):
+            stream.num_sampled += len(sampled)
+            stream.outbox += sampled
             self._flush(stream)
         for stream in self._scheduler.due_to_share():
             self._pause(stream)
 
     def _flush(self, stream: Stream) -> None:
-        """Send what may be shown; now and then with the memory after it."""
+        """Send what may be shown; now and then with the state after it."""
         held = stream.matcher.held if stream.matcher else 0
         size = len(stream.outbox) - held
         if size <= 0:
             return
-        memory = None
+        state = None
         due = stream.checkpoint + max(CHECKPOINT_CHARS, CHECKPOINT_PIECES * size) if stream.checkpoint >= 0 else 0
-        if not held and stream.num_drawn >= due:
-            memory, stream.checkpoint = self._memory(stream), stream.num_drawn
-        self._outputs.append(Output(stream.id, stream.outbox[:size], stream.details[:size], memory))
+        if not held and stream.num_sampled >= due:
+            state, stream.checkpoint = self._state_of(stream), stream.num_sampled
+        self._outputs.append(Output(stream.id, stream.outbox[:size], stream.details[:size], state))
         del stream.outbox[:size], stream.details[:size]
 
     def _finish(self, stream: Stream, stop: int = -1) -> None:
-        """Send the rest and end; a stop string that is not shown is not part of the memory either."""
+        """Send the rest and end; a stop string that is not shown is not part of the state either."""
         self._collect(stream)
         reason = FinishReason.MAX_CHARS if stop < 0 else FinishReason.STOP_STRING
         is_cut = stop >= 0 and not stream.job.include_stop
         size = len(stream.outbox) - (len(stream.job.stops[stop]) if is_cut else 0)
-        memory = None if is_cut else self._memory(stream)
-        self._outputs.append(Output(stream.id, stream.outbox[:size], stream.details[:size], memory, reason, stop))
+        state = None if is_cut else self._state_of(stream)
+        self._outputs.append(Output(stream.id, stream.outbox[:size], stream.details[:size], state, reason, stop))
         self._end(stream)
 
     def _collect(self, stream: Stream) -> None:
         taken = self._rows.take(stream.row)
-        stream.num_drawn += len(taken)
+        stream.num_sampled += len(taken)
         stream.outbox += taken
 
 

@@ -1,4 +1,4 @@
-"""Sampling: from logits to drawn characters, for all rows of a batch at once.
+"""Sampling: from logits to sampled characters, for all rows of a batch at once.
 
 The order is fixed: logit_bias with allowed and banned characters, repetition_penalty, temperature, top_k,
 top_p, min_p, then one draw from what is left. Every operation is elementwise or runs along one row, so that a row's
@@ -31,7 +31,7 @@ def uniforms(seed: int, position: int) -> np.random.Generator:
 
     The draw of a position is the top 53 bits of its word of Philox 4x64-10 (Salmon et al., SC11) with the key
     (seed, 0) and the counter position // 4 + 1 (NumPy counts before it draws): a function of (seed, position)
-    alone, whatever was drawn before.
+    alone, whatever was sampled before.
     """
     counter, word = divmod(position, _WORDS_PER_COUNTER)
     words = np.random.Philox(counter=counter, key=seed)
@@ -39,7 +39,7 @@ def uniforms(seed: int, position: int) -> np.random.Generator:
     return np.random.Generator(words)
 
 
-def penalise(logits: Logits, seen: NDArray[np.bool_], penalty: Floats) -> Logits:
+def penalize(logits: Logits, seen: NDArray[np.bool_], penalty: Floats) -> Logits:
     """Apply the repetition penalty (Keskar et al. 2019, arXiv 1909.05858, 4.1; both signs as usual since).
 
     Args:
@@ -90,7 +90,7 @@ class Sampler:
             array[target] = array[source]
         self._plan = None
 
-    def draw(self, logits: Logits, uniform: Floats) -> NDArray[np.int64]:
+    def sample(self, logits: Logits, uniform: Floats) -> NDArray[np.int64]:
         """Draw one character a row.
 
         Args:
@@ -98,13 +98,13 @@ class Sampler:
             uniform: [B] float64 on [0, 1).
 
         Returns:
-            [B] int64, the drawn ids.
+            [B] int64, the sampled ids.
         """
         if (plan := self._plan) is None or plan.size != len(logits):
             plan = self._plan = self._planned(len(logits))
         if plan.all_greedy:
-            drawn: NDArray[np.int64] = logits.argmax(axis=1)
-            return drawn
+            sampled: NDArray[np.int64] = logits.argmax(axis=1)
+            return sampled
         mass = plan.mass
         # How far below the row's largest: never negative, so that its bits as an integer are in its own order.
         np.maximum.reduce(logits, axis=1, out=plan.top, keepdims=True)

@@ -22,15 +22,15 @@ MAX_CHUNK_POSITIONS: Final = 64
 CHUNK_SECONDS: Final = 0.008  # that a chunk takes beside rows, which wait for it; about
 CHUNK_CHARS: Final = 128  # of all streams that read together
 MAX_READERS: Final = 16
-QUANTUM_CHARS: Final = 128  # drawn before a row goes to a stream that waits for one
+QUANTUM_CHARS: Final = 128  # sampled before a row goes to a stream that waits for one
 
 
 class Phase(enum.Enum):
     """Where a stream is in its life."""
 
     WAITING = "waiting"  # for a place
-    READING = "reading"  # its prompt, all but the last character
-    DRAWING = "drawing"  # holds a row
+    PREFILL = "prefill"  # its prompt, all but the last character
+    DECODE = "decode"  # holds a row
     PAUSED = "paused"  # its reader is behind; holds no row
     OVER = "over"
 
@@ -40,38 +40,38 @@ class Stream:
     """A job under way.
 
     Attributes:
-        memory: the state before `unread`, while the stream holds no row; its pending character is not used.
+        state: the state before `unread`, while the stream holds no row; its pending character is not used.
         unread: characters still to read; the last of them is read by the batch's step, or stays pending.
-        num_drawn: how many characters were drawn, up to the last flush.
-        allowed: how many may be drawn in all before the reader has to follow.
-        quantum_end: how many are drawn in all before the row goes to a stream that waits for one.
-        outbox: drawn characters that were not sent, and their details.
+        num_sampled: how many characters were sampled, up to the last flush.
+        allowed: how many may be sampled in all before the reader has to follow.
+        quantum_end: how many are sampled in all before the row goes to a stream that waits for one.
+        outbox: sampled characters that were not sent, and their details.
         recent: the last characters before the next draw, as far as the repetition window reaches.
     """
 
     id: int
     job: Job
-    memory: SessionState
+    state: SessionState
     unread: deque[int]
     allowed: int
     matcher: StopMatcher | None
     recent: list[int]
     phase: Phase = Phase.WAITING
     row: int = -1
-    num_drawn: int = 0
+    num_sampled: int = 0
     quantum_end: int = 0
-    checkpoint: int = -1  # characters drawn when the last memory was told
+    checkpoint: int = -1  # characters sampled when the last state was told
     outbox: list[int] = field(default_factory=list)
     details: list[IdDetail] = field(default_factory=list)
 
     @classmethod
     def of(cls, identity: int, job: Job) -> Stream:
         """Return a stream at the beginning of a job."""
-        pending = [job.memory.pending] if job.position else []
+        pending = [job.state.pending] if job.position else []
         return cls(
             id=identity,
             job=job,
-            memory=job.memory,
+            state=job.state,
             unread=deque([*pending, *job.prompt]),
             allowed=job.window,
             matcher=StopMatcher(job.stops) if job.stops else None,
@@ -80,16 +80,16 @@ class Stream:
 
     @property
     def num_left(self) -> int:
-        """How many characters may be drawn until the stream ends or pauses."""
-        return min(self.job.max_chars, self.allowed) - self.num_drawn
+        """How many characters may be sampled until the stream ends or pauses."""
+        return min(self.job.max_chars, self.allowed) - self.num_sampled
 
 
 class Scheduler:
     """Admits, chunks, joins and leaves.
 
     Attributes:
-        drawing: the streams that hold a row, by row.
-        reading: the streams that read, the next one first.
+        decoding: the streams that hold a row, by row.
+        prefilling: the streams that read, the next one first.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -97,13 +97,13 @@ class Scheduler:
         self._streams: dict[int, Stream] = {}
         self._waiting: deque[Stream] = deque()
         self._fitting = MIN_CHUNK_POSITIONS  # of the next chunk beside rows
-        self.reading: deque[Stream] = deque()
-        self.drawing: list[Stream] = []
+        self.prefilling: deque[Stream] = deque()
+        self.decoding: list[Stream] = []
 
     @property
     def is_idle(self) -> bool:
         """Whether there is nothing to compute."""
-        return not (self._waiting or self.reading or self.drawing)
+        return not (self._waiting or self.prefilling or self.decoding)
 
     @property
     def is_crowded(self) -> bool:
@@ -120,13 +120,13 @@ class Scheduler:
         return self._streams.get(identity)
 
     def admit(self) -> list[Stream]:
-        """Give free places to those who wait, the first first; return those that can draw at once."""
+        """Give free places to those who wait, the first first; return those that can decode at once."""
         ready: list[Stream] = []
-        while self._waiting and len(self.reading) + len(self.drawing) + len(ready) < self._capacity:
+        while self._waiting and len(self.prefilling) + len(self.decoding) + len(ready) < self._capacity:
             stream = self._waiting.popleft()
             if len(stream.unread) > 1 or not stream.job.max_chars:
-                stream.phase = Phase.READING
-                self.reading.append(stream)
+                stream.phase = Phase.PREFILL
+                self.prefilling.append(stream)
             else:
                 ready.append(stream)
         return ready
@@ -137,12 +137,12 @@ class Scheduler:
         The first of the queue decides how many and goes to its end; others that have as many left join it and keep
         their places, so that a long prompt among many short ones still gets its long chunks.
         """
-        if not self.reading:
+        if not self.prefilling:
             return [], 0
-        size = min(len(self.reading[0].unread) - 1, self._fitting if self.drawing else MAX_CHUNK_POSITIONS)
+        size = min(len(self.prefilling[0].unread) - 1, self._fitting if self.decoding else MAX_CHUNK_POSITIONS)
         most = max(1, min(MAX_READERS, CHUNK_CHARS // max(size, 1)))
-        together = [stream for stream in self.reading if len(stream.unread) > size][:most]
-        self.reading.rotate(-1)
+        together = [stream for stream in self.prefilling if len(stream.unread) > size][:most]
+        self.prefilling.rotate(-1)
         return together, size
 
     def time_chunk(self, size: int, seconds: float) -> None:
@@ -151,19 +151,19 @@ class Scheduler:
 
     def join(self, stream: Stream) -> int:
         """Give a stream the next row of the batch; return it."""
-        if stream.phase is Phase.READING:
-            self.reading.remove(stream)
-        stream.phase, stream.row = Phase.DRAWING, len(self.drawing)
-        stream.quantum_end = stream.num_drawn + QUANTUM_CHARS
-        self.drawing.append(stream)
+        if stream.phase is Phase.PREFILL:
+            self.prefilling.remove(stream)
+        stream.phase, stream.row = Phase.DECODE, len(self.decoding)
+        stream.quantum_end = stream.num_sampled + QUANTUM_CHARS
+        self.decoding.append(stream)
         return stream.row
 
     def leave(self, stream: Stream) -> int:
         """Take a stream's row away; return the row whose content has to move there, or the same row."""
-        row, last = stream.row, self.drawing.pop()
+        row, last = stream.row, self.decoding.pop()
         moved = last.row
         if last is not stream:
-            self.drawing[row] = last
+            self.decoding[row] = last
             last.row = row
         stream.row = -1
         return moved
@@ -172,14 +172,14 @@ class Scheduler:
         """Return streams that have had their quantum, one for each that waits for a row; the longest over it first."""
         if not self._waiting:
             return []
-        over = [stream for stream in self.drawing if stream.num_drawn >= stream.quantum_end]
-        over.sort(key=lambda stream: stream.quantum_end - stream.num_drawn)
+        over = [stream for stream in self.decoding if stream.num_sampled >= stream.quantum_end]
+        over.sort(key=lambda stream: stream.quantum_end - stream.num_sampled)
         return over[: len(self._waiting)]
 
     def pause(self, stream: Stream) -> None:
         """Let a stream that left its row wait for its reader, or for a row behind the others."""
         stream.phase = Phase.PAUSED
-        if stream.num_drawn < stream.allowed:
+        if stream.num_sampled < stream.allowed:
             stream.phase = Phase.WAITING
             self._waiting.append(stream)
 
@@ -194,7 +194,7 @@ class Scheduler:
         """Forget a stream that holds no row."""
         if stream.phase is Phase.WAITING:
             self._waiting.remove(stream)
-        elif stream.phase is Phase.READING:
-            self.reading.remove(stream)
+        elif stream.phase is Phase.PREFILL:
+            self.prefilling.remove(stream)
         stream.phase = Phase.OVER
         del self._streams[stream.id]

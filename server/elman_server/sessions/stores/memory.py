@@ -52,7 +52,7 @@ class MemoryStore:
 
     Args:
         max_sessions, max_bytes: past them the least recently used sessions are evicted. A commit is never refused:
-            what was handed over is kept, and the next new session finds no room instead.
+            what was delivered is kept, and the next new session finds no room instead.
         clock: unix seconds.
 
     Attributes:

@@ -36,7 +36,7 @@ def test_prompts_are_read_in_pieces_by_the_clock(models, monkeypatch, seconds, m
 
 
 def _run(model: ModelRunner, *, has_row: bool = True) -> tuple[list[int], list[int]]:
-    """Let a prompt be read and go on, beside a row or alone; return the sizes of the pieces and what was drawn."""
+    """Let a prompt be read and go on, beside a row or alone; return the sizes of the pieces and what was sampled."""
     pieces: list[int] = []
     read = model.read
 
@@ -56,14 +56,14 @@ def _run(model: ModelRunner, *, has_row: bool = True) -> tuple[list[int], list[i
             ours.sendall(frame(OpenJob(ROW, endless)))
             next(_outputs(stream))
         ours.sendall(frame(OpenJob(PROMPT, reading)))
-        drawn = []
+        sampled = []
         for output in _outputs(stream):
-            drawn += output.ids if output.stream == PROMPT else []
+            sampled += output.ids if output.stream == PROMPT else []
             if output.stream == PROMPT and output.finished is not None:
                 break
         ours.shutdown(socket.SHUT_RDWR)
         thread.join()
-    return pieces, drawn
+    return pieces, sampled
 
 
 def _outputs(stream: BinaryIO) -> Iterator[Output]:

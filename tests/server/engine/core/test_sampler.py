@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from elman_server.domain.sampling import Sampling, log_softmax
-from elman_server.engine.core.sampler import Sampler, penalise, uniforms
+from elman_server.engine.core.sampler import Sampler, penalize, uniforms
 
 LESSON = [2.0, 1.0, 0.1]  # logits, source.md R3 and R4
 NUM_DRAWS = 100_000
@@ -44,8 +44,8 @@ def draw_alone(logits: list[float], sampling: Sampling, uniform: list[float]) ->
     if -math.inf in logits:  # only a bias bans
         sampling = dataclasses.replace(sampling, bias=((0, -math.inf),))
     batch = np.tile(np.array(logits, np.float32), (len(uniform), 1))
-    drawn: list[int] = sampler_of([sampling] * len(uniform), len(logits)).draw(batch, np.array(uniform)).tolist()
-    return drawn
+    sampled: list[int] = sampler_of([sampling] * len(uniform), len(logits)).sample(batch, np.array(uniform)).tolist()
+    return sampled
 
 
 def distribution(logits: list[float], sampling: Sampling) -> list[float]:
@@ -108,8 +108,8 @@ def test_the_filters_are_those_of_the_documents(logits, sampling):
 )
 def test_the_lower_id_wins_among_equals(sampling, kept):
     """Where a filter cuts through equals, it keeps the first of them."""
-    drawn = draw_alone([0.0, 5.0, 5.0, -1.0, 5.0], sampling, np.linspace(0, 1, 1000, endpoint=False).tolist())
-    assert set(drawn) == kept
+    sampled = draw_alone([0.0, 5.0, 5.0, -1.0, 5.0], sampling, np.linspace(0, 1, 1000, endpoint=False).tolist())
+    assert set(sampled) == kept
 
 
 @pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-300])
@@ -122,17 +122,17 @@ def test_cold_takes_the_likeliest(temperature):
 
 def test_heat_makes_all_alike_but_the_banned():
     """At T = 1e300 every character that is not banned is equally likely."""
-    drawn = draw_alone(
+    sampled = draw_alone(
         [-math.inf, 50.0, -50.0, -math.inf], Sampling(0, temperature=1e300), [0.0, 0.49, 0.51, 1 - 2**-53]
     )
-    assert drawn == [1, 1, 2, 2]
+    assert sampled == [1, 1, 2, 2]
 
 
 @given(sampling=parameters, uniform=st.sampled_from([0.0, 2**-53, 0.3, 1 - 2**-53]))
 def test_a_banned_character_is_never_drawn(sampling, uniform):
     """-inf has no share, at neither end of [0, 1) and with any filter."""
-    (drawn,) = draw_alone([-math.inf, -math.inf, 0.25, -math.inf, -7.0, -math.inf], sampling, [uniform])
-    assert drawn in {2, 4}
+    (sampled,) = draw_alone([-math.inf, -math.inf, 0.25, -math.inf, -7.0, -math.inf], sampling, [uniform])
+    assert sampled in {2, 4}
 
 
 @pytest.mark.parametrize("batch", BATCHES)
@@ -160,17 +160,17 @@ def test_a_row_does_not_depend_on_its_neighbours(batch):
     ]
     uniform = random.random(256)
 
-    def drawn(chosen: list[int]) -> list[int]:
+    def sampled(chosen: list[int]) -> list[int]:
         sampler = sampler_of([every[row] for row in chosen], VOCABULARY)
-        result: list[int] = sampler.draw(logits[chosen], uniform[chosen]).tolist()
+        result: list[int] = sampler.sample(logits[chosen], uniform[chosen]).tolist()
         return result
 
-    alone = [drawn([row])[0] for row in range(256)]
+    alone = [sampled([row])[0] for row in range(256)]
     order = random.permutation(256).tolist()
     together: dict[int, int] = {}
     for at in range(0, 256, batch):
         chosen = order[at : at + batch]
-        together |= dict(zip(chosen, drawn(chosen), strict=True))
+        together |= dict(zip(chosen, sampled(chosen), strict=True))
     assert [together[i] for i in range(256)] == alone
 
 
@@ -207,10 +207,10 @@ def test_draws_follow_the_distribution(temperature):
     """R4: chi-square over 100,000 draws of one seed against softmax(z / T)."""
     logits = np.random.default_rng(7).normal(0, 1, 12).astype(np.float32)
     uniform = uniforms(20, 0).random(NUM_DRAWS)
-    drawn = draw_alone(logits.tolist(), Sampling(0, temperature=temperature), uniform.tolist())
+    sampled = draw_alone(logits.tolist(), Sampling(0, temperature=temperature), uniform.tolist())
     exponent = logits.astype(np.float64) / temperature
     expected = NUM_DRAWS * np.exp(exponent - exponent.max()) / np.exp(exponent - exponent.max()).sum()
-    counts = np.bincount(drawn, minlength=12)
+    counts = np.bincount(sampled, minlength=12)
     rare = expected < 5  # too few for chi-square: counted together
     groups = [(counts[~rare], expected[~rare]), (counts[rare].sum(keepdims=True), expected[rare].sum(keepdims=True))]
     statistic = sum(((seen - due) ** 2 / np.maximum(due, 1)).sum() for seen, due in groups)
@@ -248,24 +248,24 @@ def test_a_draw_is_a_function_of_seed_and_position(seed):
     """5: one may begin anywhere, again, and take them in pieces; each draw is Philox of (seed, position)."""
     for first in (771, 0, 10**12 + 1, 2, 771):
         source = uniforms(seed, first)
-        drawn = [*source.random(3).tolist(), *source.random(260).tolist()]
+        sampled = [*source.random(3).tolist(), *source.random(260).tolist()]
         for offset in (0, 1, 2, 3, 4, 130, 262):
-            assert drawn[offset] == uniform_at(seed, first + offset)
+            assert sampled[offset] == uniform_at(seed, first + offset)
 
 
 def test_uniforms_lie_in_the_half_open_interval():
     """No draw reaches 1, and seeds differ."""
-    drawn = np.array([uniforms(seed, 0).random(256) for seed in range(100)])
-    assert drawn.min() >= 0
-    assert drawn.max() < 1
-    assert len(np.unique(drawn)) == drawn.size
+    sampled = np.array([uniforms(seed, 0).random(256) for seed in range(100)])
+    assert sampled.min() >= 0
+    assert sampled.max() < 1
+    assert len(np.unique(sampled)) == sampled.size
 
 
 @given(logits=st.lists(st.floats(-20, 20, width=32), min_size=3, max_size=3), penalty=st.floats(0.01, 100))
 def test_a_penalty_weakens_what_was_seen_alone(logits, penalty):
     """Above 0 divided, below multiplied; a character out of the window is untouched."""
     seen = np.array([[True, False, True]])
-    (actual,) = penalise(np.array([logits], np.float32), seen, np.array([[penalty]])).tolist()
+    (actual,) = penalize(np.array([logits], np.float32), seen, np.array([[penalty]])).tolist()
     expected = [z if not s else z / penalty if z > 0 else z * penalty for z, s in zip(logits, seen[0], strict=True)]
     assert actual == np.array(expected, np.float32).tolist()
 
@@ -275,8 +275,8 @@ def test_a_penalty_row_does_not_depend_on_its_neighbours():
     random = np.random.default_rng(2)
     logits = random.normal(0, 4, (64, VOCABULARY)).astype(np.float32)
     seen, penalty = random.random((64, VOCABULARY)) < 0.4, random.choice([1.0, 1.3, 0.7], (64, 1))
-    together = penalise(logits, seen, penalty)
-    alone = np.vstack([penalise(logits[i : i + 1], seen[i : i + 1], penalty[i : i + 1]) for i in range(64)])
+    together = penalize(logits, seen, penalty)
+    alone = np.vstack([penalize(logits[i : i + 1], seen[i : i + 1], penalty[i : i + 1]) for i in range(64)])
     assert np.array_equal(together, alone)
     untouched = penalty[:, 0] == 1
     assert np.array_equal(together[untouched], logits[untouched])

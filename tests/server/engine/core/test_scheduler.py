@@ -39,7 +39,7 @@ def read(scheduler: Scheduler) -> tuple[list[Stream], int]:
 
 
 def test_a_stream_reads_the_pending_character_first():
-    """A session's last character is read before the prompt, and a new memory has none."""
+    """A session's last character is read before the prompt, and a new state has none."""
     fresh = Stream.of(0, Job(START, 0, [5, 6]))
     resumed = Stream.of(1, Job(SessionState(START.tensors, 4), 3, [5, 6], recent=[2, 3, 4]))
     assert (list(fresh.unread), list(resumed.unread)) == ([5, 6], [4, 5, 6])
@@ -52,7 +52,7 @@ def test_places_go_to_the_first_who_waits():
     for number, size in enumerate((1, 3, 1)):
         scheduler.add(stream_of(number, size))
     ready = scheduler.admit()
-    assert (ids(ready), ids(list(scheduler.reading))) == ([0], [1])
+    assert (ids(ready), ids(list(scheduler.prefilling))) == ([0], [1])
     scheduler.join(ready[0])
     assert scheduler.admit() == []
     scheduler.leave(ready[0])
@@ -79,7 +79,7 @@ def test_long_prompts_take_turns():
         scheduler.add(stream_of(number, size))
     scheduler.admit()
     order = []
-    while any(len(stream.unread) > 1 for stream in scheduler.reading):
+    while any(len(stream.unread) > 1 for stream in scheduler.prefilling):
         streams, size = read(scheduler)
         order.append(ids(streams))
         assert size <= MAX_CHUNK_POSITIONS
@@ -89,7 +89,7 @@ def test_long_prompts_take_turns():
             if len(stream.unread) == 1:
                 scheduler.join(stream)
     assert order[:5] == [[0, 1], [1, 2], [2, 3], [3, 0], [4, 0, 1, 2, 3]]  # the first decides for those it reads with
-    assert sorted(ids(scheduler.drawing)) == [0, 1, 2, 3, 4]
+    assert sorted(ids(scheduler.decoding)) == [0, 1, 2, 3, 4]
 
 
 def test_every_reader_is_the_first_in_its_turn():
@@ -115,7 +115,7 @@ def test_a_paused_stream_comes_back_before_new_ones():
     (ready,) = scheduler.admit()
     scheduler.join(ready)
     scheduler.add(new)
-    slow.num_drawn = 5
+    slow.num_sampled = 5
     assert slow.num_left == 0
     scheduler.leave(slow)
     scheduler.pause(slow)
@@ -136,8 +136,10 @@ def test_rows_are_shared_only_when_somebody_waits():
         scheduler.add(stream_of(number, 1))
     for stream in scheduler.admit():
         scheduler.join(stream)
-    for stream, num_drawn in zip(scheduler.drawing, (QUANTUM_CHARS, QUANTUM_CHARS - 1, QUANTUM_CHARS + 5), strict=True):
-        stream.num_drawn = num_drawn
+    for stream, num_sampled in zip(
+        scheduler.decoding, (QUANTUM_CHARS, QUANTUM_CHARS - 1, QUANTUM_CHARS + 5), strict=True
+    ):
+        stream.num_sampled = num_sampled
     assert scheduler.due_to_share() == []
     scheduler.add(stream_of(3, 1))
     assert ids(scheduler.due_to_share()) == [2]
@@ -191,7 +193,7 @@ class Life(RuleBasedStateMachine):
     @rule(stream=streams)
     def pause(self, stream: Stream) -> None:
         """A reader is behind."""
-        if stream.phase is Phase.DRAWING:
+        if stream.phase is Phase.DECODE:
             self.leave(stream)
             self.scheduler.pause(stream)
 
@@ -204,30 +206,30 @@ class Life(RuleBasedStateMachine):
     @rule(stream=consumes(streams))
     def end(self, stream: Stream) -> None:
         """A stream is closed."""
-        if stream.phase is Phase.DRAWING:
+        if stream.phase is Phase.DECODE:
             self.leave(stream)
         self.scheduler.end(stream)
         assert self.scheduler.get(stream.id) is None
 
     @invariant()
     def the_batch_is_a_prefix(self) -> None:
-        """The drawing streams hold the first rows, each the one that it believes to hold."""
-        drawing = self.scheduler.drawing
-        assert [stream.row for stream in drawing] == list(range(len(drawing)))
-        assert self.rows == [*drawing, *[None] * (self.CAPACITY - len(drawing))]
+        """The decoding streams hold the first rows, each the one that it believes to hold."""
+        decoding = self.scheduler.decoding
+        assert [stream.row for stream in decoding] == list(range(len(decoding)))
+        assert self.rows == [*decoding, *[None] * (self.CAPACITY - len(decoding))]
 
     @invariant()
     def every_stream_is_where_its_phase_says(self) -> None:
         """A stream waits, reads, draws, or is in none of the three."""
         for stream in self.alive:
-            assert (stream in self.scheduler.drawing) == (stream.phase is Phase.DRAWING)
-            assert (stream in self.scheduler.reading) == (stream.phase is Phase.READING)
+            assert (stream in self.scheduler.decoding) == (stream.phase is Phase.DECODE)
+            assert (stream in self.scheduler.prefilling) == (stream.phase is Phase.PREFILL)
             assert (stream in self.scheduler._waiting) == (stream.phase is Phase.WAITING)
 
     @invariant()
     def places_are_not_given_twice(self) -> None:
         """No more streams have a place than there are."""
-        assert len(self.scheduler.drawing) + len(self.scheduler.reading) <= self.CAPACITY
+        assert len(self.scheduler.decoding) + len(self.scheduler.prefilling) <= self.CAPACITY
 
 
 Life.TestCase.settings = settings(max_examples=50, stateful_step_count=40)

@@ -74,7 +74,7 @@ async def test_a_session_in_use_is_never_evicted(clock):
 
 
 async def test_a_commit_is_never_refused_for_want_of_room(clock):
-    """What was handed over is kept, even if every other session is in use."""
+    """What was delivered is kept, even if every other session is in use."""
     store = MemoryStore(10, 2 * (ENTRY_BYTES + 100), clock)
     store.in_use = lambda _: True
     revision = await store.create("one", bytes(100), LIVES)
