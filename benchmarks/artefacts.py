@@ -34,8 +34,8 @@ def artefact(name: str) -> Path:
 
 def _write(path: Path, name: str, cell: str, num_layers: int, hidden_size: int) -> None:
     from elman_export.artefacts.artefact import write_artefact  # noqa: PLC0415  onnx takes a second
-    from elman_format import Metadata  # noqa: PLC0415
     from elman_export.exporting.cells import GATES, StepGraphs  # noqa: PLC0415
+    from elman_format import Metadata  # noqa: PLC0415
 
     random, gates = np.random.default_rng(0), len(GATES[cell]) * hidden_size
     shapes: dict[str, tuple[int, ...]] = {
