@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 import pytest
 from click.testing import CliRunner, Result
 
@@ -19,7 +18,7 @@ from elman_export.evaluation.evaluate import MAX_ROWS, Evaluation, check_predict
 from elman_export.evaluation.kneser_ney import kneser_ney_losses
 from elman_export.evaluation.split import Split, read_split
 from elman_export.exporting.reference import reference_step
-from tests.models import CHARACTERS, nan_model, random_weights, tiny_model
+from tests.models import CHARACTERS, nan_model, random_weights, tagging_model, tiny_model
 
 if TYPE_CHECKING:
     from elman_export.artefacts.runtime import Array
@@ -153,12 +152,8 @@ def test_a_model_that_turns_nan_is_refused(tmp_path: Path):
 
 def test_a_tagging_model_is_refused(tmp_path: Path):
     """Labels are no prediction of the next symbol."""
-    artefact = read_artefact(tiny_model(tmp_path / "a.onnx"))
-    step = onnx.ModelProto()
-    step.CopyFrom(artefact.step)
-    step.graph.output[0].type.tensor_type.shape.dim[-1].dim_value = 3
-    tagging = Artefact(b"", "", artefact.metadata, step, None, artefact.state_shapes)
-    with pytest.raises(ArtefactError, match="tiny gives 3 labels, not the next of its 65 symbols"):
+    tagging = read_artefact(tagging_model(tmp_path / "a.onnx", ("a", "b", "c")))
+    with pytest.raises(ArtefactError, match="tags gives 3 labels, not the next of its 65 symbols"):
         check_predicts(tagging)
 
 
