@@ -48,10 +48,10 @@ BUNDLED = (
 def commands(model: Bundled, corpus: str, run: Path) -> list[list[str]]:
     """The exporter's commands that make a model: `run/traced/NAME.onnx`, of which the last is `run/NAME.onnx`."""
     traced, final = str(run / "traced" / f"{model.name}.onnx"), str(run / f"{model.name}.onnx")
-    shrink = ["quantize", traced, "--calibrate", corpus, "-o", final]
+    shrink = ["quantize", traced, "--calibrate", corpus, "-o", final, "--name", model.name, "--overwrite"]
     return [
         ["train", corpus, "--recipe", model.recipe or model.name, "-o", str(run)],
-        ["trace", str(run), "-o", traced if model.is_int8 else final],
+        ["trace", str(run), "-o", traced if model.is_int8 else final, "--overwrite"],
         *([shrink] if model.is_int8 else []),
         ["evaluate", final, corpus],
     ]

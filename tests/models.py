@@ -92,7 +92,8 @@ def tiny_model(
 
 def other_model(path: Path, name: str = "other") -> Path:
     """Write a small minGRU of random weights, traced from PyTorch; takes seconds."""
-    from elman_export.exporting.tracing import load_source, trace_module  # noqa: PLC0415 — seconds of torch
+    from elman_export.tracing.source import load_source  # noqa: PLC0415 — seconds of torch
+    from elman_export.tracing.trace import trace_module  # noqa: PLC0415
 
     source = load_source("tests.modules:min_gru")
     trace_module(source, Metadata(name, tuple(CHARACTERS))).save(path)

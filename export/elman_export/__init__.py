@@ -1,5 +1,6 @@
 """Train recurrent text models and export them as artefacts: one ONNX file that describes itself."""
 
+import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,9 @@ from elman_export.errors import (
 from elman_format import Metadata
 
 if TYPE_CHECKING:
+    from elman_export.exporting.from_numpy import export_numpy
     from elman_export.exporting.from_torch import export_layers
+    from elman_export.tracing.weights import load_state_dict
 
 __all__ = [
     "Artefact",
@@ -30,15 +33,25 @@ __all__ = [
     "Metadata",
     "ModuleError",
     "export_layers",
+    "export_numpy",
+    "load_state_dict",
     "read_artefact",
     "write_artefact",
 ]
 
+# Imported when they are asked for: torch and onnxruntime take seconds.
+_LATER = {
+    "export_layers": "elman_export.exporting.from_torch",
+    "export_numpy": "elman_export.exporting.from_numpy",
+    "load_state_dict": "elman_export.tracing.weights",
+}
+
 
 def __getattr__(name: str) -> Any:
-    """Import `export_layers` when it is asked for: it needs torch, which takes seconds."""
-    if name != "export_layers":
+    if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from elman_export.exporting import from_torch  # noqa: PLC0415
+    return getattr(importlib.import_module(_LATER[name]), name)
 
-    return from_torch.export_layers
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,5 +1,6 @@
 """The command line: one table of commands, each imported when it is used."""
 
+import traceback
 from importlib import import_module
 from typing import Any
 
@@ -44,6 +45,8 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except ExportError as error:
+            if ctx.params["shows_traceback"]:
+                traceback.print_exception(error)
             raise click.ClickException(str(error)) from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
@@ -52,7 +55,8 @@ class _Group(click.Group):
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="elman")
-def main() -> None:
+@click.option("--traceback", "shows_traceback", is_flag=True, help="Print the traceback of an error, too.")
+def main(*, shows_traceback: bool) -> None:
     """Train recurrent text models, and export them as artefacts that elman-server serves.
 
     \b

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.progress import track
 
+from elman_export.commands.options import check_output
 from elman_export.errors import ArtefactError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def card(*, folder: Path, output: Path, text: Path | None) -> None:
     from elman_export.cards.entries import read_folder
     from elman_export.cards.page import render
 
+    check_output(output, overwrite=True)
     console = Console(stderr=True)
     artefacts = read_folder(folder)
     entries = [

@@ -8,7 +8,7 @@ import click
 from elman_export.artefacts.artefact import read_artefact
 from elman_export.artefacts.runtime import Runtime
 from elman_export.artefacts.vocabulary import encode_text
-from elman_export.commands.options import check_name, output_option, reading, replace_option
+from elman_export.commands.options import check_name, check_output, output_option, reading, replace_option
 from elman_export.errors import CorpusError
 from elman_export.evaluation.states import state_after
 
@@ -36,6 +36,7 @@ def prime(*, model: Path, name: str, text: Path, is_replaced: bool, output: Path
     """
     artefact = read_artefact(model)
     metadata = artefact.metadata
+    check_output(output or model, overwrite=True)
     check_name("initial state", name, metadata.initial_states, is_replaced=is_replaced)
     ids = encode_text(metadata.vocabulary, _read(text), f"The text {text}")
     with reading(len(ids), "characters") as advance:
@@ -47,7 +48,7 @@ def prime(*, model: Path, name: str, text: Path, is_replaced: bool, output: Path
 
 def _read(path: Path) -> str:
     try:
-        return path.read_bytes().decode()  # bytes, for line ends are characters too
+        return path.read_bytes().decode("utf-8-sig")  # as bytes: line ends are characters too
     except OSError as error:
         raise CorpusError(f"Cannot read the text {path}: {error.strerror}.") from error
     except UnicodeDecodeError as error:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from elman_export.artefacts.artefact import read_artefact
-from elman_export.commands.options import check_name, output_option, reading, replace_option
+from elman_export.commands.options import check_name, check_output, output_option, reading, replace_option
 from elman_export.evaluation.probing import fit_probe, read_labelled
 
 _path = click.Path(path_type=Path)
@@ -42,6 +42,7 @@ def probe(*, model: Path, labelled: Path, name: str, strength: float, is_replace
     """
     artefact = read_artefact(model)
     metadata = artefact.metadata
+    check_output(output or model, overwrite=True)
     check_name("read-out", name, metadata.probes, is_replaced=is_replaced)
     corpus = read_labelled(labelled, metadata.vocabulary)
     with reading(len(corpus.texts), "texts") as advance:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from elman_export.artefacts.artefact import Artefact, read_artefact
-from elman_export.commands.options import json_option
+from elman_export.commands.options import check_output, json_option, model_name, overwrite_option
 from elman_export.errors import CorpusError
 from elman_export.evaluation.evaluate import STREAMING, Evaluation, streaming_losses, with_records
 from elman_export.evaluation.loss import Losses
@@ -38,8 +38,9 @@ _path = click.Path(path_type=Path)
     show_default=True,
     help="The fraction of the largest |h| that is kept; larger values are clipped.",
 )
-@click.option("--name", help="The model's name; by default MODEL's.")
+@click.option("--name", help="The model's name; by default MODEL's with -int8.")
 @click.option("--model-version", help="The model's version; by default MODEL's with -int8.")
+@overwrite_option
 @json_option
 def quantize(
     *,
@@ -50,6 +51,7 @@ def quantize(
     clip: float,
     name: str | None,
     model_version: str | None,
+    overwrite: bool,
     as_json: bool,
 ) -> None:
     """Write MODEL with int8 products: a third of the time, a third of the size, with the same guarantees.
@@ -65,9 +67,11 @@ def quantize(
     """
     source = read_artefact(model)
     require_quantizable(source)
-    seen, sha256, held_out = _texts(source, text, unseen)
     output = output or model.with_name(f"{model.stem}-int8.onnx")
-    name, version = name or source.metadata.name, model_version or f"{source.metadata.version}-int8"
+    check_output(output, overwrite=overwrite, num_bytes=len(source.data))
+    name = model_name(name or f"{source.metadata.name}-int8", output)
+    version = model_version or f"{source.metadata.version}-int8"
+    seen, sha256, held_out = _texts(source, text, unseen)
     with _progress() as progress:
         calibration = calibrate(source, seen, sha256, _bar(progress, "calibrating", len(seen)))
         unmeasured = build_quantized(source, calibration, clip=clip, name=name, version=version)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from elman_export.artefacts.artefact import read_artefact
-from elman_export.commands.options import json_option
+from elman_export.commands.options import check_output, json_option, model_name, overwrite_option
 from elman_export.errors import DifferenceError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ _module = click.option("--module", metavar="PACKAGE.FILE:FUNCTION", help="Any nn
     "--vocab",
     metavar="FILE",
     help="For --module: a UTF-8 file with only the characters in id order, a .json file with "
-    "an array of them, or the word bytes.",
+    "an array of them or an object of characters and ids, or the word bytes.",
 )
 @click.option(
     "--labels",
@@ -43,6 +43,7 @@ _module = click.option("--module", metavar="PACKAGE.FILE:FUNCTION", help="Any nn
 @click.option("-o", "--output", required=True, type=_path, help="The ONNX file to write.")
 @click.option("--name", help="The model's name; by default the output's, without .onnx.")
 @click.option("--model-version", default="1", show_default=True, help="The model's version.")
+@overwrite_option
 def trace(
     *,
     checkpoint: Path | None,
@@ -52,6 +53,7 @@ def trace(
     output: Path,
     name: str | None,
     model_version: str,
+    overwrite: bool,
 ) -> None:
     """Turn CHECKPOINT, a folder written by train, or any nn.Module into an artefact.
 
@@ -59,8 +61,10 @@ def trace(
 
     FUNCTION takes no arguments and returns (module, state). The module's forward(char, *state) returns
     (logits, *next_state): char is int64 [B], logits are [B, V], each state is float32 [B, ...].
+    A time axis, as in char [B, 1] or [1, B], PyTorch's states [layers, B, hidden] and a state that
+    is one tuple or dict are recognised as well.
     With --labels the logits are [B, L]: a label for every character that is read.
-    state is a tuple of tensors of one row, the initial state of new sessions. The current folder is
+    state consists of tensors of one row, the initial state of new sessions. The current folder is
     importable.
 
     \b
@@ -71,10 +75,11 @@ def trace(
     \b
       def build():  # in my_pkg/my_file.py
           module = MyCell()
-          module.load_state_dict(safetensors.torch.load_file("mine.safetensors"))
+          elman_export.load_state_dict(module, "mine.pt")  # or .safetensors
           return module, (torch.zeros(1, 256),)
     """
-    name = name or output.stem
+    check_output(output, overwrite=overwrite)
+    name = model_name(name, output)
     if checkpoint and not (module or vocab or labels):
         artefact, steps = _from_checkpoint(checkpoint, name, model_version)
     elif module and vocab and not checkpoint:
@@ -129,7 +134,8 @@ def _from_module(
 ) -> "tuple[Artefact, dict[str, Step]]":
     """The same for a user's module."""
     from elman_export.artefacts.vocabulary import read_labels, read_vocabulary
-    from elman_export.exporting.tracing import load_source, module_steps, trace_module
+    from elman_export.tracing.source import load_source, module_steps
+    from elman_export.tracing.trace import trace_module
     from elman_format import Metadata
 
     metadata = Metadata(name, read_vocabulary(vocab), version, labels=read_labels(labels) if labels else ())
@@ -140,7 +146,7 @@ def _from_module(
 def _steps(artefact: "Artefact", checkpoint: Path | None, module: str | None) -> "dict[str, Step]":
     """The sources to compare an existing artefact with."""
     if module:
-        from elman_export.exporting.tracing import load_source, module_steps
+        from elman_export.tracing.source import load_source, module_steps
 
         return module_steps(load_source(module))
     if not checkpoint:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,17 +13,19 @@ import click
 import torch
 from rich.console import Console
 
+from elman_export.commands.options import check_folder
 from elman_export.commands.progress import LiveProgress, PlainProgress
-from elman_export.errors import ExportError
+from elman_export.errors import CheckpointError, ExportError
 from elman_export.evaluation.corpus import read_corpus
 from elman_export.training.recipe import load_recipe
-from elman_export.training.run import Run
+from elman_export.training.run import Display, Run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MIN_SIZE_FOR_THREADS = 256  # units; smaller products finish before a second thread has started
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+MIN_FREE_BYTES = 10_000_000  # room for a small checkpoint
+SIGNALLED = 128  # plus the signal's number, as shells have it
 
 
 @click.command()
@@ -51,6 +52,7 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 @click.option("--embedding-size", type=int, help="Size of a character's embedding; 0: one-hot vectors.")
 @click.option("--epochs", type=float, help="The number of passes over the text.")
 @click.option("--minutes", type=float, help="The training time, instead of --epochs.")
+@click.option("--learning-rate", type=float, help="Of AdamW at the beginning; it falls linearly.")
 @click.option("--patience", type=int, help="Epochs without improvement after which training ends early; 0: never.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Precision of the matrix products.")
 @click.option("--seed", type=int, help="Seed of all random choices.")
@@ -73,21 +75,35 @@ def train(
         settings["vocabulary"] = "bytes"
     recipe = load_recipe(recipe_name, _given(settings))
     _check_device(device)
+    check_folder(output, MIN_FREE_BYTES)
     torch.set_num_threads(threads or (os.cpu_count() or 1 if recipe.hidden_size >= MIN_SIZE_FOR_THREADS else 1))
     run = Run(recipe, read_corpus(text, as_bytes=recipe.vocabulary == "bytes"), output, device)
     click.echo(run.describe())
     console = Console()
-    with _first_interrupt() as stop, LiveProgress(console, run) if console.is_terminal else PlainProgress() as progress:
-        run.go(progress, stop.is_set)
+    with (
+        _first_signal() as received,
+        LiveProgress(console, run) if console.is_terminal else PlainProgress() as progress,
+    ):
+        _go(run, progress, received, output)
     if not run.is_finished:
         click.echo(f"Stopped and saved in {output}. Run the same command again to continue.")
-        sys.exit(INTERRUPTED)
+        sys.exit(SIGNALLED + received[0])
     if run.is_exhausted:
         click.echo(f"Ended early: no improvement since epoch {run.best.epoch:.3g}.")
     loss = run.finish()
     click.echo(
         f"Validation: {loss.nats:.4f} ± {loss.standard_error:.4f} nats per character, streaming. Saved in {output}."
     )
+
+
+def _go(run: Run, display: Display, received: list[int], output: Path) -> None:
+    try:
+        run.go(display, lambda: bool(received))
+    except OSError as error:
+        raise CheckpointError(
+            f"Cannot write {error.filename or output}: {error.strerror}. The last checkpoint is whole: make space, "
+            "and run the same command again to continue."
+        ) from error
 
 
 def _check_device(device: str) -> None:
@@ -107,17 +123,22 @@ def _given(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextmanager
-def _first_interrupt() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets; the second one interrupts at once."""
-    stop = threading.Event()
-    before = signal.getsignal(signal.SIGINT)
+def _first_signal() -> Iterator[list[int]]:
+    """A list to which the first Ctrl-C or SIGTERM is appended; the second one ends the process at once."""
+    received: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def on_interrupt(*_: object) -> None:
-        stop.set()
-        signal.signal(signal.SIGINT, before)
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
-    signal.signal(signal.SIGINT, on_interrupt)
+    def on_signal(number: int, _: object) -> None:
+        received.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, on_signal)
     try:
-        yield stop
+        yield received
     finally:
-        signal.signal(signal.SIGINT, before)
+        restore()

@@ -25,6 +25,7 @@ VALIDATION_PERCENT = 10  # the last part of the text; nanoGPT's split
 MIN_CHARACTERS = 30  # with fewer the last part has almost nothing to predict
 PIECE_BYTES = 1 << 18  # of the file in memory at a time
 NUM_CODE_POINTS = 0x110000
+BYTE_ORDER_MARK = 0xFEFF  # at the beginning of a file it is no character
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,9 @@ def _code_points(file: BufferedReader, see: Any = lambda _: None) -> Iterator[ND
         except UnicodeDecodeError as error:  # where in the file, not in the piece
             error.start += at
             raise
-        yield np.frombuffer(text.encode("utf-32-le"), "<u4")
+        points = np.frombuffer(text.encode("utf-32-le"), "<u4")
+        has_mark = at == 0 and len(points) > 0 and points[0] == BYTE_ORDER_MARK
+        yield points[1:] if has_mark else points
         see(piece)
         if not piece:
             return

@@ -113,7 +113,7 @@ def _check_finite(losses: Losses, protocol: str) -> None:
     if not np.isfinite(losses).all():
         raise ArtefactError(
             f"The logits are not finite after {int(np.argmin(np.isfinite(losses))) + 1:,} symbols ({protocol}): "
-            "no text can be sampled from such a model. Train it again, with a lower learning_rate in a recipe file."
+            "no text can be sampled from such a model. Train it again, with a lower --learning-rate."
         )
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from elman_export.artefacts.artefact import Artefact
 from elman_export.exporting.cells import StepGraphs
 from elman_export.exporting.reference import Step, reference_step
-from elman_export.exporting.tracing import torch_step
+from elman_export.exporting.torch_step import torch_step
 from elman_export.training.checkpoint import CheckpointConfig
 from elman_export.training.model import CharModel
 from elman_format import Metadata

@@ -3,6 +3,7 @@
 They can be traced like any module, but a known cell steps faster and reads prompts by the prefill graph.
 """
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -14,7 +15,8 @@ from torch.nn import functional
 from elman_export.artefacts.artefact import Artefact
 from elman_export.errors import ModuleError
 from elman_export.exporting.cells import StepGraphs
-from elman_export.exporting.tracing import torch_step
+from elman_export.exporting.reference import reference_step
+from elman_export.exporting.torch_step import torch_step
 from elman_export.exporting.verify import verify
 from elman_format import STATES, Metadata
 
@@ -26,8 +28,8 @@ def export_layers(
 ) -> Artefact:
     """Turn a character model of PyTorch's own layers into an artefact with both graphs.
 
-    The model is `output(layers(embedding(char)))`; without an embedding, characters enter as one-hot vectors. It is put
-    into evaluation mode, and the artefact is verified against it before it is returned.
+    The model is `output(layers(embedding(char)))`; without an embedding, characters enter as one-hot vectors. The
+    artefact is verified against it, in float32, before it is returned; the modules are not changed.
 
     Args:
         layers: Any number of them, with biases or without, `batch_first` or not.
@@ -41,7 +43,9 @@ def export_layers(
     """
     _check_kinds(layers, output, embedding)
     _check_sizes(layers, output, embedding, metadata.vocabulary_size)
-    network = _Network(layers, output, embedding)
+    network = (
+        copy.deepcopy(_Network(layers, output, embedding)).float().cpu()
+    )  # whatever precision and device they have
     cell, weights = _CELLS[layers.mode], _weights(network)
     graphs = StepGraphs(cell, weights)
     metadata = replace(
@@ -52,7 +56,7 @@ def export_layers(
         num_parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
     artefact = Artefact.build(graphs.step(), metadata, graphs.prefill())
-    verify(artefact, {"PyTorch": torch_step(network)}).require()
+    verify(artefact, {"PyTorch": torch_step(network), "NumPy, float64": reference_step(cell, weights)}).require()
     return artefact
 
 
@@ -121,7 +125,4 @@ def _weights(network: _Network) -> dict[str, NDArray[np.float32]]:
         for name in ("bias_ih", "bias_hh"):
             bias = getattr(layers, f"{name}_l{layer}") if layers.bias else torch.zeros(len(weight))
             tensors[f"layers.{layer}.{name}"] = bias
-    for name, tensor in tensors.items():
-        if tensor.dtype != torch.float32 or tensor.device.type != "cpu":
-            raise ModuleError(f"{name} is {tensor.dtype} on {tensor.device}: call model.float().cpu() first.")
     return {name: tensor.detach().numpy() for name, tensor in tensors.items()}

@@ -68,7 +68,9 @@ def load_checkpoint(directory: Path) -> tuple[CharModel, CheckpointConfig]:
             model = CharModel(config.model)
         model.load_state_dict(tensors, assign=True)
     except RuntimeError as error:
-        raise CheckpointError(f"The weights in {directory / MODEL} do not match {CONFIG}: train again.") from error
+        raise CheckpointError(
+            f"The weights in {directory / MODEL} do not match {CONFIG}: {error}. Train again."
+        ) from error
     return model.float(), config
 
 

@@ -159,7 +159,7 @@ class Trainer:
         if not torch.isfinite(loss):
             raise ExportError(
                 f"The loss is {loss.item()} at step {self.num_steps}: the run has diverged. "
-                f"Train into another folder, with a learning_rate below {self.recipe.learning_rate}."
+                f"Train into another folder, with a --learning-rate below {self.recipe.learning_rate}."
             )
 
     def _set_learning_rate(self) -> None:

@@ -1,4 +1,5 @@
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,14 @@ from elman_export.training.checkpoint import CheckpointConfig, save_checkpoint
 from elman_export.training.model import CharModel, ModelConfig
 from tests.models import CHARACTERS, tiny_model
 
+RECORD = {
+    "corpus_sha256": "0" * 64,
+    "protocol": "streaming",
+    "nats_per_character": 1.5,
+    "standard_error": 0.1,
+    "num_characters": 9,
+}
+
 
 def run(*arguments: object) -> Result:
     """What the command line does with the arguments."""
@@ -25,7 +34,7 @@ def make_checkpoint(folder: Path, cell: str = "gru", seed: int = 0) -> Path:
     config = ModelConfig(cell, tuple(CHARACTERS), 2, 8, 4)  # type: ignore[arg-type]  # parametrised
     model = CharModel(config)
     model.initialise(torch.Generator().manual_seed(seed))
-    save_checkpoint(folder, model, CheckpointConfig(config, {"seed": seed}, ({"nats_per_character": 1.5},)))
+    save_checkpoint(folder, model, CheckpointConfig(config, {"seed": seed}, (RECORD,)))
     return folder
 
 
@@ -49,7 +58,7 @@ def test_a_checkpoint_becomes_an_artefact(cell: str, tmp_path: Path):
     assert (result.exit_code, result.output.splitlines()[-1][: len(f"Wrote {output}")]) == (0, f"Wrote {output}")
     metadata = read_artefact(output).metadata
     assert (metadata.name, metadata.version, metadata.cell) == ("mine", "2", cell)
-    assert (metadata.recipe, metadata.evaluation) == ({"seed": 0}, ({"nats_per_character": 1.5},))
+    assert (metadata.recipe, metadata.evaluation) == ({"seed": 0}, (RECORD,))
     result = run("verify", output, checkpoint, "--json")
     assert (result.exit_code, json.loads(result.stdout)["passed"]) == (0, True)
 
@@ -172,13 +181,99 @@ def test_a_vocabulary_is_read_from_text_json_or_is_bytes(tmp_path: Path):
     assert read_vocabulary("bytes") is None
 
 
+@pytest.mark.parametrize("content", ['{"b": 1, "a": 0}', '{"1": "b", "0": "a"}', '["a", "b"]', '\ufeff["a", "b"]'])
+def test_a_vocabulary_of_a_training_program_is_read(content: str, tmp_path: Path):
+    """stoi, itos and a list, with or without a byte order mark."""
+    (tmp_path / "a.json").write_text(content, encoding="utf-8")
+    assert read_vocabulary(str(tmp_path / "a.json")) == ("a", "b")
+
+
+def test_a_byte_order_mark_is_no_character(tmp_path: Path):
+    """Editors on Windows write one at the beginning of a file."""
+    (tmp_path / "a.txt").write_bytes("\ufeffab".encode())
+    assert read_vocabulary(str(tmp_path / "a.txt")) == ("a", "b")
+
+
+# Outputs
+
+
+def trace(vocabulary: Path, *arguments: object) -> Result:
+    """Trace the quickest module."""
+    return run("trace", "--module", "tests.modules:min_gru", "--vocab", vocabulary, *arguments)
+
+
+def test_a_second_trace_does_not_overwrite_the_first(tmp_path: Path, vocabulary: Path):
+    """An output that exists is refused before the work begins, unless --overwrite allows it."""
+    output = tmp_path / "a.onnx"
+    output.write_bytes(b"the first")
+    refused = trace(vocabulary, "-o", output)
+    assert (refused.exit_code, refused.stderr) == (
+        1,
+        f"Error: {output} exists already: choose another -o, or add --overwrite.\n",
+    )
+    assert output.read_bytes() == b"the first"
+    assert trace(vocabulary, "-o", output, "--overwrite").exit_code == 0
+    assert read_artefact(output).metadata.name == "a"
+
+
+def test_the_outputs_folder_is_created(tmp_path: Path, vocabulary: Path):
+    """models/ need not exist."""
+    assert trace(vocabulary, "-o", tmp_path / "new" / "models" / "a.onnx").exit_code == 0
+    assert (tmp_path / "new" / "models" / "a.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("trace", ["no-such-run", "-o"]),
+        ("quantize", ["{model}", "--calibrate", "no-such-text", "-o"]),
+        ("train", ["no-such-text", "-o"]),
+    ],
+)
+def test_an_output_is_checked_before_the_work(command: str, arguments: list[str], tmp_path: Path):
+    """What cannot be written is said first, though the input is missing, too."""
+    (tmp_path / "file").touch()
+    model = tiny_model(tmp_path / "tiny.onnx")
+    given = [argument.format(model=model) for argument in arguments]
+    result = run(command, *given, tmp_path / "file" / "mine.onnx")
+    assert (result.exit_code, "Cannot create the folder" in result.stderr) == (1, True), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("stem", "name"), [("char_rnn", "char-rnn"), ("My Model", "my-model"), ("Shakespeare.v2", "shakespeare-v2")]
+)
+def test_a_file_may_have_any_name(stem: str, name: str, tmp_path: Path, vocabulary: Path):
+    """The model's name is made of the file's, and a line says how."""
+    output = tmp_path / f"{stem}.onnx"
+    result = trace(vocabulary, "-o", output)
+    assert (result.exit_code, read_artefact(output).metadata.name) == (0, name)
+    assert f"The model is named {name}: names consist of a-z, 0-9 and -." in result.stderr
+
+
+def test_a_given_name_is_not_changed(tmp_path: Path, vocabulary: Path):
+    """One that is not allowed is refused, with one that is."""
+    result = trace(vocabulary, "-o", tmp_path / "a.onnx", "--name", "char_rnn")
+    assert (result.exit_code, "use char-rnn" in result.stderr) == (1, True)
+
+
+def test_a_traceback_is_there_for_the_asking(tmp_path: Path):
+    """An error of the user's own code shows its lines with --traceback."""
+    arguments = ["trace", "--module", "tests.modules:failing", "--vocab", "bytes", "-o", tmp_path / "a.onnx"]
+    assert "Traceback" not in run(*arguments).output
+    assert 'raise ValueError("the weights are not there")' in run("--traceback", *arguments).output
+
+
 @pytest.mark.parametrize(
     ("name", "content", "sentence"),
     [
         ("a.txt", b"abca", "The vocabulary holds 'a' twice"),
         ("a.txt", b"\xff", "is not UTF-8"),
         ("a.txt", b"", "The vocabulary must be a list of characters"),
-        ("a.json", b'{"a": 1}', "The vocabulary must be a list of characters"),
+        ("a.json", b'{"a": 1}', "must be 0 to 0, each of them once"),
+        ("a.json", b'{"a": "b"}', "must be an object of characters and ids"),
+        ("a.json", b'["a", "<pad>"]', "holds '<pad>', which is not one character: give each special token one"),
+        ("a.json", b"3", "The vocabulary must be a list of characters"),
+        ("a.pkl", pickle.dumps({"a": 0}), 'is a pickle: write it as JSON, json.dump(stoi, open("vocab.json", "w"))'),
         ("a.json", b"[", "not JSON"),
         ("b.txt", b"", "Cannot read the vocabulary"),
     ],

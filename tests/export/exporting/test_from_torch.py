@@ -65,6 +65,8 @@ def test_the_artefact_computes_what_pytorch_computes(cell: str, options: dict[st
     """Over 1,000 characters, each on its own states, logits stay within 1e-5 of the module's own; so does prefill."""
     model = Tutorial(cell, **options)
     runtime = Runtime(model.export())
+    assert model.training  # the modules are left as they are
+    model.eval()
     chars = np.random.default_rng(0).integers(0, SIZE, (1000, 3))
     time = 1 if model.layers.batch_first else 0
     with torch.inference_mode():
@@ -109,7 +111,6 @@ def test_bytes_and_shared_weights():
         ({"layers": nn.LSTM(WIDTH, HIDDEN, proj_size=8)}, "The layers have proj_size=8"),
         ({"layers": nn.LSTM(WIDTH, 7)}, "the layers' hidden_size is 7, but the output reads 24"),
         ({"layers": nn.LSTM(5, HIDDEN)}, "the embedding_dim is 12, but the layers read 5"),
-        ({"layers": nn.LSTM(WIDTH, HIDDEN).double()}, "weight_ih is torch.float64 on cpu: call model.float"),
         ({"output": nn.Sequential(nn.Linear(HIDDEN, SIZE))}, "The output is Sequential"),
         ({"output": nn.Linear(HIDDEN, 64)}, "the vocabulary's size is 65, but the output writes 64"),
         ({"embedding": nn.Linear(SIZE, WIDTH)}, "The embedding is Linear"),
@@ -126,6 +127,18 @@ def test_what_no_known_cell_computes_is_refused(change: dict[str, Any], sentence
         export_layers(parts["layers"], parts["output"], METADATA, embedding=parts["embedding"])
     assert sentence in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_other_precisions_are_converted():
+    """Half, bfloat16 and double become float32 in the artefact; the modules keep their own."""
+    model = Tutorial()
+    expected = export_layers(model.layers, model.output, METADATA, embedding=model.embedding)
+    wide = copy.deepcopy(model).double()
+    artefact = export_layers(wide.layers, wide.output, METADATA, embedding=wide.embedding)
+    assert artefact.digest == expected.digest
+    assert wide.output.weight.dtype == torch.float64
+    narrow = copy.deepcopy(model).half()
+    assert export_layers(narrow.layers, narrow.output, METADATA, embedding=narrow.embedding).metadata.cell == "lstm"
 
 
 def test_layers_that_do_something_of_their_own_are_found():

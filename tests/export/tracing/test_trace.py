@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from elman_export.artefacts.artefact import Artefact
+from elman_export.artefacts.runtime import Runtime
 from elman_export.errors import DifferenceError, ExportError, ModuleError
-from elman_export.exporting.tracing import Source, load_source, module_steps, trace_module
 from elman_export.exporting.verify import verify
+from elman_export.tracing.source import Source, load_source, module_steps
+from elman_export.tracing.trace import trace_module
 from elman_format import Metadata
 from tests import modules
 from tests.models import CHARACTERS
@@ -33,6 +35,51 @@ def test_any_module_becomes_an_artefact_that_computes_the_same(name: str):
     metadata = artefact.metadata
     assert (metadata.name, metadata.version, metadata.cell) == ("mine", "7", "other")
     assert metadata.num_parameters == sum(weight.numel() for weight in source.module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("usual_gru", ((2, 16),)),
+        ("usual_lstm", ((2, 16), (2, 16))),
+        ("usual_rnn_of_one_layer", ((1, 16),)),
+        ("named_states", ((16,), (1,))),
+        ("torch_lstm", ((2, 16), (2, 16))),
+    ],
+)
+def test_the_usual_networks_need_no_wrapper(name: str, shapes: tuple[tuple[int, ...], ...]):
+    """A time axis, PyTorch's states [layers, batch, hidden], nested and named states: the layout is found by trial."""
+    source, artefact = trace(name)
+    assert artefact.state_shapes == shapes
+    verify(artefact, module_steps(source), num_steps=100).require()
+    assert [tuple(part.shape) for part in source.state] == [(1, *shape) for shape in shapes]
+
+
+def test_the_batch_axis_is_not_mistaken_for_time():
+    """Step by step, an artefact gives what the module gives for the whole text at once."""
+    source, artefact = trace("usual_rnn_of_one_layer")
+    chars = np.arange(12).reshape(4, 3)  # [T, B]
+    with torch.inference_mode():
+        expected, _ = source.module(torch.from_numpy(chars.T), torch.zeros(1, 3, 16))
+    runtime = Runtime(artefact)
+    logits, _ = runtime.advance(chars, runtime.initial_state(3))
+    assert np.allclose(logits, expected.numpy().transpose(1, 0, 2), atol=1e-5)
+
+
+def test_sixteen_bits_are_converted_with_a_note(caplog):
+    """A module in half precision becomes float32, and a line says so."""
+    source, artefact = trace("half")
+    verify(artefact, module_steps(source), num_steps=50).require()
+    assert "torch.bfloat16: it is converted to float32" in caplog.text
+
+
+def test_probabilities_in_the_place_of_logits_are_noticed(caplog):
+    """A softmax at the end is a likely mistake: a line says so."""
+    trace("probabilities")
+    assert "it seems to return probabilities" in caplog.text
+    caplog.clear()
+    trace("min_gru")
+    assert not caplog.text
 
 
 def test_a_state_that_is_not_zero_becomes_the_default():
@@ -76,7 +123,7 @@ def test_tracing_is_quiet_and_leaves_logging_as_it_was(capfd):
         ("two_rows", "state[0] is float32 [2, 16]"),
         ("no_state", "Got Cell with 0 states"),
         ("module_alone", "Got Cell: return (module, state)"),
-        ("failing", "tests.modules:failing failed with ValueError (the weights are)"),
+        ("failing", "tests.modules:failing failed with ValueError (the weights are not there) at modules.py:"),
         ("nowhere", "tests.modules:nowhere failed with AttributeError"),
     ],
 )
@@ -130,5 +177,5 @@ def test_a_module_that_fails_later_is_one_sentence():
 def test_the_module_runs_in_evaluation_mode():
     """Dropout layers are off, as they are when the model is served."""
     module = torch.nn.Dropout()
-    module_steps(Source(module, (torch.zeros(1, 1),)))
+    module_steps(Source.of((module, (torch.zeros(1, 1),))))
     assert not module.training
