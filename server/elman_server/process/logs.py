@@ -141,8 +141,9 @@ class _Logger:
 
 def _report(render: list[Processor], count: int) -> str:
     """Return the line that reports dropped lines."""
+    steps: list[Processor] = [_stamp, *render]
     line: Any = {"event": "log_lines_dropped", "level": "warning", "count": count}
-    for processor in (_stamp, *render):
+    for processor in steps:
         line = processor(None, "warning", line)
     return f"{line}\n"
 
