@@ -7,13 +7,19 @@ import sys
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
-import structlog
-import uvloop
 
-from elman_server.app import serve
-from elman_server.domain.errors import ServerError
-from elman_server.process.logs import log_uncaught, set_up_logs
-from elman_server.process.settings import RULES, Rule, flag, load, to_toml, unknown_variables, variable
+try:
+    import structlog
+    import uvloop
+
+    from elman_server.app import serve
+    from elman_server.domain.errors import ServerError
+    from elman_server.process.logs import log_uncaught, set_up_logs
+    from elman_server.process.settings import RULES, Rule, flag, load, to_toml, unknown_variables, variable
+except ModuleNotFoundError as error:  # the client alone was installed
+    if (error.name or "").startswith("elman"):
+        raise
+    sys.exit(f"elman-server: {error.name} is not installed; run: pip install 'elman[server]'")
 
 if TYPE_CHECKING:
     from elman_server.process.settings import Settings
@@ -37,6 +43,7 @@ def _option(name: str, rule: Rule) -> click.Option:
 
 @_with_settings
 @click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
   elman-server
@@ -44,7 +51,7 @@ Examples:
   ELMAN_MAX_BATCH=64 elman-server --print-config
 
 Every setting is a variable too (in brackets); the flag wins. docs/settings.md lists the defaults.
-The first SIGTERM or SIGINT drains, the second ends at once."""
+The first SIGTERM or SIGINT drains, the second ends at once.""",
 )
 @click.option("--print-config", is_flag=True, help="Print the effective settings as TOML and exit.")
 @click.version_option(package_name="elman")

@@ -258,9 +258,24 @@ class Engine:
         self._writer.write(protocol.frame(self._configure))
         answer = await protocol.receive(reader)
         if isinstance(answer, protocol.Refused):
+            if answer.has_too_many_threads:
+                await self._reap()
+                log.warning("engine_tries_one_thread", reason=answer.message)
+                self._configure = replace(self._configure, num_threads=1)
+                return await self._load()
             raise ArtefactError(answer.message)
         assert isinstance(answer, protocol.Ready)
         log.info("engine_ready", model=answer.model.name, pid=process.pid, threads=answer.num_threads)
+        if answer.limited_by:
+            log.warning(
+                "engine_uses_fewer_threads",
+                model=answer.model.name,
+                threads=answer.num_threads,
+                reason=answer.limited_by,
+                advice="for more cores set --engines",
+            )
+        if answer.num_computed_rows > 1:
+            log.warning("engine_computes_more_rows", model=answer.model.name, for_each=answer.num_computed_rows)
         return reader, answer.model
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:

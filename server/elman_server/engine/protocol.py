@@ -65,16 +65,24 @@ class Pong(msgspec.Struct, tag=True, frozen=True):
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
-    """From the engine, first: the model is loaded and proved."""
+    """From the engine, first: the model is loaded and proved.
+
+    Attributes:
+        limited_by: why it runs with fewer threads than it was given; "" if it does not.
+        num_computed_rows: how many rows a step computes for each that it is asked for.
+    """
 
     model: ModelInfo
     num_threads: int
+    limited_by: str = ""
+    num_computed_rows: int = 1
 
 
 class Refused(msgspec.Struct, tag=True, frozen=True):
-    """From the engine, first: the model cannot be honoured."""
+    """From the engine, first: the model cannot be honoured, or not with so many threads."""
 
     message: str
+    has_too_many_threads: bool = False
 
 
 class Outputs(msgspec.Struct, tag=True, frozen=True):

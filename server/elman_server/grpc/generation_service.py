@@ -31,7 +31,7 @@ from elman_server.grpc.messages.build import (
     from_session,
 )
 from elman_server.grpc.messages.names import session_id
-from elman_server.grpc.messages.parse import to_action, to_append, to_generate, to_resume, to_score
+from elman_server.grpc.messages.parse import to_action, to_append, to_generate, to_request_id, to_resume, to_score
 from elman_server.turns.chat import Chat
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ class GenerationService(GenerationServiceServicer):
                     yield from_chat(happened)
 
     async def Cancel(self, request: CancelRequest, _: Context) -> CancelResponse:
-        info = await self._turns.cancel(session_id("session", request.session))
+        position = request.position if request.HasField("position") else None
+        name, request_id = session_id("session", request.session), to_request_id(request.request_id)
+        info = await self._turns.cancel(name, position, request_id)
         return CancelResponse(session=from_session(info))
 
     async def Append(self, request: AppendRequest, _: Context) -> AppendResponse:

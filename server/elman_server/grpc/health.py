@@ -71,9 +71,35 @@ class Health(HealthServicer):  # type: ignore[misc]  # no stubs upstream
             else:
                 await changed.wait()
 
+    def list_handler(self) -> grpc.GenericRpcHandler:
+        """Return what answers List: the status of every service, in one message."""
+        handler = grpc.unary_unary_rpc_method_handler(self._list)
+        return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"List": handler})
+
+    async def _list(self, _: bytes, __: Context) -> bytes:
+        return b"".join(_entry(service, self._status_of(service)) for service in sorted(self._needs))
+
     def _status_of(self, service: str) -> int:
         status: int = HealthCheckResponse.SERVICE_UNKNOWN
         if service in self._needs:
             holds = self._needs[service] <= self._holding
             status = HealthCheckResponse.SERVING if holds else HealthCheckResponse.NOT_SERVING
         return status
+
+
+def _entry(service: str, status: int) -> bytes:
+    """Return one entry of HealthListResponse.statuses, encoded: `map<string, HealthCheckResponse> statuses = 1`.
+
+    Encoded by hand: the messages of List come only with a grpcio-health-checking that requires a newer protobuf than ours.
+    """
+    entry = b"".join(
+        _bytes_field(number, value)
+        for number, value in enumerate((service.encode(), HealthCheckResponse(status=status).SerializeToString()), 1)
+    )
+    return _bytes_field(1, entry)
+
+
+def _bytes_field(number: int, value: bytes) -> bytes:
+    # Tag with wire type 2, then the length, which takes one byte: names of services are short.
+    assert len(value) < 0x80  # noqa: PLR2004  the first length of two bytes
+    return bytes([number << 3 | 2, len(value)]) + value

@@ -9,7 +9,6 @@ import grpc
 import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
 
 from elman.v1 import generation_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
@@ -20,6 +19,7 @@ from elman_server.grpc.generation_service import GenerationService
 from elman_server.grpc.health import Health, Need
 from elman_server.grpc.interceptors import CallInterceptor
 from elman_server.grpc.model_service import ModelService
+from elman_server.grpc.reflection import add_reflection
 from elman_server.grpc.session_service import SessionService
 
 if TYPE_CHECKING:
@@ -74,9 +74,10 @@ class GrpcServer:
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
+        server.add_generic_rpc_handlers([self._health.list_handler()])  # first: so it is used if there are two
         add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
-            reflection.enable_server_reflection([*_SERVICES, _HEALTH, reflection.SERVICE_NAME], server)
+            add_reflection([*_SERVICES, _HEALTH], server)
         port = _listen(server, self._settings)
         await server.start()
         if not self.address.startswith("unix:"):

@@ -14,6 +14,7 @@ from elman_server.domain.errors import (
     SessionBusyError,
     SessionExpiredError,
 )
+from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read
 from elman_server.history.all_or_none import all_or_none
@@ -63,8 +64,10 @@ class History:
         self._engines = engines
         self._key = key
 
-    async def fork(self, session_id: str, *, position: int | None, count: int) -> list[SessionInfo]:
-        """Make sessions that equal this one at a position; None: as it is now.
+    async def fork(
+        self, session_id: str, *, position: int | None, count: int, creation: Creation = ANONYMOUS
+    ) -> list[SessionInfo]:
+        """Make sessions that equal this one at a position; None: as it is now. Those of the same request stay.
 
         Raises:
             PositionOutOfRangeError, InvalidFieldError, QuotaError, SessionExpiredError; then none is made. None is
@@ -72,7 +75,13 @@ class History:
         """
         if not 0 <= count <= MAX_FORKS:
             raise InvalidFieldError("count", f"is {count}; allowed is from 1 to {MAX_FORKS}, or 0 for 1")
+        creations = [creation.part(index) for index in range(count or 1)]
+        forks = {one: info for one in creations if (info := await self._sessions.made("", one)) is not None}
+        if len(forks) == len(creations):
+            return list(forks.values())
         head, segments = await self._sessions.read(session_id)
+        for known in forks.values():  # the session may have moved on since
+            position = known.forked_from[1] if known.forked_from else position
         position = head.position if position is None else position
         cut, head = await self._at(head, segments, position)
         head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(session_id, position))
@@ -80,10 +89,14 @@ class History:
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
             raise SessionExpiredError(f"sessions/{session_id}")  # a turn runs on it, which keeps it a little longer
 
-        async def make(_: int) -> SessionInfo:
-            return await self._sessions.add("", head, expiration, cut.segments)
+        missing = [one for one in creations if one not in forks]
 
-        return await all_or_none(self._sessions, count or 1, make)
+        async def make(number: int) -> SessionInfo:
+            return await self._sessions.add("", head, expiration, cut.segments, creation=missing[number])
+
+        made = await all_or_none(self._sessions, len(missing), make)
+        forks.update(zip(missing, made, strict=True))
+        return [forks[one] for one in creations]
 
     async def rewind(self, session_id: str, *, position: int, etag: str) -> SessionInfo:
         """Return a session to what it was at a position; delete what came after.
@@ -116,7 +129,7 @@ class History:
         head, segments = await self._sessions.read(session_id)
         return seal(self._key, replace(head, open=None), segments)
 
-    async def restore(self, snapshot: bytes, session_id: str) -> SessionInfo:
+    async def restore(self, snapshot: bytes, session_id: str, creation: Creation = ANONYMOUS) -> SessionInfo:
         """Make a session from a snapshot; "" lets the server choose a UUID.
 
         Raises:
@@ -135,7 +148,7 @@ class History:
         expiration = _expiration_of(head)
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
             raise InvalidFieldError("snapshot", f"is of a session that expired at {_utc(expiration.expire_time)}")
-        return await self._sessions.add(session_id, head, expiration, segments)
+        return await self._sessions.add(session_id, head, expiration, segments, creation=creation)
 
     def replay(self, session_id: str) -> AsyncGenerator[Replayed, None]:
         """Run every turn of a session again from the beginning; end at the first difference."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.vocabulary import Vocabulary
 from elman_server.models import wire
+from elman_server.models.operators import operators
 from elman_server.models.read_outs import NAME, Probe, parse_labels, parse_probes
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ class Artefact:
     Attributes:
         step: the main graph, ready for onnxruntime.
         prefill: the prefill graph, ready too; None if there is none.
+        operators: the names of what both graphs compute with.
         initial_states: name to one row of each state, flat little-endian float32; none: zeros.
         labels: what the logits are of, instead of the vocabulary; empty: of the vocabulary.
         probes: read-outs of the state.
@@ -68,6 +70,7 @@ class Artefact:
 
     step: bytes = field(repr=False)
     prefill: bytes | None = field(repr=False)
+    operators: frozenset[str] = field(repr=False)
     name: str
     version: str
     vocabulary: Vocabulary = field(repr=False)
@@ -120,9 +123,11 @@ def _parse(data: bytes) -> Artefact:
         raise ArtefactError(f"elman.cell is {_shown(metadata['cell'])}; allowed are {', '.join(sorted(_CELLS))}")
     for key in ("recipe", "exporter"):  # not looked at by a server, but no file of ours has other ones
         _json(key, metadata[key], dict)
+    prefill = _prefill(metadata["prefill"], graph) if "prefill" in metadata else None
     return Artefact(
         step=data,
-        prefill=_prefill(metadata["prefill"], graph) if "prefill" in metadata else None,
+        prefill=prefill,
+        operators=operators(data) | operators(prefill or b""),
         name=_matching(metadata, "name", NAME.pattern),
         version=_matching(metadata, "version", r"[a-z0-9][a-z0-9.-]{0,62}"),
         vocabulary=_vocabulary(metadata["vocabulary"]),

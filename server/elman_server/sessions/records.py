@@ -171,6 +171,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         forked_from: the session and the position in it that this one was made from.
         initial_state: the name of the one that it started from.
         older: of the turns before those of `recent`, four bytes of each id.
+        creation: the digest of the request that made it, if that had a request id.
     """
 
     model: str
@@ -196,6 +197,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     open: OpenTurn | None = None
     initial_state: str = DEFAULT
     older: bytes = b""
+    creation: bytes = b""
 
     @property
     def num_bytes(self) -> int:

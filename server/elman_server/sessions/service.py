@@ -5,28 +5,32 @@ from __future__ import annotations
 import contextlib
 import secrets
 import time
-import uuid
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from elman_server.domain.errors import (
     CorruptRecordError,
+    EtagMismatchError,
     InvalidFieldError,
     ModelMismatchError,
+    NotThereError,
     PositionOutOfRangeError,
     RevisionMismatchError,
     SessionBusyError,
+    SessionExistsError,
     SessionNotFoundError,
 )
+from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.domain.state import DEFAULT
 from elman_server.domain.vocabulary import MAX_UNFINISHED
 from elman_server.sessions import records
-from elman_server.sessions.pages import PageToken
+from elman_server.sessions.pages import MAX_PAGE, PageToken, page_limit
 from elman_server.sessions.repository import COMMIT_TRIES, SessionRepository, etag_of
 from elman_server.sessions.session import (
     Expiration,
     Filter,
+    LabelChange,
     Page,
     SessionInfo,
     SessionStatus,
@@ -46,8 +50,6 @@ if TYPE_CHECKING:
     from elman_server.sessions.stores import Store
 
 SEED_BITS: Final = 32  # of a seed that the server chooses: short enough to type
-DEFAULT_PAGE: Final = 100
-MAX_PAGE: Final = 1000
 FEW_SEGMENTS: Final = 16  # as many are read at once rather than one after another
 
 
@@ -71,6 +73,7 @@ class Sessions(SessionRepository):
         expiration: Expiration,
         labels: Mapping[str, str],
         initial_state: str = DEFAULT,
+        creation: Creation = ANONYMOUS,
     ) -> SessionInfo:
         """Make a session at position 0.
 
@@ -98,21 +101,57 @@ class Sessions(SessionRepository):
             state=info.start(initial_state),
             initial_state=initial_state,
         )
-        return await self.add(session_id, head, expiration)
+        return await self.add(session_id, head, expiration, creation=creation)
 
     async def add(
-        self, session_id: str, head: records.Head, expiration: Expiration, segments: Sequence[records.Segment] = ()
+        self,
+        session_id: str,
+        head: records.Head,
+        expiration: Expiration,
+        segments: Sequence[records.Segment] = (),
+        *,
+        creation: Creation = ANONYMOUS,
     ) -> SessionInfo:
-        """Store a new session, with times of its own; raises InvalidFieldError, SessionExistsError."""
+        """Store a new session, with times of its own; one that the same request made before is returned instead.
+
+        Raises:
+            InvalidFieldError, SessionExistsError, QuotaError.
+        """
         if session_id:
             check_id("session_id", session_id)
-        now, name = self._clock(), session_id or str(uuid.uuid4())
+        if (made := await self.made(session_id, creation)) is not None:
+            return made
+        now, name = self._clock(), session_id or creation.name()
         last = now + self._lifetimes.absolute
-        head = msgspec.structs.replace(head, created=now, updated=now, last=last, etag=new_etag())
+        head = msgspec.structs.replace(
+            head, created=now, updated=now, last=last, etag=new_etag(), creation=creation.digest
+        )
         head = self._lifetimes.expiring("", head, expiration, now)
         parts = [self.encoded(segment) for segment in segments]
-        await self._store.create(name, self.encoded(head), head.expires, parts)
+        try:
+            await self._store.create(name, self.encoded(head), head.expires, parts)
+        except SessionExistsError:
+            if (made := await self.made(session_id, creation)) is None:
+                raise
+            return made  # by the same request, at the same time
         return self.info(name, head)
+
+    async def made(self, session_id: str, creation: Creation) -> SessionInfo | None:
+        """Return the session that a request made when it came before; None: it did not, or has no id.
+
+        Raises:
+            InvalidFieldError: another request had the same request id.
+        """
+        if not creation.request_id:
+            return None
+        name = session_id or creation.name()
+        with contextlib.suppress(NotThereError):
+            head, _ = await self.load(name)
+            if head.creation == creation.digest:
+                return self.info(name, head)
+            if not session_id:
+                raise InvalidFieldError("request_id", "was used for another request; choose a new one")
+        return None
 
     async def get(self, session_id: str) -> SessionInfo:
         """Return a session."""
@@ -120,11 +159,8 @@ class Sessions(SessionRepository):
 
     async def list(self, *, page_size: int, page_token: str, filter: Filter) -> Page:  # noqa: A002  the API's word
         """Return a page of sessions in name order; raises InvalidFieldError."""
-        if not 0 <= page_size <= MAX_PAGE:
-            raise InvalidFieldError("page_size", f"is {page_size}; allowed is from 1 to {MAX_PAGE}, or 0")
-        limit = page_size or DEFAULT_PAGE
-        scope = f"{filter.model}{sorted(filter.labels.items())}"
-        after = PageToken.decode(page_token, scope)
+        limit = page_limit(page_size)
+        after = PageToken.decode(page_token, filter.scope)
         # One store page an answer, however few match: an answer's cost is bounded and an empty page is allowed.
         rows = await self._store.page(after, limit)
         found = []
@@ -135,22 +171,23 @@ class Sessions(SessionRepository):
                 if filter == Filter():  # nothing else is known of it than its name
                     found.append(unreadable(name, stored.expires))
                 continue
-            if filter.matches(head):
-                found.append(self.info(name, head))
-        return Page(tuple(found), PageToken.encode(rows[-1][0], scope) if len(rows) == limit else "")
+            info = self.info(name, head)
+            if filter.matches(head, info.status):
+                found.append(info)
+        return Page(tuple(found), PageToken.encode(rows[-1][0], filter.scope) if len(rows) == limit else "")
 
     async def update(
-        self, session_id: str, *, etag: str, labels: Mapping[str, str] | None, expiration: Expiration | None
+        self, session_id: str, *, etag: str, labels: LabelChange | None, expiration: Expiration | None
     ) -> SessionInfo:
         """Change labels or expiration; None leaves them. Raises InvalidFieldError, EtagMismatchError."""
-        if labels is not None:
-            check_labels("session.labels", labels)
 
         def change(head: records.Head) -> Change:
             now = self._clock()
             head = msgspec.structs.replace(head, updated=now, etag=new_etag())
             if labels is not None:
-                head = msgspec.structs.replace(head, labels=dict(labels))
+                changed = labels.applied(head.labels)
+                check_labels("session.labels", changed)
+                head = msgspec.structs.replace(head, labels=changed)
             if expiration is not None:
                 head = self._lifetimes.expiring("session.", head, expiration, now)
             return Change(head)
@@ -170,6 +207,21 @@ class Sessions(SessionRepository):
             raise SessionBusyError(f"sessions/{session_id}")
         if lease := self.leases.running(session_id):
             lease.interrupt(SessionNotFoundError(f"sessions/{session_id}"))
+
+    async def delete_all(self, filter: Filter) -> int:  # noqa: A002  the API's word
+        """Delete every session that a filter keeps; return how many. Sessions made meanwhile may stay."""
+        after, num_deleted = "", 0
+        while rows := await self._store.page(after, MAX_PAGE):
+            for name, stored in rows:
+                head = self.decoded(stored.head)
+                if not filter.matches(head, self.info(name, head).status):
+                    continue
+                # Not one that has changed since, or that another call or its own lifetime has deleted.
+                with contextlib.suppress(EtagMismatchError, NotThereError):
+                    await self.delete(name, etag=etag_of(head))
+                    num_deleted += 1
+            after = rows[-1][0]
+        return num_deleted
 
     async def transcript(self, session_id: str, start: int, end: int | None) -> Transcript:
         """Return a part of a session's text; raises PositionOutOfRangeError. Only what it needs is read."""

@@ -165,11 +165,12 @@ class TurnRunner:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def cancel(self, session_id: str) -> SessionInfo:
-        """End the turn that runs on a session, if any; return the session once it is idle."""
-        if lease := self._sessions.leases.running(session_id):
+    async def cancel(self, session_id: str, request_id: bytes = b"") -> SessionInfo:
+        """End the turn that runs on a session, if any; `request_id`: only the turn that has it."""
+        lease = self._sessions.leases.running(session_id)
+        if lease is not None and request_id in {b"", lease.request_id}:
             await lease.finish(FinishReason.CANCELLED)
-        await self._cancel_elsewhere(session_id)  # also one that has taken the place of ours
+        await self._cancel_elsewhere(session_id, request_id)  # also one that has taken the place of ours
         return await self._sessions.get(session_id)
 
     async def drain(self, grace: float) -> None:
@@ -179,10 +180,10 @@ class TurnRunner:
         await wait_for(leases, grace)
         await asyncio.gather(*(lease.finish(FinishReason.SERVER_DRAINING) for lease in leases))
 
-    async def _cancel_elsewhere(self, session_id: str) -> None:
+    async def _cancel_elsewhere(self, session_id: str, request_id: bytes) -> None:
         """Ask another server to end its turn and wait for that; end one whose server is gone."""
         head, _ = await self._sessions.load(session_id)
-        if head.open is None:
+        if head.open is None or request_id not in {b"", head.open.parameters.request_id}:
             return
         token = head.open.token
         if self._sessions.is_leased(head):

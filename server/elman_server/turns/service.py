@@ -21,6 +21,7 @@ from elman_server.sessions.records import Parameters
 from elman_server.sessions.repository import COMMIT_TRIES, Loaded, etag_of
 from elman_server.sessions.service import SEED_BITS, check_position
 from elman_server.sessions.transitions import Durability
+from elman_server.turns.cut import cut_turn
 from elman_server.turns.output import chunks, read_details
 from elman_server.turns.planning import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
 from elman_server.turns.resume import COMPLETE, Redelivery, find
@@ -154,9 +155,21 @@ class Turns:
         state, position = (head.state, head.position) if head else (model.initial, 0)
         return await score(self._engines[model.name], model, state, position, request)
 
-    async def cancel(self, session_id: str) -> SessionInfo:
-        """End the turn that runs on a session, if any; return the session once it is idle."""
-        return await self._runner.cancel(session_id)
+    async def cancel(self, session_id: str, position: int | None = None, request_id: bytes = b"") -> SessionInfo:
+        """End the turn that runs on a session, if any; return the idle session.
+
+        Args:
+            session_id: which.
+            position: up to where the turn is kept, also if it has just finished; None: all that was delivered.
+            request_id: of the turn; another turn continues. Empty: whichever runs, or is the last.
+
+        Raises:
+            PositionOutOfRangeError: the turn was not delivered up to that position, or another one followed it.
+        """
+        info = await self._runner.cancel(session_id, request_id)
+        if position is None or position == info.position:
+            return info
+        return await cut_turn(self._sessions, self._engines, session_id, position, request_id)
 
     async def drain(self, grace: float) -> None:
         """Refuse new turns; let those that run finish for `grace` seconds, then end and commit them."""
@@ -321,7 +334,7 @@ class Turns:
         if head is not None:
             return self._sessions.model_of(head)
         assert target.model is not None
-        return self._models.get(target.model)
+        return self._models.get(target.model, target.version)
 
 
 async def _first(stream: JobStream, *, is_awaited: bool) -> Output | None:

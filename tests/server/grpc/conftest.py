@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman.v1.model_pb2_grpc import ModelServiceStub
 from elman.v1.session_pb2_grpc import SessionServiceStub
 from elman_server.grpc.server import GrpcServer
-from elman_server.models.registry import Models
+from elman_server.models.registry import ModelInfo, Models
 from elman_server.process.logs import set_up_logs
 from elman_server.process.settings import Settings
 from tests.server.grpc.fakes import MODEL, FakeHistory, FakeSessions, FakeTurns
@@ -61,9 +61,9 @@ Serve = Callable[..., AbstractAsyncContextManager[Served]]
 
 
 @contextlib.asynccontextmanager
-async def _serve(**settings: Any) -> AsyncIterator[Served]:
+async def _serve(models: Sequence[ModelInfo] = (MODEL,), **settings: Any) -> AsyncIterator[Served]:
     sessions, turns, history = FakeSessions(), FakeTurns(), FakeHistory()
-    domain = cast("Any", (sessions, turns, Models([MODEL]), history))
+    domain = cast("Any", (sessions, turns, Models(models), history))
     server = GrpcServer(Settings(**{"listen": "127.0.0.1:0", **settings}), *domain)
     port = await server.start()
     try:

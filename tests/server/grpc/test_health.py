@@ -1,7 +1,10 @@
 import grpc
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.message_factory import GetMessages
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from grpc_tools import protoc
 
 SERVICES = ["", "elman.v1.SessionService", "elman.v1.GenerationService", "elman.v1.ModelService"]
 
@@ -54,6 +57,29 @@ async def test_an_unknown_service_is_not_found(served):
         await HealthStub(served.channel).Check(HealthCheckRequest(service="nobody"))
 
     assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+LIST = """
+syntax = "proto3";
+message Response {
+  message Status { int32 status = 1; }
+  map<string, Status> statuses = 1;
+}
+"""
+
+
+async def test_list_has_every_service(served, tmp_path):
+    """One call says of each service whether it is served; its message is that of grpc.health.v1."""
+    (tmp_path / "list.proto").write_text(LIST)
+    compiled = tmp_path / "list.binpb"
+    assert protoc.main(["", f"-I{tmp_path}", f"--descriptor_set_out={compiled}", "list.proto"]) == 0
+    files = FileDescriptorSet.FromString(compiled.read_bytes()).file
+    response = GetMessages(files)["Response"]
+    listed = served.channel.unary_unary("/grpc.health.v1.Health/List", response_deserializer=response.FromString)
+    for is_serving, status in ((False, HealthCheckResponse.NOT_SERVING), (True, HealthCheckResponse.SERVING)):
+        await served.server.set_serving(is_serving)
+        answer = await listed(b"")
+        assert {name: entry.status for name, entry in answer.statuses.items()} == dict.fromkeys(SERVICES, status)
 
 
 async def test_probes_are_quiet(served, log):

@@ -27,7 +27,7 @@ from elman_server.domain.requests import (
     Target,
 )
 from elman_server.domain.vocabulary import Unknown
-from elman_server.sessions.session import Expiration, Filter, SessionStatus
+from elman_server.sessions.session import Expiration, Filter, LabelChange, SessionStatus
 from elman_server.sessions.stores import MemoryStore
 from elman_server.turns.service import Turns
 from tests.clock import Clock
@@ -234,7 +234,7 @@ async def test_labels_set_during_a_turn_survive_it(house):
     """The turn's commit changes what is the turn's and nothing else."""
     session = await house.session("tiny")
     reader = await begun(house, session.name)
-    await house.sessions.update(session.name, etag="", labels={"mood": "calm"}, expiration=None)
+    await house.sessions.update(session.name, etag="", labels=LabelChange({"mood": "calm"}), expiration=None)
     reader.gate.set()
     info = await house.turns.cancel(session.name)
     assert (info.labels, info.turn_count) == ({"mood": "calm"}, 1)

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Final
 
 from elman_server.domain.errors import ArtefactError
 from elman_server.engine.core.loop import EngineLoop
-from elman_server.engine.core.model_runner import ModelRunner, choose_threads, share_threads
+from elman_server.engine.core.model_runner import (
+    ModelRunner,
+    ThreadsError,
+    choose_threads,
+    limit_threads,
+    share_threads,
+)
 from elman_server.engine.protocol import Configure, EngineLink, Ready, Refused
 from elman_server.models.artefact import read_artefact
 from elman_server.models.registry import describe
@@ -45,12 +51,14 @@ def main(descriptor: int, parent: int) -> None:
             with _limited_memory(configure):
                 artefact = read_artefact(Path(configure.path))
                 num_threads = _share_threads(artefact, configure)
-                model = ModelRunner(artefact, capacity=configure.capacity, num_threads=0)
+                model = ModelRunner(artefact, capacity=configure.capacity, num_threads=num_threads, shares_threads=True)
         except ArtefactError as error:
             message = str(error)
-            link.send(Refused(message if configure.path in message else f"{configure.path}: {message}"))
+            message = message if configure.path in message else f"{configure.path}: {message}"
+            link.send(Refused(message, has_too_many_threads=isinstance(error, ThreadsError)))
             return
-        link.send(Ready(describe(artefact, model.initial_states, model.fingerprint), num_threads))
+        description = describe(artefact, model.initial_states, model.fingerprint)
+        link.send(Ready(description, model.num_threads, model.limited_by, model.layout.spacing))
         EngineLoop(model, artefact.output_size, link, configure.flush_seconds).run()
 
 
@@ -83,11 +91,11 @@ def _limited_memory(configure: Configure) -> Iterator[None]:
 
 
 def _share_threads(artefact: Artefact, configure: Configure) -> int:
-    """Let the model's graphs share threads; return how many."""
+    """Let the model's graphs share threads; return how many were asked for."""
     num_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     num_threads = configure.num_threads or choose_threads(artefact.num_parameters, num_cores // configure.num_engines)
     os.nice(NICENESS)  # before it starts threads, which inherit it
-    share_threads(num_threads)
+    share_threads(limit_threads(artefact, num_threads)[0])
     return num_threads
 
 

@@ -47,7 +47,7 @@ _STATES: Final = {
     SessionStatus.ACTIVE: session_messages.Session.STATE_ACTIVE,
     SessionStatus.GENERATING: session_messages.Session.STATE_GENERATING,
     SessionStatus.EXPIRED: session_messages.Session.STATE_EXPIRED,
-    SessionStatus.UNREADABLE: session_messages.Session.STATE_UNSPECIFIED,
+    SessionStatus.UNREADABLE: session_messages.Session.STATE_UNREADABLE,
 }
 _CELLS: Final = {
     "elman": model_messages.CELL_ELMAN,
@@ -151,7 +151,7 @@ def from_score(details: Sequence[CharacterDetail]) -> generation_messages.ScoreR
     """Return the judgement of a text with its sum."""
     scored = [detail.log_probability for detail in details if detail.log_probability is not None]
     return generation_messages.ScoreResponse(
-        details=from_details(details), log_probability=math.fsum(scored), num_scored=len(scored)
+        details=from_details(details), log_probability=math.fsum(scored), scored_count=len(scored)
     )
 
 
@@ -162,13 +162,13 @@ def from_model(info: ModelInfo) -> model_messages.Model:
         name=f"models/{info.name}",
         version=info.version,
         cell=_CELLS[info.cell],
-        num_layers=info.num_layers,
+        layer_count=info.num_layers,
         hidden_size=info.hidden_size,
         vocabulary=[ord(character) for character in characters or ()],
         byte_level=characters is None,
         state_bytes=info.initial.num_bytes,
         digest=info.digest,
-        num_parameters=info.num_parameters,
+        parameter_count=info.num_parameters,
         evaluations=[_from_evaluation(evaluation) for evaluation in info.evaluations],
         limits=model_messages.Limits(
             max_prompt_chars=info.limits.max_prompt_chars,
@@ -183,7 +183,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
                 name=read_out.name,
                 labels=read_out.labels,
                 accuracy=read_out.accuracy,
-                num_held_out=read_out.num_held_out,
+                held_out_count=read_out.num_held_out,
             )
             for read_out in info.read_outs
         ],
@@ -208,7 +208,7 @@ def _from_evaluation(evaluation: Evaluation) -> model_messages.Evaluation:
         protocol=evaluation.protocol,
         nats_per_character=evaluation.nats_per_character,
         standard_error=evaluation.standard_error,
-        num_characters=evaluation.num_characters,
+        character_count=evaluation.num_characters,
     )
 
 

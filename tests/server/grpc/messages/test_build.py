@@ -136,7 +136,7 @@ def test_scores_are_summed_over_what_has_one():
     """The sum leaves out a first character."""
     response = from_score([dataclasses.replace(DETAIL, log_probability=None), DETAIL, DETAIL])
 
-    assert (response.log_probability, response.num_scored) == (-1.0, 2)
+    assert (response.log_probability, response.scored_count) == (-1.0, 2)
     assert response.details[1] == DETAIL_MESSAGE
 
 
@@ -146,25 +146,25 @@ def test_models_are_written_whole():
         name="models/tiny",
         version="1",
         cell=model_pb2.CELL_GRU,
-        num_layers=1,
+        layer_count=1,
         hidden_size=2,
         vocabulary=[97, 98, 223],
         state_bytes=8,
         digest="ab" * 32,
-        num_parameters=42,
+        parameter_count=42,
         evaluations=[
             model_pb2.Evaluation(
                 corpus_sha256="ef" * 32,
                 protocol="streaming",
                 nats_per_character=1.5,
                 standard_error=0.01,
-                num_characters=1000,
+                character_count=1000,
             )
         ],
         limits=model_pb2.Limits(max_prompt_chars=1000, max_chars=50, max_stop_strings=16, max_stop_string_chars=256),
         fingerprint="some-machine",
         labels=["yes", "no"],
-        read_outs=[model_pb2.ReadOut(name="mood", labels=["bad", "good"], accuracy=0.75, num_held_out=8)],
+        read_outs=[model_pb2.ReadOut(name="mood", labels=["bad", "good"], accuracy=0.75, held_out_count=8)],
         initial_states=["default", "juliet"],
     )
 
