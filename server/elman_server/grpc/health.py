@@ -73,7 +73,7 @@ class Health(HealthServicer):  # type: ignore[misc]  # no stubs upstream
 
     def list_handler(self) -> grpc.GenericRpcHandler:
         """Return what answers List: the status of every service, in one message."""
-        handler = grpc.unary_unary_rpc_method_handler(self._list)
+        handler: Any = grpc.unary_unary_rpc_method_handler(self._list)
         return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"List": handler})
 
     async def _list(self, _: bytes, __: Context) -> bytes:
@@ -90,7 +90,7 @@ class Health(HealthServicer):  # type: ignore[misc]  # no stubs upstream
 def _entry(service: str, status: int) -> bytes:
     """Return one entry of HealthListResponse.statuses, encoded: `map<string, HealthCheckResponse> statuses = 1`.
 
-    Encoded by hand: the messages of List come only with a grpcio-health-checking that requires a newer protobuf than ours.
+    Encoded by hand: the messages of List come only with a grpcio-health-checking that needs a newer protobuf than ours.
     """
     entry = b"".join(
         _bytes_field(number, value)
