@@ -19,7 +19,7 @@ async def _texts(house, model: str, num_sessions: int) -> list[tuple[str, str]]:
 
 
 async def test_17_sessions_of_one_seed_draw_one_text(tmp_path):
-    """Softplus of 1,024 units, two threads asked for: 17 sessions once got 4 to 8 texts; the engine takes one thread."""
+    """Softplus of 1,024 units, two threads asked for: 17 sessions once got 4 to 8 texts; it runs with one."""
     soft_model(tmp_path / "soft.onnx")
     with capture_logs() as logs:
         async with house_of(tmp_path / "soft.onnx", num_threads=2) as house:

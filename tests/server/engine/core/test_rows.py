@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from elman_export import runtime
-from elman_export.verify import BATCHES, verify
+from elman_export.exporting.verify import verify
+from elman_format import CUT_SAFE, LAYOUTS, operators
 from elman_server.domain.state import SessionState
-from elman_server.engine.core import model_runner
-from elman_server.engine.core.model_runner import LAYOUTS, ModelRunner, ThreadsError, limit_threads
+from elman_server.engine.core.model_runner import ModelRunner, ThreadsError, limit_threads
 from elman_server.models.artefact import read_artefact
-from elman_server.models.operators import CUT_SAFE, operators
 from tests.models import tiny_model
 from tests.operators import CUT_OPERATORS, SAFE_OPERATORS, SYMBOLS, operator_model
 
@@ -127,9 +125,3 @@ def test_what_the_exporter_proves_is_served_and_what_is_served_it_proves(tmp_pat
     artefact = operator_model(tmp_path / "model.onnx", operator, width)
     verify(artefact, {}, num_steps=20).require()
     assert loaded(tmp_path / "model.onnx", 2).num_threads in {1, 2}
-
-
-def test_exporter_and_server_try_the_same():
-    """The two packages import nothing of each other; what they must agree on is compared here."""
-    assert [(layout.spacing, layout.multiple) for layout in LAYOUTS] == list(runtime.LAYOUTS)
-    assert sorted(BATCHES) == list(model_runner.CHECK_BATCHES)
