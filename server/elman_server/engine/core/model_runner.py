@@ -36,7 +36,7 @@ _CHECK_STEPS: Final = 8
 
 
 class ThreadsError(ArtefactError):
-    """A model cannot be honoured with so many threads."""
+    """A model cannot be served with this many threads."""
 
 
 def choose_threads(num_parameters: int, num_cores: int) -> int:
@@ -58,7 +58,7 @@ def limit_threads(artefact: Artefact, num_threads: int) -> tuple[int, str]:
     unsafe = sorted(artefact.operators - CUT_SAFE)
     if num_threads == 1 or not unsafe:
         return num_threads, ""
-    return 1, f"{', '.join(unsafe)[:80]} may round by where threads cut the work"
+    return 1, f"{', '.join(unsafe)[:80]} may round differently where threads cut the work"
 
 
 def share_threads(num_threads: int) -> None:
@@ -96,17 +96,14 @@ class ModelRunner:
         self._artefact = artefact
         self.capacity = capacity
         self.num_threads, self.limited_by = limit_threads(artefact, num_threads)
-        self._load(shares_threads=shares_threads)
+        own_threads = 0 if shares_threads else self.num_threads
+        self._step = _session(artefact.step, own_threads)
+        self._prefill = None if artefact.prefill is None else _session(artefact.prefill, own_threads)
+        self._shapes = artefact.state_shapes
         self.initial_states = self._initial_states()
         self.initial = self.initial_states[DEFAULT]
         self.probes = {probe.name: probe for probe in artefact.probes}
         self.fingerprint = self._prove()
-
-    def _load(self, *, shares_threads: bool) -> None:
-        artefact, num_threads = self._artefact, 0 if shares_threads else self.num_threads
-        self._step = _session(artefact.step, num_threads)
-        self._prefill = None if artefact.prefill is None else _session(artefact.prefill, num_threads)
-        self._shapes = artefact.state_shapes
 
     def _arrange(self, layout: Layout) -> None:
         """Allocate the batch in a layout."""

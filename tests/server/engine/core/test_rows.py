@@ -66,7 +66,7 @@ def test_what_threads_would_cut_runs_with_one_and_says_why(tmp_path, operator):
     model = loaded(tmp_path / "model.onnx", 2)
     (unsafe,) = artefact.operators - CUT_SAFE
     assert model.num_threads == 1
-    assert model.limited_by == f"{unsafe} may round by where threads cut the work"
+    assert model.limited_by == f"{unsafe} may round differently where threads cut the work"
     assert limit_threads(artefact, 1) == (1, "")
 
 
