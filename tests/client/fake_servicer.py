@@ -95,6 +95,9 @@ class Servicer(
         if policy.skip or policy.replace_with:
             text = "".join(c if c in VOCABULARY else policy.replace_with for c in text)
             setattr(request, field_, text)
+        await self._refuse_unknown(context, field_, text)
+
+    async def _refuse_unknown(self, context: Any, field_: str, text: str) -> None:
         unknown = next((c for c in text if c not in VOCABULARY), None)
         if unknown:
             violation = BadRequest.FieldViolation(field=field_, description=f"has {unknown!r}")
@@ -315,6 +318,7 @@ class Servicer(
             memory = SessionState(session_pb2.Session())
             memory.rest.set()
         await self._check_text(context, "prompt", request)
+        await self._refuse_unknown(context, "stopping.stop_strings[0]", "".join(request.stopping.stop_strings))
         if not memory.rest.is_set():
             retry = RetryInfo()
             retry.retry_delay.FromMilliseconds(100)
