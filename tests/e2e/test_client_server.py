@@ -109,7 +109,7 @@ def test_the_commands_work_on_sessions(server_process: ServerProcess):
     [
         (["generate", "a", "--model", "gru", "--temperature", "nan"], 1, "sampling.temperature: is nan"),
         (["generate", "a", "--model", "gru", "--top-p", "1.1"], 1, "sampling.top_p: is 1.1"),
-        (["generate", "\N{SNAKE}", "--model", "gru"], 1, "prompt: the model's vocabulary has not"),
+        (["generate", "\N{SNAKE}", "--model", "gru"], 1, "prompt: holds characters that are not in the vocabulary"),
         (["generate", "!!!", "--model", "nan", "--max-chars", "9"], 1, "the server met an error of its own"),
         (["generate", "a", "--model", "none"], 4, "models/none is not served here"),
         (["generate", "a", "--nonsense"], 2, "No such option"),
