@@ -5,6 +5,7 @@ that the client can be tested without a network, weights or an engine.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -69,8 +70,10 @@ class Servicer(
             trailers = (("grpc-status-details-bin", details),) if details else ()
             await context.abort(code, message, trailers)
 
-    async def _refuse(self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message) -> None:
-        info = ErrorInfo(reason=reason, domain="elman-server.github.io")
+    async def _refuse(
+        self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message, **metadata: str
+    ) -> None:
+        info = ErrorInfo(reason=reason, domain="elman-server.github.io", metadata=metadata)
         status = packed_status(code, message, info, RequestInfo(request_id="theirs"), *details)
         await context.abort(code, message, (("grpc-status-details-bin", status),))
 
@@ -97,6 +100,8 @@ class Servicer(
                 "CHARACTER_NOT_IN_VOCABULARY",
                 f"the model has no {unknown!r}",
                 BadRequest(field_violations=[violation]),
+                characters=unknown,
+                indices=str(text.index(unknown)),
             )
 
     # The contract's method names are in CamelCase.
@@ -351,6 +356,12 @@ class Servicer(
         await asyncio.sleep(self.seconds_to_settle)
         memory.rest.set()
 
+    async def _is_stopped(self, memory: SessionState) -> bool:
+        """Wait for the next chunk, or for a Cancel."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(memory.stop.wait(), self.seconds_per_chunk or 1e-9)
+        return memory.stop.is_set()
+
     async def _cut(self, context: Any, code: grpc.StatusCode) -> None:
         if code is grpc.StatusCode.FAILED_PRECONDITION:  # as where a server that was lost has the turn still
             await self._refuse(context, grpc.StatusCode.UNAVAILABLE, "SESSION_BUSY", "a turn is running")
@@ -373,7 +384,7 @@ class Servicer(
         try:
             yield {"started": started}
             while len(written) < max_chars and not stop_string:
-                if memory.stop.is_set():
+                if await self._is_stopped(memory):
                     reason = generation_pb2.FINISH_REASON_CANCELLED
                     break
                 if self.cuts and written:
@@ -382,7 +393,6 @@ class Servicer(
                         reason = generation_pb2.FINISH_REASON_SERVER_DRAINING
                         break
                     await self._cut(context, cut)
-                await asyncio.sleep(self.seconds_per_chunk)
                 size = min(request.chunk_chars or 4, max_chars - len(written))
                 at = start + len(request.prompt) + len(written)
                 text = "".join(map(drawn, range(at, at + size)))

@@ -84,18 +84,18 @@ def replayed(message: session_pb2.ReplaySessionResponse) -> types.ReplayedTurn:
     )
 
 
-def event(
+def events(
     message: generation_pb2.GenerateResponse | generation_pb2.ResumeResponse | generation_pb2.ChatResponse,
-) -> types.Event:
-    """Convert one event of a turn."""
-    match message.WhichOneof("event"):
-        case "started":
-            return _started(message.started)
-        case "finished":
-            return _finished(message.finished)
-        case _:  # an event that this client does not know yet is a chunk without text
-            chunk = message.chunk
-            return types.Chunk(chunk.text, chunk.position, _details(chunk.details), chunk.committed_position)
+) -> tuple[types.Event, ...]:
+    """Convert the events of a turn that one message has, in their order; none if this client knows none of them."""
+    found: list[types.Event] = []
+    if message.HasField("started"):
+        found.append(_started(message.started))
+    if message.HasField("chunk"):
+        found.append(_chunk(message.chunk))
+    if message.HasField("finished"):
+        found.append(_finished(message.finished))
+    return tuple(found)
 
 
 def appended(message: generation_pb2.AppendResponse) -> types.Appended:
@@ -144,6 +144,10 @@ def _started(message: generation_pb2.Started) -> types.Started:
         prompt_chars=message.prompt_chars,
         model_digest=message.model_digest,
     )
+
+
+def _chunk(message: generation_pb2.Chunk) -> types.Chunk:
+    return types.Chunk(message.text, message.position, _details(message.details), message.committed_position)
 
 
 def _sampling(message: Any) -> types.Sampling:

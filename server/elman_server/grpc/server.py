@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Final
 
 import grpc
@@ -15,7 +16,7 @@ from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
 from elman_server.grpc.generation_service import GenerationService
-from elman_server.grpc.health import Health
+from elman_server.grpc.health import Health, Need
 from elman_server.grpc.interceptors import CallInterceptor
 from elman_server.grpc.model_service import ModelService
 from elman_server.grpc.reflection import add_reflection
@@ -33,6 +34,13 @@ _SERVICES: Final = [
     for module in (generation_pb2, model_pb2, session_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
+# A fork or a replay needs an engine, too; but every other method of its service does not.
+_NEEDS: Final = {
+    "": frozenset(Need),
+    "elman.v1.SessionService": frozenset({Need.OPEN, Need.STORE}),
+    "elman.v1.GenerationService": frozenset(Need),
+    "elman.v1.ModelService": frozenset({Need.OPEN}),
+}
 _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # Far above any burst: beyond its own small default gRPC cancels calls at random; the server refuses with a reason.
 _MAX_PENDING: Final = 100_000
@@ -53,7 +61,7 @@ class GrpcServer:
         self._turns = turns
         self._models = models
         self._history = history
-        self._health = Health(_SERVICES)
+        self._health = Health(_NEEDS)
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
@@ -77,11 +85,19 @@ class GrpcServer:
         return port
 
     async def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  the name says which
-        """Report to health, its watchers and the log whether the server accepts calls."""
-        self._health.set_serving(is_serving)
+        """Report to health and the log whether the server accepts calls."""
+        self._health.set(Need.OPEN, is_serving)
         num_models = len(self._models.list())
         models = f"{num_models} model{'' if num_models == 1 else 's'}"
         _log.info(f"{'serving' if is_serving else 'no longer serving'} {models} on {self.address}")
+
+    def set_store(self, is_reachable: bool) -> None:  # noqa: FBT001  the name says which
+        """Let health know whether the session store answers."""
+        self._health.set(Need.STORE, is_reachable)
+
+    def set_engines(self, are_well: bool) -> None:  # noqa: FBT001  the name says which
+        """Let health know whether every model has an engine that serves, or is being restarted."""
+        self._health.set(Need.ENGINES, are_well)
 
     async def stop(self, grace: float) -> None:
         """Accept no new call and end; calls that still run after `grace` seconds are cancelled."""
@@ -110,6 +126,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
     credentials = _credentials(settings)
+    if settings.listen.startswith("unix:") and _is_in_use(settings.listen.removeprefix("unix:")):
+        raise SettingsError(f"cannot listen on {settings.listen}: it is in use; choose another with --listen")
     try:
         if credentials is None:
             return server.add_insecure_port(settings.listen)
@@ -119,6 +137,19 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> int:
         if credentials is not None:
             causes += ", or certificate and key are not PEM files of one pair"
         raise SettingsError(f"cannot listen on {settings.listen}: {causes}; choose another with --listen") from None
+
+
+def _is_in_use(path: str) -> bool:
+    """Whether somebody accepts connections at a path; gRPC itself would take the path away."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except (TimeoutError, BlockingIOError):  # its queue is full
+            return True
+        except OSError:
+            return False
+        return True
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

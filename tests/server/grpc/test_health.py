@@ -9,9 +9,18 @@ from grpc_tools import protoc  # type: ignore[import-untyped]  # no stubs upstre
 SERVICES = ["", "elman.v1.SessionService", "elman.v1.GenerationService", "elman.v1.ModelService"]
 
 
+@pytest.fixture
+async def served(serve):
+    """A server whose store and engines are there."""
+    async with serve() as served:
+        served.server.set_store(True)
+        served.server.set_engines(True)
+        yield served
+
+
 @pytest.mark.parametrize("service", SERVICES)
 async def test_check_follows_the_server(served, service):
-    """Every service is NOT_SERVING until told, then SERVING, then not again."""
+    """Every service is NOT_SERVING before the server serves, then SERVING, then not again."""
     check, request = HealthStub(served.channel).Check, HealthCheckRequest(service=service)
     before = await check(request)
     await served.server.set_serving(True)
@@ -24,6 +33,22 @@ async def test_check_follows_the_server(served, service):
         HealthCheckResponse.SERVING,
         HealthCheckResponse.NOT_SERVING,
     ]
+
+
+@pytest.mark.parametrize(
+    ("fail", "down"), [("set_store", {"", SERVICES[1], SERVICES[2]}), ("set_engines", {"", SERVICES[2]})]
+)
+async def test_a_service_serves_only_with_what_it_needs(served, fail, down):
+    """Without the store sessions and turns are NOT_SERVING, without an engine turns are; models need neither."""
+    check = HealthStub(served.channel).Check
+    await served.server.set_serving(True)
+    getattr(served.server, fail)(False)
+    answers = {service: (await check(HealthCheckRequest(service=service))).status for service in SERVICES}
+    getattr(served.server, fail)(True)
+    after = {(await check(HealthCheckRequest(service=service))).status for service in SERVICES}
+
+    assert {service for service in SERVICES if answers[service] == HealthCheckResponse.NOT_SERVING} == down
+    assert after == {HealthCheckResponse.SERVING}
 
 
 async def test_an_unknown_service_is_not_found(served):

@@ -63,6 +63,20 @@ async def test_a_unix_socket_can_be_served(serve, tmp_path):
         assert (served.server.address, len(answer.models)) == (address, 1)
 
 
+async def test_a_taken_unix_socket_is_an_error(serve, tmp_path):
+    """A second server on the same path is refused, and does not take it away; what a dead server left is replaced."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    address = f"unix:{path}"
+    async with serve(listen=address):
+        with pytest.raises(SettingsError, match=f"cannot listen on {address}: it is in use"):
+            async with serve(listen=address):
+                pass
+        async with grpc.aio.insecure_channel(address) as channel:
+            await ModelServiceStub(channel).ListModels(ListModelsRequest())
+
+
 async def test_tls_is_spoken_with_a_certificate(serve, tmp_path):
     """With a certificate and its key, callers that trust it get through and those without TLS do not."""
     certificate, key = _self_signed(tmp_path)

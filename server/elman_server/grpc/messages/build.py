@@ -47,6 +47,7 @@ _STATES: Final = {
     SessionStatus.ACTIVE: session_messages.Session.STATE_ACTIVE,
     SessionStatus.GENERATING: session_messages.Session.STATE_GENERATING,
     SessionStatus.EXPIRED: session_messages.Session.STATE_EXPIRED,
+    SessionStatus.UNREADABLE: session_messages.Session.STATE_UNREADABLE,
 }
 _CELLS: Final = {
     "elman": model_messages.CELL_ELMAN,
