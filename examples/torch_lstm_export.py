@@ -5,8 +5,7 @@ from pathlib import Path
 
 import torch
 
-from elman_export import Metadata
-from elman_export.torch_layers import export_layers
+from elman_export import Metadata, export_layers
 from examples.torch_lstm_train import CharLSTM
 
 text, weights, output = map(Path, sys.argv[1:])

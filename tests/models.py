@@ -9,10 +9,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_export.artefact import read_artefact, write_artefact
-from elman_export.metadata import Metadata
-from elman_export.quantisation import calibrate, quantise
-from elman_export.step import GATES, StepGraphs, make_model
+from elman_export.artefacts.artefact import read_artefact, write_artefact
+from elman_export.exporting.cells import GATES, StepGraphs, make_model
+from elman_export.exporting.quantize import build_quantized, calibrate
+from elman_format import Metadata
 
 # The 65 characters of tiny Shakespeare, in code point order.
 CHARACTERS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -92,7 +92,8 @@ def tiny_model(
 
 def other_model(path: Path, name: str = "other") -> Path:
     """Write a small minGRU of random weights, traced from PyTorch; takes seconds."""
-    from elman_export.tracing import load_source, trace_module  # noqa: PLC0415 — seconds of torch
+    from elman_export.tracing.source import load_source  # noqa: PLC0415 — seconds of torch
+    from elman_export.tracing.trace import trace_module  # noqa: PLC0415
 
     source = load_source("tests.modules:min_gru")
     trace_module(source, Metadata(name, tuple(CHARACTERS))).save(path)
@@ -192,11 +193,11 @@ def _write_other(
     write_artefact(path, make_model(graph), Metadata(name, tuple(CHARACTERS)))
 
 
-def quantised_model(
+def quantized_model(
     path: Path, cell: str = "gru", num_layers: int = 1, hidden_size: int = 16, name: str = "int8"
 ) -> Path:
     """Write the int8 form of a `tiny_model`, calibrated on random characters."""
     source = read_artefact(tiny_model(path, cell, num_layers, hidden_size, seed=3))
     ids = np.random.default_rng(1).integers(0, len(CHARACTERS), 6400)
-    quantise(source, calibrate(source, ids, "0" * 64), name=name, version="1").save(path)
+    build_quantized(source, calibrate(source, ids, "0" * 64), name=name, version="1").save(path)
     return path

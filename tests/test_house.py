@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-PACKAGES = ["elman_client", "elman_export", "elman_server"]
+PACKAGES = ["elman_client", "elman_export", "elman_format", "elman_server"]
 
 
 def run(*command: str | Path) -> subprocess.CompletedProcess[str]:

@@ -360,7 +360,8 @@ class Servicer(
         """Wait for the next chunk, or for a Cancel."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(memory.stop.wait(), self.seconds_per_chunk or 1e-9)
-        return memory.stop.is_set()
+        is_stopped: bool = memory.stop.is_set()
+        return is_stopped
 
     async def _cut(self, context: Any, code: grpc.StatusCode) -> None:
         if code is grpc.StatusCode.FAILED_PRECONDITION:  # as where a server that was lost has the turn still

@@ -9,7 +9,7 @@ import pytest
 
 from elman_client import Client, InvalidArgumentError
 from elman_export.__main__ import main
-from elman_export.artefact import read_artefact
+from elman_export.artefacts.artefact import read_artefact
 from examples.quotes import LABELS, tags
 from tests.server_process import ServerProcess
 

@@ -1,7 +1,7 @@
-"""grpc.health.v1: whether each service accepts calls.
+"""grpc.health.v1: whether each service takes calls.
 
-Not the servicer of grpcio-health-checking: there a watcher that leaves silences the others, one that does not read
-blocks every change, and open watches delay the server's stop.
+Not the servicer of grpcio-health-checking: there one watcher that leaves makes the others deaf, one that does not read
+blocks every change, and open watches hold up the server's stop.
 """
 
 from __future__ import annotations
@@ -16,8 +16,6 @@ from grpc_health.v1.health_pb2_grpc import HealthServicer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
-
-    from grpc import RpcMethodHandler
 
     Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -75,7 +73,7 @@ class Health(HealthServicer):  # type: ignore[misc]  # no stubs upstream
 
     def list_handler(self) -> grpc.GenericRpcHandler:
         """Return what answers List: the status of every service, in one message."""
-        handler: RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._list)
+        handler: Any = grpc.unary_unary_rpc_method_handler(self._list)
         return grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"List": handler})
 
     async def _list(self, _: bytes, __: Context) -> bytes:
@@ -92,7 +90,7 @@ class Health(HealthServicer):  # type: ignore[misc]  # no stubs upstream
 def _entry(service: str, status: int) -> bytes:
     """Return one entry of HealthListResponse.statuses, encoded: `map<string, HealthCheckResponse> statuses = 1`.
 
-    Encoded by hand: a grpcio-health-checking that has the messages of List requires a newer protobuf than ours.
+    Encoded by hand: the messages of List come only with a grpcio-health-checking that needs a newer protobuf than ours.
     """
     entry = b"".join(
         _bytes_field(number, value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from elman_server.models import wire
+from elman_format import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -139,7 +139,7 @@ class _Logger:
     debug = info = warning = error = critical = msg
 
 
-def _report(render: list[Processor], count: int) -> str:
+def _report(render: list[Any], count: int) -> str:
     """Return the line that reports dropped lines."""
     line: Any = {"event": "log_lines_dropped", "level": "warning", "count": count}
     for processor in (_stamp, *render):

@@ -624,7 +624,7 @@ async def test_a_part_of_a_long_transcript_reads_little(rest, monkeypatch, part_
 
     async def counted(session_id: str, start: int, end: int) -> Sequence[Segment]:
         nonlocal num_read
-        found = await read(session_id, start, end)
+        found: Sequence[Segment] = await read(session_id, start, end)
         num_read += len(found)
         return found
 
@@ -651,7 +651,8 @@ async def test_a_text_that_is_missing_in_the_store_is_no_empty_text(rest, monkey
     read = rest.sessions.segments
 
     async def robbed(session_id: str, start: int, end: int) -> Sequence[Segment]:
-        return (await read(session_id, start, end))[:1]
+        found: Sequence[Segment] = await read(session_id, start, end)
+        return found[:1]
 
     monkeypatch.setattr(rest.sessions, "segments", robbed)
     with pytest.raises(CorruptRecordError):

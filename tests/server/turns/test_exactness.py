@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from elman_server.domain.events import FinishReason
 from elman_server.domain.requests import AppendRequest, Detail, SamplingRequest, ScoreRequest, StoppingRequest, Target
-from tests.models import CHARACTERS, quantised_model, tiny_model
+from tests.models import CHARACTERS, quantized_model, tiny_model
 from tests.server.house import PLAIN, House, Text
 
 CELLS = ("elman", "gru", "lstm")
@@ -24,7 +24,7 @@ async def house(request, tmp_path_factory) -> AsyncIterator[House]:
     """One engine a cell, with two layers, two that are quantised, and one for a model without a prefill graph."""
     folder = tmp_path_factory.mktemp("models")
     paths = [tiny_model(folder / f"{cell}.onnx", cell, 2, 64, seed=3, name=cell) for cell in CELLS]
-    paths += [quantised_model(folder / f"{name}.onnx", name[5:], 2, 64, name=name) for name in QUANTISED]
+    paths += [quantized_model(folder / f"{name}.onnx", name[5:], 2, 64, name=name) for name in QUANTISED]
     paths.append(tiny_model(folder / "stepped.onnx", "gru", 2, 64, seed=3, name="stepped", prefill=False))
     async with House(paths, num_threads=request.param) as house:
         yield house

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from elman_server.models.artefact import Artefact
-    from elman_server.models.read_outs import Probe
 
     Ids = NDArray[np.int64]
     Logits = NDArray[np.float32]
@@ -67,7 +66,8 @@ class Layout:
         batch = rows.shape[axis]
         if (size := self.size(batch)) == batch:
             return rows
-        return rows.take(np.minimum(np.arange(size) // self.spacing, batch - 1), axis)
+        spread: NDArray[Any] = rows.take(np.minimum(np.arange(size) // self.spacing, batch - 1), axis)
+        return spread
 
 
 LAYOUTS: Final = (Layout(1, 1), Layout(1, 2), Layout(1, 4), Layout(2, 4), Layout(4, 4))
@@ -134,18 +134,14 @@ class ModelRunner:
         self._load(shares_threads=shares_threads)
         self.initial_states = self._initial_states()
         self.initial = self.initial_states[DEFAULT]
-        self.probes = self._probes()
+        self.probes = {probe.name: probe for probe in artefact.probes}
         self.fingerprint = self._prove()
 
     def _load(self, *, shares_threads: bool) -> None:
         artefact, num_threads = self._artefact, 0 if shares_threads else self.num_threads
         self._step = _session(artefact.step, num_threads)
-        self._shapes = _check_interface(self._step, artefact, ["batch"])
-        self._prefill = None
-        if artefact.prefill is not None:
-            self._prefill = _session(artefact.prefill, num_threads)
-            if _check_interface(self._prefill, artefact, ["time", "batch"]) != self._shapes:
-                raise ArtefactError("the prefill graph has other states than the step; export it again")
+        self._prefill = None if artefact.prefill is None else _session(artefact.prefill, num_threads)
+        self._shapes = artefact.state_shapes
 
     def _arrange(self, layout: Layout) -> None:
         """Allocate the batch in a layout."""
@@ -166,13 +162,6 @@ class ModelRunner:
         for memory in memories.values():
             self.check(memory)
         return memories
-
-    def _probes(self) -> dict[str, Probe]:
-        size = sum(int(np.prod(shape)) for shape in self._shapes)
-        for probe in self._artefact.probes:
-            if probe.weight.shape[1] != size:
-                raise ArtefactError(f"the probe {probe.name} reads another state than the graph's; fit it again")
-        return {probe.name: probe for probe in self._artefact.probes}
 
     def check(self, memory: SessionState) -> None:
         """Refuse a state that is not this model's: wrong sizes or not finite; raises ArtefactError."""
@@ -347,27 +336,6 @@ def _session(graph: bytes, num_threads: int) -> ort.InferenceSession:
         return ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises plain and private exceptions
         raise ArtefactError(f"onnxruntime cannot load it: {' '.join(str(error).split())[:200]}") from error
-
-
-def _check_interface(session: ort.InferenceSession, artefact: Artefact, leading: list[str]) -> list[tuple[int, ...]]:
-    """Refuse other inputs and outputs than the contract's; return the states' shapes without the batch."""
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    num_states = len(inputs) - 1
-    names = ["char", *(f"state_{index}" for index in range(num_states))]
-    expected_outputs = ["logits", *(f"next_state_{index}" for index in range(num_states))]
-    if num_states < 1 or [i.name for i in inputs] != names or [o.name for o in outputs] != expected_outputs:
-        raise ArtefactError("its inputs or outputs are not char, state_i, logits, next_state_i; export it again")
-    if inputs[0].type != "tensor(int64)" or any(x.type != "tensor(float)" for x in [*inputs[1:], *outputs]):
-        raise ArtefactError("its inputs or outputs have other types than int64 and float32; export it again")
-    if len(inputs[0].shape) != len(leading) or len(outputs[0].shape) != len(leading) + 1:
-        raise ArtefactError(f"char is not [{', '.join(leading)}]; export it again")
-    if outputs[0].shape[-1] != artefact.output_size:
-        what = "labels" if artefact.labels else "characters in its vocabulary"
-        raise ArtefactError(f"it has {outputs[0].shape[-1]} logits but {artefact.output_size} {what}; export it again")
-    shapes = [tuple(state.shape[1:]) for state in inputs[1:]]
-    if any(not isinstance(size, int) or size < 1 for shape in shapes for size in shape):
-        raise ArtefactError("a state has no fixed size after the batch; export it again")
-    return shapes
 
 
 def _run(session: ort.InferenceSession, chars: Ids, states: States) -> tuple[Logits, States]:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from elman_export import runtime
-from elman_export.verify import BATCHES, verify
+from elman_export.artefacts import runtime
+from elman_export.exporting.verify import BATCHES, verify
 from elman_server.domain.state import SessionState
 from elman_server.engine.core import model_runner
 from elman_server.engine.core.model_runner import LAYOUTS, ModelRunner, ThreadsError, limit_threads
