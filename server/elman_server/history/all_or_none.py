@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 
 
 async def all_or_none(
-    sessions: Sessions, count: int, make: Callable[[int], Awaitable[SessionInfo]]
+    sessions: Sessions, count: int, make: Callable[[int], Awaitable[SessionInfo]], *, is_repeatable: bool
 ) -> list[SessionInfo]:
     """Make sessions one after another; if one cannot be made, or the call is cancelled, delete those that were made.
 
@@ -28,6 +28,8 @@ async def all_or_none(
         sessions: where they are made.
         count: how many.
         make: makes the one of that number.
+        is_repeatable: whether the same request, sent again, completes what a cancelled call began. Then nothing is
+            deleted: the request may have come again already, and found them.
     """
     begun: list[asyncio.Future[SessionInfo]] = []
     try:
@@ -35,7 +37,8 @@ async def all_or_none(
             begun.append(asyncio.ensure_future(make(number)))
             await asyncio.shield(begun[-1])  # what has begun runs to a known end
     except asyncio.CancelledError:
-        background(_undo(sessions, begun), "delete the sessions of a cancelled call")
+        if not is_repeatable:
+            background(_undo(sessions, begun), "delete the sessions of a cancelled call")
         raise
     except ServerError:
         await asyncio.shield(background(_undo(sessions, begun), "delete the sessions of a failed call"))

@@ -13,6 +13,7 @@ from elman_server.domain.errors import (
     ModelMismatchError,
     SessionBusyError,
     SessionExpiredError,
+    ValueRangeError,
 )
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.engine.job import Job
@@ -71,10 +72,10 @@ class History:
 
         Raises:
             PositionOutOfRangeError, InvalidFieldError, QuotaError, SessionExpiredError; then none is made. None is
-            made by a call that is cancelled, either.
+            made by a call that is cancelled, either, unless its request id lets the next call complete it.
         """
         if not 0 <= count <= MAX_FORKS:
-            raise InvalidFieldError("count", f"is {count}; allowed is from 1 to {MAX_FORKS}, or 0 for 1")
+            raise ValueRangeError("count", count, "0", str(MAX_FORKS), f"from 1 to {MAX_FORKS}, or 0 for 1")
         creations = [creation.part(index) for index in range(count or 1)]
         forks = {one: info for one in creations if (info := await self._sessions.made("", one)) is not None}
         if len(forks) == len(creations):
@@ -94,7 +95,7 @@ class History:
         async def make(number: int) -> SessionInfo:
             return await self._sessions.add("", head, expiration, cut.segments, creation=missing[number])
 
-        made = await all_or_none(self._sessions, len(missing), make)
+        made = await all_or_none(self._sessions, len(missing), make, is_repeatable=bool(creation.request_id))
         forks.update(zip(missing, made, strict=True))
         return [forks[one] for one in creations]
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from elman_server.domain.errors import InvalidFieldError, SessionExpiredError
+from elman_server.domain.requests import Creation
 from elman_server.history.service import History
 from elman_server.sessions.session import Filter
 from tests.clock import START
@@ -51,6 +52,34 @@ async def test_a_fork_that_is_cancelled_leaves_none():
         for _ in range(100):  # nothing more comes
             await asyncio.sleep(0)
         assert (await names(rest), num_created) == (["abcd"], stop_at)
+
+
+async def test_a_fork_that_is_cancelled_and_comes_again_is_completed():
+    """With a request id, what a cancelled call has made stays for the same request, which may be there already."""
+    rest = Rest()
+    await rest.create("abcd")
+    create, arrived, gate = rest.store.create, asyncio.Event(), asyncio.Event()
+
+    async def slow(name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
+        if name == once.part(2).name():
+            arrived.set()
+            await gate.wait()
+        return await create(name, head, expires, segments)
+
+    once = Creation(bytes(15) + b"\x01", b"digest")
+    rest.store.create = slow  # type: ignore[method-assign]
+    first = asyncio.create_task(history_of(rest).fork("abcd", position=None, count=5, creation=once))
+    await arrived.wait()
+    second = asyncio.create_task(history_of(rest).fork("abcd", position=None, count=5, creation=once))
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    gate.set()
+    forks = await second
+    for _ in range(100):  # nothing is deleted later
+        await asyncio.sleep(0)
+    assert [fork.name for fork in forks] == [once.part(index).name() for index in range(5)]
+    assert await names(rest) == sorted(["abcd", *(fork.name for fork in forks)])
 
 
 async def test_a_copy_keeps_a_fixed_moment():

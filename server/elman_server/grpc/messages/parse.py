@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import Message
 
 from elman.v1 import generation_pb2 as messages
-from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.errors import InvalidFieldError, ValueRangeError
 from elman_server.domain.requests import (
     AppendRequest,
     Creation,
@@ -61,7 +61,7 @@ def to_generate(request: messages.GenerateRequest, time_left: float | None) -> G
     if request.on_abort not in _ROLLBACK:
         raise InvalidFieldError("on_abort", f"is {request.on_abort}, which is no value of OnAbort; use a named one")
     if request.chunk_chars < 0:
-        raise InvalidFieldError("chunk_chars", f"is {request.chunk_chars}; allowed is 0 or more")
+        raise ValueRangeError("chunk_chars", request.chunk_chars, "0", "inf", "0 or more")
     return GenerateRequest(
         target=_to_target(request),
         prompt=request.prompt,
