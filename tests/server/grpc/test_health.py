@@ -4,7 +4,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message_factory import GetMessages
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
-from grpc_tools import protoc  # type: ignore[import-untyped]  # no stubs upstream
+from grpc_tools import protoc
 
 SERVICES = ["", "elman.v1.SessionService", "elman.v1.GenerationService", "elman.v1.ModelService"]
 
