@@ -1,4 +1,4 @@
-"""The models that are measured: random weights, written by the exporter's own code, once, into build/benchmarks."""
+"""The models that are measured: random weights, written once by the exporter's own code into build/benchmarks."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def models(*names: str) -> Path:
 
 
 def artefact(name: str) -> Path:
-    """Return the file of one model, written if it is not there yet."""
+    """Return the file of one model; write it if it does not exist."""
     path = FOLDER / f"{name}.onnx"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        _quantise(artefact("c"), path) if name == "c-int8" else _write(path, name, *SHAPES[name])
+        _quantize(artefact("c"), path) if name == "c-int8" else _write(path, name, *SHAPES[name])
     return path
 
 
@@ -61,8 +61,8 @@ def _write(path: Path, name: str, cell: str, num_layers: int, hidden_size: int) 
     write_artefact(path, graphs.step(), metadata, graphs.prefill())
 
 
-def _quantise(source: Path, path: Path) -> None:
-    """Write the int8 twin of a model, calibrated on characters by chance."""
+def _quantize(source: Path, path: Path) -> None:
+    """Write the int8 version of a model, calibrated on random characters."""
     from elman_export.artefacts.artefact import read_artefact  # noqa: PLC0415
     from elman_export.exporting.quantize import build_quantized, calibrate  # noqa: PLC0415
 

@@ -1,7 +1,7 @@
 """The bare loop: step and sampling in one process, nothing else. What a server is measured against.
 
-As fast as we know how to write it with onnxruntime from Python: IO binding on preallocated arrays, two sets of states
-in turn, one sort of packed keys for top-k and top-p, temporaries preallocated, parameters known to be alike in rows.
+As fast as we know how to write it with onnxruntime from Python: IO binding on preallocated arrays, two alternating sets
+of states, one sort of packed keys for top-k and top-p, preallocated temporaries, the same parameters in all rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _BLOCK: Final = 256
 
 
 class BareLoop:
-    """Steps `batch` rows of one model and samples them, round after round."""
+    """Runs steps of `batch` rows of one model and samples them."""
 
     def __init__(self, path: Path, batch: int, num_threads: int = 1) -> None:
         artefact = read_artefact(path)
@@ -65,12 +65,12 @@ class BareLoop:
         self._of_top_k = self._row + min(TOP_K, size) - 1
 
     def run(self, seconds: float, *, with_sampling: bool = True) -> float:
-        """Loop for so long; return characters per second."""
+        """Run for this long; return characters per second."""
         steps, begin = 0, time.perf_counter()
         end = begin + seconds
         run = self._session.run_with_iobinding
         while (now := time.perf_counter()) < end:
-            for step in range(16):  # the clock is no part of the loop
+            for step in range(16):  # 16, so that the clock costs nothing
                 run(self._bindings[step & 1])
                 if with_sampling:
                     self._sample(self._uniforms[(steps + step) % _BLOCK])
@@ -78,9 +78,9 @@ class BareLoop:
         return steps * self._batch / (now - begin)
 
     def _sample(self, uniform: NDArray[np.float64]) -> None:
-        """Draw the next characters by temperature, top_k and top_p."""
+        """Sample the next characters by temperature, top_k and top_p."""
         logits, mass = self._logits, self._mass
-        # Sorted by the distance to the largest logit; the id rides in the low bits, which a float32 does not fill.
+        # Sorted by the distance to the largest logit; the low bits, which a float32 leaves free, hold the id.
         np.subtract(logits.max(axis=1, keepdims=True), logits, out=logits)
         self._distance[...] = logits
         np.bitwise_or(self._keys, self._ids, out=self._keys)

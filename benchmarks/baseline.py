@@ -1,7 +1,6 @@
 """The baseline: what a run is compared with, benchmarks/baseline.json.
 
-Only what one machine measures alike on any day is compared: ratios within one run, and memory. Absolute times drift by
-a factor of two.
+Only ratios within one run and memory are compared: absolute times drift by a factor of two from day to day.
 """
 
 from __future__ import annotations
@@ -35,8 +34,8 @@ def compared(path: Path = PATH) -> dict[str, Figure]:
 def is_worse(now: Figure, before: Figure) -> bool:
     """Whether a figure is worse than it was: its median by more than the tolerance, and every round of it.
 
-    Of five rounds as good as before, all are on the worse side of the old median once in 32 times; that this is by more
-    than the tolerance as well is rare where the rounds agree.
+    Of five rounds as good as before, all are on the worse side of the old median once in 32 times. Where the rounds
+    agree, it is rare that they are also beyond the tolerance.
     """
     sign = -1 if now.is_cost else 1
     beyond = 1 - sign * TOLERANCE
@@ -56,7 +55,7 @@ def worse(table: Table, before: dict[str, Figure]) -> list[str]:
 
 
 def update(table: Table, path: Path = PATH) -> None:
-    """Put a run into the baseline: its machine, and in place of what they found before the benchmarks that it ran."""
+    """Put a run into the baseline: its machine, and the benchmarks that it ran in place of their old figures."""
     found, known = table.to_json(), _load(path)
     found["benchmarks"] = known["benchmarks"] | found["benchmarks"]
     path.write_text(json.dumps(found, indent=1) + "\n")

@@ -1,4 +1,4 @@
-"""The silence between two pieces of a stream, and fairness, at 64 equal streams."""
+"""The time between two pieces of a stream, and fairness, at 64 equal streams."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FLUSH_MS: Final = 20
 
 
 def run(table: Table, rounds: int) -> None:
-    """Add the p99 silence in flush intervals, and the slowest stream's share of the mean."""
+    """Add the p99 time between pieces in flush intervals, and the slowest stream's rate as a share of the mean."""
     flags = ("--max-chars", str(10**9), "--flush-interval-ms", str(FLUSH_MS))
     with load_client() as load, elman_server(models(MODEL), *flags) as server:
         for _ in table.rounds(rounds):

@@ -1,4 +1,4 @@
-"""From the command `elman-server` to SERVING with the bundled models, and how long importing the client takes."""
+"""From the command `elman-server` to SERVING with the bundled models, and the time to import the client."""
 
 from __future__ import annotations
 
@@ -27,5 +27,5 @@ def run(table: Table, rounds: int) -> None:
 
 
 def _import(statement: str) -> float:
-    ask = [sys.executable, "-c", _IMPORT.format(statement)]
-    return 1e3 * float(subprocess.run(ask, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)
+    command = [sys.executable, "-c", _IMPORT.format(statement)]
+    return 1e3 * float(subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout)

@@ -1,8 +1,8 @@
-"""Two engine processes of a model against one: whether they draw more on two cores.
+"""Two engine processes of a model against one: whether they generate more on two cores.
 
-On two cores front and client take from the engines what they need themselves. So two things are measured: everything
-together over gRPC, and the engines alone, fed and read by a loop in this process over the same sockets, without gRPC,
-text or sessions: what engines do where front and client have cores of their own.
+On two cores the engines share the CPU with the front and the client. So two things are measured: everything together
+over gRPC, and the engines alone. A loop in this process then feeds and reads them over the same sockets, without gRPC,
+text or sessions: that is what engines do where the front and the client have cores of their own.
 """
 
 from __future__ import annotations

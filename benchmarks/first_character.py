@@ -1,7 +1,7 @@
 """The first character of a new turn on a warm channel, idle and beside 63 running streams, in steps of the bare model.
 
 A probe is one Generate of one character from a model's beginning, from before the call to the arrival of the text. The
-step has as many threads as the server's; idle, the figure in steps of one thread stands beside it.
+step has as many threads as the server's. The idle figure is also given in steps of one thread.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks.artefacts import artefact, models
 from benchmarks.bare import BareLoop
-from benchmarks.load import quantile
+from benchmarks.measure import quantile
 from benchmarks.processes import elman_server, load_client
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""One session at character 1,000 and at character 1,000,000: how long a turn takes, and what its memory weighs."""
+"""One session at character 1,000 and at character 1,000,000: the time of a turn, and the engine's memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TURNS: Final = 60
 
 
 def run(table: Table, rounds: int) -> None:
-    """Add the ratios, late over early."""
+    """Add the ratios, late to early."""
     flags = ("--max-chars", "10000000", "--max-prompt-chars", "10000000")
     with load_client() as load, elman_server(models("a"), *flags) as server:
         options = {"mode": "ages", "model": "a", "turns": TURNS, "engine": server.pids[1]}

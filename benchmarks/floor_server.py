@@ -1,12 +1,18 @@
-"""The floor: a `grpc.aio` server whose Generate answers twice and then does nothing. What a stream weighs without us.
+"""The floor: a `grpc.aio` server whose Generate only sends messages. What gRPC costs without us.
 
-`python -m benchmarks.floor_server`; the same port line, options and event loop as Elman's.
+`python -m benchmarks.floor_server [FILE]`; the same port line, options and event loop as Elman's. FILE is a JSON list
+of turns, each a list of messages in hexadecimal; the calls get one turn after another. Without it, a call gets what
+Elman sends first, and stays open.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import json
 import signal
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -21,23 +27,41 @@ if TYPE_CHECKING:
 MANY = 100_000
 
 
-class FloorService(GenerationServiceServicer):
+class OpenStreams(GenerationServiceServicer):
     """Holds streams open."""
 
     async def Generate(  # noqa: N802  named by the contract
         self, _: GenerateRequest, __: grpc.aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[GenerateResponse]:
-        """Answer as Elman begins, then wait for the caller to leave."""
+        """Answer as Elman begins, then wait until the caller cancels."""
         yield GenerateResponse(started=Started())
         yield GenerateResponse(chunk=Chunk(text="A", position=1))
         await asyncio.Event().wait()
 
 
-async def main() -> None:
+class RecordedTurns(GenerationServiceServicer):
+    """Sends recorded turns."""
+
+    def __init__(self, path: Path) -> None:
+        turns = json.loads(path.read_text())
+        self._turns = itertools.cycle(
+            [[GenerateResponse.FromString(bytes.fromhex(data)) for data in turn] for turn in turns]
+        )
+
+    async def Generate(  # noqa: N802  named by the contract
+        self, _: GenerateRequest, __: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[GenerateResponse]:
+        """Send the messages of a turn."""
+        for message in next(self._turns):
+            yield message
+
+
+async def main(*recorded: str) -> None:
     """Serve until SIGTERM."""
+    service = RecordedTurns(Path(recorded[0])) if recorded else OpenStreams()  # type: ignore[abstract]  # the others: UNIMPLEMENTED
     options = [("grpc.server.max_pending_requests", MANY), ("grpc.server.max_pending_requests_hard_limit", MANY)]
     server = grpc.aio.server(options=options)
-    add_GenerationServiceServicer_to_server(FloorService(), server)  # type: ignore[abstract]  # the others: UNIMPLEMENTED
+    add_GenerationServiceServicer_to_server(service, server)
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"serving nothing on 127.0.0.1:{port}", flush=True)
@@ -48,4 +72,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(main())
+    uvloop.run(main(*sys.argv[1:]))

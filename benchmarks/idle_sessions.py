@@ -1,7 +1,7 @@
-"""Idle sessions of c, made through the API: memory of each, and a turn on any of them against a turn on the only one.
+"""Idle sessions of c, created through the API: memory of each, and a turn on a random one against one on the only one.
 
-BENCH_SESSIONS=1000000 makes a million; it takes 10 minutes and 10 GB. No more are made once the machine has less than
-4 GiB left.
+BENCH_SESSIONS=1000000 creates a million; it takes 10 minutes and 10 GB. It stops when less than 4 GiB of the machine's
+memory are free.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.artefacts import models
-from benchmarks.measure import tell
+from benchmarks.measure import show
 from benchmarks.processes import available_bytes, elman_server, load_client, resident_bytes
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ ANY_NUMBER: Final = ("--max-sessions", str(10**8), "--max-session-bytes", str(2*
 
 
 def run(table: Table, rounds: int) -> None:
-    """Add bytes a session, sessions made in a second, and the ratio of turns."""
+    """Add bytes a session, sessions created in a second, and the ratio of turns."""
     folder = models("c")
     with load_client() as load, elman_server(folder) as lonely, elman_server(folder, *ANY_NUMBER) as server:
         load(address=lonely.address, mode="sessions", model="c", first=0, end=1)
@@ -36,11 +36,11 @@ def run(table: Table, rounds: int) -> None:
             end = min(made + SLICE, SESSIONS)
             seconds += load(address=server.address, mode="sessions", model="c", first=made, end=end)["seconds"]
             made = end
-            tell(f"idle_sessions: {made:,} of {SESSIONS:,}, {made / seconds:,.0f}/s")
-        weight = (resident_bytes(server.pid) - before) / made  # less than the state: a new one is zeros, and packed
+            show(f"idle_sessions: {made:,} of {SESSIONS:,}, {made / seconds:,.0f}/s")
+        num_bytes = (resident_bytes(server.pid) - before) / made  # less than the state: a new one is zeros, and packed
         table.add("idle sessions", "", made)
-        table.add("memory of a new session", "bytes", weight, at_most=STATE_BYTES + 1024)
-        table.add("sessions made in a second", "1/s", made / seconds)
+        table.add("memory of a new session", "bytes", num_bytes, at_most=STATE_BYTES + 1024)
+        table.add("sessions created in a second", "1/s", made / seconds)
         for number in table.rounds(rounds):
             alone = load(address=lonely.address, mode="turns", sessions=1, turns=TURNS)["p50"]
             among = load(address=server.address, mode="turns", sessions=made, turns=TURNS, seed=number)

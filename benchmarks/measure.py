@@ -1,7 +1,9 @@
-"""Figures: what the benchmarks found, once a round, as a table and as JSON."""
+"""Figures: what the benchmarks measured, one value a round, as a table and as JSON."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import platform
 import statistics
@@ -19,7 +21,7 @@ ROUNDS: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """One thing that was measured, once a round.
+    """One thing that is measured, with one value a round.
 
     Attributes:
         name: what, such as `streaming c 64 / bare loop`.
@@ -51,7 +53,7 @@ class Figure:
         return ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is known, the median too."""
+        """Return the fields and the median."""
         return {key: value for key, value in asdict(self).items() if value is not None} | {"median": self.value}
 
     @classmethod
@@ -67,14 +69,14 @@ class Table:
         self.benchmarks: dict[str, dict[str, Figure]] = {}
 
     def begin(self, benchmark: str) -> None:
-        """Say whose figures follow."""
+        """Begin a benchmark: the figures that follow are its own."""
         self.benchmarks[benchmark] = {}
-        tell(benchmark)
+        show(benchmark)
 
     def rounds(self, count: int) -> Iterator[int]:
-        """Count so many rounds, and tell of each."""
+        """Count the rounds and show each."""
         for number in range(count):
-            tell(f"{list(self.benchmarks)[-1]}: round {number + 1} of {count}")
+            show(f"{list(self.benchmarks)[-1]}: round {number + 1} of {count}")
             yield number
 
     def add(
@@ -87,7 +89,7 @@ class Table:
         at_most: float | None = None,
         is_cost: bool = False,
     ) -> None:
-        """Add one round's value to a figure of the benchmark that runs; what has a bar `at_most` is a cost."""
+        """Add one round's value to a figure of the running benchmark; a figure with a bar `at_most` is a cost."""
         figures = list(self.benchmarks.values())[-1]
         figure = Figure(name, unit, [], at_least, at_most, is_cost or at_most is not None)
         figures.setdefault(name, figure).rounds.append(value)
@@ -98,13 +100,18 @@ class Table:
         return [figure for figures in self.benchmarks.values() for figure in figures.values()]
 
     def text(self, before: Mapping[str, Figure]) -> str:
-        """Return the table: figure, median, range of the rounds, bar, and what it was `before`."""
+        """Return the table: figure, median, range of the rounds, bar, and the value `before`."""
         rows = [("figure", "median", "rounds from … to", "unit", "bar", "baseline")]
         for figure in self.figures:
             span = f"{min(figure.rounds):.4g} … {max(figure.rounds):.4g} ({len(figure.rounds)})"
             was = f"{before[figure.name].value:.3g}" if figure.name in before else ""
             rows.append((figure.name, f"{figure.value:.4g}", span, figure.unit, figure.verdict, was))
         return "\n".join(_aligned(rows))
+
+    def write(self, path: Path) -> None:
+        """Write a file of the JSON."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(self.to_json(), indent=1) + "\n")
 
     def to_json(self) -> dict[str, Any]:
         """Return the machine and every figure with all its rounds."""
@@ -118,8 +125,13 @@ def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
     return [lines[0], "  ".join("-" * width for width in widths), *lines[1:]]
 
 
-def tell(progress: str) -> None:
-    """Show what is being done: one line, on a terminal always the same one."""
+def quantile(ordered: list[float], share: float) -> float:
+    """Return a quantile of sorted values by nearest rank: of 100 values the 99th for 0.99. Of none: 0."""
+    return ordered[max(1, math.ceil(share * len(ordered))) - 1] if ordered else 0.0
+
+
+def show(progress: str) -> None:
+    """Show what is running: one line, on a terminal always the same one."""
     if sys.stderr.isatty():
         print(f"\r\x1b[K{progress}", end="", file=sys.stderr, flush=True)
     elif progress:
@@ -127,7 +139,7 @@ def tell(progress: str) -> None:
 
 
 def machine() -> dict[str, str]:
-    """Say what this was measured on."""
+    """Return what the machine and its software are."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
     flags = next((line for line in lines if line.startswith("flags")), "").split()

@@ -1,6 +1,7 @@
-"""The naive server: what one writes first, written well. A thread a stream, batch 1, one message a character.
+"""The naive server: the first thing that one writes, written well. A thread a stream, batch 1, one message a character.
 
-`python -m benchmarks.naive_server MODEL` serves Generate of elman.v1, for models alone: one load client measures both.
+`python -m benchmarks.naive_server MODEL` serves Generate of elman.v1, so that one load client measures both servers. A
+session is an entry of a dictionary, made by its first turn; it is not protected from two turns at once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
     from elman_server.domain.vocabulary import Vocabulary
 
+    Feeds = dict[str, NDArray[Any]]
+
 THREADS = 256
 
 
@@ -38,14 +41,19 @@ class NaiveService(GenerationServiceServicer):
         self._vocabulary = vocabulary
         self._outputs = [output.name for output in session.get_outputs()]
         self._shapes = {state.name: (1, *state.shape[1:]) for state in session.get_inputs()[1:]}
+        self._sessions: dict[str, tuple[Feeds, int]] = {}
 
     def Generate(  # noqa: N802  named by the contract
         self, request: GenerateRequest, context: grpc.ServicerContext
     ) -> Iterator[GenerateResponse]:
-        """Read the prompt, then draw a character and send it, again and again."""
+        """Read the prompt, then sample a character and send it, again and again."""
         random = np.random.default_rng(request.sampling.seed)
-        feeds: dict[str, NDArray[Any]] = {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}
         ids = self._vocabulary.encode(request.prompt, "prompt")
+        if request.session in self._sessions:
+            feeds, pending = self._sessions[request.session]
+            ids = [pending, *ids]
+        else:
+            feeds = {name: np.zeros(shape, np.float32) for name, shape in self._shapes.items()}
         for character in ids[:-1]:
             self._step(feeds, character)
         character = ids[-1]
@@ -54,8 +62,10 @@ class NaiveService(GenerationServiceServicer):
             if not context.is_active():
                 return
             yield GenerateResponse(chunk=Chunk(text=self._vocabulary.symbol(character), position=position))
+        if request.session:
+            self._sessions[request.session] = feeds, character
 
-    def _step(self, feeds: dict[str, NDArray[Any]], character: int) -> NDArray[np.float32]:
+    def _step(self, feeds: Feeds, character: int) -> NDArray[np.float32]:
         """Read one character; put the next states into the feeds and return the logits, [V]."""
         feeds["char"] = np.array([character], np.int64)
         logits, *states = self._session.run(self._outputs, feeds)
@@ -65,11 +75,11 @@ class NaiveService(GenerationServiceServicer):
 
 
 def sample(logits: NDArray[np.float32], sampling: Any, random: np.random.Generator) -> int:
-    """Draw by temperature, top_k and top_p, as every tutorial does it."""
-    order = np.argsort(-logits)[: sampling.top_k]
+    """Sample by temperature, top_k and top_p, as every tutorial does it."""
+    order = np.argsort(-logits)[: sampling.top_k or None]
     weights = np.exp((logits[order] - logits[order[0]]) / sampling.temperature)
     mass = weights.cumsum()
-    last = np.searchsorted(mass, sampling.top_p * mass[-1])
+    last = np.searchsorted(mass, (sampling.top_p or 1) * mass[-1])
     return int(order[np.searchsorted(mass, random.random() * mass[last], side="right")])
 
 

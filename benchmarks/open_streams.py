@@ -1,7 +1,7 @@
-"""10,000 Generate streams open at once on one server: how long until each has text, and what each weighs.
+"""10,000 Generate streams open at once on one server: the time until each has text, and the memory of each.
 
-Beside them the same number on a server whose handler does nothing: what gRPC itself takes. BENCH_STREAMS chooses
-another number.
+Beside them the same number on a server whose handler does nothing: the memory that gRPC itself needs. BENCH_STREAMS
+sets another number.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from benchmarks.processes import Server
 
 STREAMS: Final = int(os.environ.get("BENCH_STREAMS", "10000"))
-FIRST: Final = 100  # are opened before, so that what is needed once is there
+FIRST: Final = 100  # are opened before, so that what is allocated once is there
 
 
 def run(table: Table, rounds: int) -> None:
-    """Add the time to open them all and the resident memory of front and engine for each; once, not once a round."""
+    """Add the time to open them all and the resident memory of front and engine for each; once, not in every round."""
     del rounds
     with elman_server(models("a"), "--max-streams", str(STREAMS), "--max-waiting", str(STREAMS)) as server:
         seconds_open, seconds_text, (front, *engines) = _open(server)

@@ -21,10 +21,10 @@ OURS, THEIRS = "C0", "C7"
 
 
 def draw(figures: Mapping[str, Figure], path: Path = PICTURE) -> Path:
-    """Write an SVG that is the same bytes for the same figures.
+    """Write an SVG; the same figures give the same bytes.
 
     Raises:
-        KeyError: a figure that is drawn is not there.
+        KeyError: a figure of the picture is missing.
     """
     mpl.use("Agg")  # files only
     from matplotlib import pyplot as plt  # noqa: PLC0415  the backend is chosen first
@@ -79,7 +79,7 @@ def _first_character(axes: Any, figures: Mapping[str, Figure]) -> None:
 
 
 def _memory(axes: Any, figures: Mapping[str, Figure]) -> None:
-    """What a stream and a session weigh, and which part of a stream is not ours."""
+    """The memory of a stream and of a session, and the part of a stream that is gRPC's."""
     stream = figures["memory of the front for a stream"].value
     floor = figures["memory of gRPC alone for a stream"].value
     session = figures["memory of a new session"].value / 1e3

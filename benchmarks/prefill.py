@@ -1,6 +1,6 @@
-"""Reading a prompt by the prefill graph against stepping through it: speed, equal bits, and four prompts at once.
+"""A prompt by the prefill graph against one step for each character: speed, equal bits, and four prompts at once.
 
-The graph is measured in this process, as the engine calls it; four prompts also through the server.
+The graph is measured in this process, as the engine calls it; four prompts through the server, too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from benchmarks.measure import Table
 
 POSITIONS: Final = 64  # of one chunk, as the scheduler cuts them
-SECONDS: Final = 0.15  # that one thing is done again and again: once may be a millisecond, and be interrupted for four
+SECONDS: Final = 0.15  # of repeating one thing: once may take a millisecond, and may be interrupted for four
 BARS: Final = {"a": 2.0, "b": None, "c": 1.25}
 PROMPTS: Final = 4
 PROMPT_CHARS: Final = 2048
@@ -55,7 +55,7 @@ def _chars(batch: int) -> NDArray[np.int64]:
 
 
 def _check_equal(model: ModelRunner, name: str) -> None:
-    """Both ways give the same bits; a benchmark of two different things would mean nothing."""
+    """Check that both ways give the same bits: a benchmark of two different things would mean nothing."""
     chars = _chars(1)
     logits, states = model.read(chars, model.rows([model.initial]))
     model.load_row(0, model.initial.tensors)
@@ -66,7 +66,7 @@ def _check_equal(model: ModelRunner, name: str) -> None:
 
 
 def _seconds_stepping(model: ModelRunner) -> float:
-    """Return the seconds that one chunk takes step by step."""
+    """Return the seconds of one chunk, step by step."""
     model.load_row(0, model.initial.tensors)
     chars = _chars(1)[:, 0].tolist()
 
@@ -79,13 +79,13 @@ def _seconds_stepping(model: ModelRunner) -> float:
 
 
 def _seconds_reading(model: ModelRunner, batch: int) -> float:
-    """Return the seconds that one chunk of so many prompts takes by the graph."""
+    """Return the seconds of one chunk of `batch` prompts by the graph."""
     states, chars = model.rows([model.initial] * batch), _chars(batch)
     return _usual(lambda: model.read(chars, states))
 
 
 def _usual(work: Callable[[], object]) -> float:
-    """Do something again and again; return the median of its seconds."""
+    """Repeat something; return the median of its seconds."""
     seconds: list[float] = []
     while sum(seconds) < SECONDS:
         begin = time.perf_counter()

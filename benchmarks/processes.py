@@ -1,4 +1,4 @@
-"""The processes that are measured, each in an address space of its own, and what they take of the machine."""
+"""The processes that are measured, and what they use of the machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Server:
     Attributes:
         address: where it listens.
         pid: of its first process; engines are its children.
-        log: the lines up to the one that it serves.
+        log: the lines up to the one that says that it serves.
     """
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
@@ -41,7 +41,7 @@ class Server:
         return [self.pid, *children(self.pid)]
 
     def threads(self) -> dict[str, int]:
-        """How many threads the engine of each model takes, as the log has it."""
+        """Return how many threads the engine of each model has, from the log."""
         lines = [json.loads(line) for line in self.log if '"engine_ready"' in line]
         return {line["model"]: line["threads"] for line in lines}
 
@@ -74,8 +74,9 @@ def python_server(module: str, *arguments: str) -> Iterator[Server]:
 def _running(module: str, *arguments: str) -> Iterator[Server]:
     with _python(module, *arguments, stderr=subprocess.STDOUT) as process:
         server = Server(process)
-        # Something reads its log, which would otherwise block it.
+        # Something must read its log, which would otherwise block it; not on the core of a pinned server.
         drain = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
+        os.sched_setaffinity(drain.pid, range(os.cpu_count() or 1))
         try:
             yield server
             process.terminate()
@@ -87,17 +88,17 @@ def _running(module: str, *arguments: str) -> Iterator[Server]:
 
 @contextmanager
 def load_client() -> Iterator[Load]:
-    """Run the load client in a process of its own while entered; gives a function that lets it do something.
+    """Run the load client in a process of its own while entered; yields a function that runs a load.
 
-    See `benchmarks.load` for the options and what comes back. An endless stream ends with the call that opened it.
+    `benchmarks.load` has the options and the answers. An endless stream ends with the load that opened it.
     """
     with _python("benchmarks.load", stdin=subprocess.PIPE) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        ask, answers = process.stdin, process.stdout
+        requests, answers = process.stdin, process.stdout
 
         def load(**options: Any) -> dict[str, Any]:
-            print(json.dumps(options), file=ask, flush=True)
+            print(json.dumps(options), file=requests, flush=True)
             if not (line := answers.readline()):
                 raise RuntimeError(f"the load client ended with {process.wait()}")
             answer: dict[str, Any] = json.loads(line)
@@ -110,7 +111,7 @@ def load_client() -> Iterator[Load]:
 def _python(
     module: str, *arguments: str, stdin: int | None = None, stderr: int | None = None
 ) -> Iterator[subprocess.Popen[str]]:
-    """Run a module of ours while entered; it is killed in the end, if it has not gone by itself."""
+    """Run a module of ours while entered; it is killed at the end if it is still running."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("ELMAN_")}
     command = [sys.executable, "-m", module, *arguments]
     with subprocess.Popen(
@@ -122,6 +123,25 @@ def _python(
             process.kill()
 
 
+def two_cores() -> tuple[int, int]:
+    """Return two of the cores that this process may use."""
+    found = sorted(os.sched_getaffinity(0))
+    if len(found) < 2:
+        raise RuntimeError("two cores are needed: one for the server and one for the client")
+    return found[0], found[1]
+
+
+@contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """Run on one core while entered; a process that is started meanwhile stays on it."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def children(parent: int) -> list[int]:
     """Return the process ids of a process's children."""
     found = []
@@ -131,7 +151,7 @@ def children(parent: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the CPU time that a process took so far, all its threads together."""
+    """Return the CPU time that a process has used so far, in all its threads."""
     tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
     return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
 
@@ -142,7 +162,7 @@ def resident_bytes(pid: int) -> int:
 
 
 def available_bytes() -> int:
-    """Return the memory that the machine has left."""
+    """Return the free memory of the machine."""
     found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
     assert found is not None
     return int(found[1]) * 1024

@@ -1,7 +1,7 @@
-"""A million sessions: what a turn on one of them takes, and what state an idle one needs.
+"""A million sessions: the time of a turn on one of them, and the memory of an idle one.
 
     python -m benchmarks.session_store_size build /var/tmp/elman          # 1,000,000 sessions of an LSTM 2x512, 9 GB
-    python -m benchmarks.session_store_size measure /var/tmp/elman        # turns on random ones, against state
+    python -m benchmarks.session_store_size measure /var/tmp/elman        # turns on random ones, against memory:
     python -m benchmarks.session_store_size redis                         # 1,000 in Redis: bytes, cost of a turn
 
 Each prints JSON. `build` takes a few minutes, the others less than one.
@@ -36,9 +36,9 @@ from tests.server_process import ServerProcess
 NUM_LAYERS, HIDDEN_SIZE = 2, 512
 GROUP = 10_000  # sessions in one transaction of the bulk load
 MAX_SESSIONS = 2_000_000
-PROMPT, DRAWN = "To be, or not to be:", 100  # an ordinary conversation
+PROMPT, GENERATED = "To be, or not to be:", 100  # an ordinary conversation
 _RANDOM = np.random.default_rng(0)
-# Of which states are cut: as hard to pack as those of the bundled LSTM, whose highest bytes shrink to half.
+# States are cut from them: as hard to compress as those of the bundled LSTM, whose highest bytes shrink to half.
 NUMBERS = (_RANDOM.uniform(-1, 1, 2**22) * np.exp2(_RANDOM.uniform(-16, 0, 2**22))).astype(np.float32).tobytes()
 SETTINGS = ("--max-sessions", str(MAX_SESSIONS), "--max-session-bytes", str(2**40))
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def build(folder: Path, num_sessions: int) -> dict[str, Any]:
-    """Fill a SQLite store with sessions as a server writes them, each with a random state of its own."""
+    """Fill a SQLite store with sessions as a server writes them, each with its own random state."""
     models = folder / "models"
     models.mkdir(parents=True)
     tiny_model(models / "lstm.onnx", "lstm", NUM_LAYERS, HIDDEN_SIZE, name="lstm")
@@ -80,7 +80,7 @@ def build(folder: Path, num_sessions: int) -> dict[str, Any]:
     head, segments = asyncio.run(_pattern(SqliteStore(database, MAX_SESSIONS)))
     begin = time.perf_counter()
     connection = sqlite3.connect(database, isolation_level=None)
-    # As fast as can be: nobody minds if this file is lost.
+    # As fast as possible: the file may be lost.
     connection.executescript("PRAGMA synchronous = OFF; PRAGMA journal_mode = OFF; PRAGMA cache_size = -262144;")
     names = sorted(str(uuid.UUID(int=random.getrandbits(128), version=4)) for _ in range(num_sessions))
     expires = time.time() + 86400
@@ -115,7 +115,7 @@ def build(folder: Path, num_sessions: int) -> dict[str, Any]:
 
 
 def measure(folder: Path, num_turns: int) -> dict[str, Any]:
-    """Take turns on random sessions of the file and, for comparison, of state; through a server and without."""
+    """Run turns on random sessions of the file and, for comparison, of RAM; through a server and without."""
     database = folder / "sessions.db"
     with sqlite3.connect(database) as connection:
         (count,) = connection.execute("SELECT num_sessions FROM counters").fetchone()
@@ -133,20 +133,20 @@ def measure(folder: Path, num_turns: int) -> dict[str, Any]:
         result["sqlite_server_rss_bytes"] = process.rss()
     with ServerProcess(folder / "models", *SETTINGS) as process, Client(process.address) as client:
         names = [client.create_session("lstm").name.removeprefix("sessions/") for _ in range(num_turns)]
-        for name in names:  # a past like the others'
+        for name in names:  # a history like the others'
             "".join(client.session(name).generate("To be, or not to be", max_chars=100))
         result["memory_turn_ms"] = _turns(client, names)
     result["more_p99_ms"] = result["sqlite_turn_ms"]["p99"] - result["memory_turn_ms"]["p99"]
     sqlite = SqliteStore(database, MAX_SESSIONS)
     result["sqlite_load_commit_ms"] = asyncio.run(_commits(sqlite, chosen[num_turns : 2 * num_turns], 1, close=False))
     result["sqlite_load_commit_16_at_once_ms"] = asyncio.run(_commits(sqlite, chosen[2 * num_turns :], 16))
-    state = MemoryStore(MAX_SESSIONS, 2**40)
-    result["memory_load_commit_ms"] = asyncio.run(_commits(state, chosen[:num_turns], 1, fill=bytes(8500)))
+    memory = MemoryStore(MAX_SESSIONS, 2**40)
+    result["memory_load_commit_ms"] = asyncio.run(_commits(memory, chosen[:num_turns], 1, fill=bytes(8500)))
     return result
 
 
 def measure_redis(program: str, num_sessions: int) -> dict[str, Any]:
-    """Let a server take turns of the bundled LSTM 2x512 on sessions in Redis; see what Redis says that they take."""
+    """Run turns of the bundled LSTM 2x512 on sessions in Redis; return what Redis reports of their size and cost."""
     with tempfile.TemporaryDirectory() as folder, RedisProcess(Path(folder), program=program) as process:
         models = Path(folder) / "models"
         models.mkdir()
@@ -155,7 +155,7 @@ def measure_redis(program: str, num_sessions: int) -> dict[str, Any]:
         for num_turns in (0, 1, 5):
             with ServerProcess(models, "--store", process.url) as server:
                 last_turn = asyncio.run(_sessions_of_turns(server, process, num_sessions, num_turns))
-            while process.client.info("clients")["connected_clients"] > 1:  # their buffers are no sessions
+            while process.client.info("clients")["connected_clients"] > 1:  # their buffers are not sessions
                 time.sleep(0.1)
             full = process.client.info("memory")["used_memory"]
             process.client.flushall()
@@ -164,7 +164,7 @@ def measure_redis(program: str, num_sessions: int) -> dict[str, Any]:
             "program": program,
             "version": process.client.info("server")["redis_version"],
             "sessions": num_sessions,
-            "prompt_and_drawn_chars_of_a_turn": [len(PROMPT), DRAWN],
+            "prompt_and_generated_chars_of_a_turn": [len(PROMPT), GENERATED],
             "used_memory_per_session_after_turns": sizes,
             "a_turn": last_turn,
         }
@@ -173,11 +173,11 @@ def measure_redis(program: str, num_sessions: int) -> dict[str, Any]:
 async def _sessions_of_turns(
     server: ServerProcess, process: RedisProcess, num_sessions: int, num_turns: int
 ) -> dict[str, float]:
-    """Make sessions and take turns on each, 32 at once; return what each of the last ones took."""
+    """Create sessions and run turns on each, 32 at once; return the cost of each of the last turns."""
 
     async def turn(session: AsyncSession) -> None:
         async with at_once:
-            async for _ in session.generate(PROMPT, temperature=0.8, max_chars=DRAWN):
+            async for _ in session.generate(PROMPT, temperature=0.8, max_chars=GENERATED):
                 pass
 
     at_once, before = asyncio.Semaphore(32), {}
@@ -193,7 +193,7 @@ async def _sessions_of_turns(
 
 
 def _spent(server: ServerProcess, process: RedisProcess) -> dict[str, float]:
-    """Return what was used so far."""
+    """Return what has been used so far."""
     cpu, stats = process.client.info("cpu"), process.client.info("stats")
     ticks = sum(map(int, Path(f"/proc/{server.pid}/stat").read_text().rpartition(") ")[2].split()[11:13]))
     return {
@@ -212,7 +212,7 @@ async def _pattern(store: Store) -> tuple[records.Head, list[bytes]]:
 
 
 def _head_like(head: records.Head) -> bytes:
-    """Return the record of a session with a state of its own: finite, and as hard to compress as they are."""
+    """Return the record of a session with its own state: finite, and as hard to compress as real ones."""
     size = head.state.num_bytes
     start = random.randrange((len(NUMBERS) - size) // 4) * 4
     numbers, tensors = NUMBERS[start : start + size], []
@@ -224,7 +224,7 @@ def _head_like(head: records.Head) -> bytes:
 
 
 def _turns(client: Client, names: list[str]) -> dict[str, float]:
-    """Feed one character to each session and draw one."""
+    """Feed one character to each session and generate one."""
     taken = []
     for name in names:
         begin = time.perf_counter()
@@ -236,7 +236,7 @@ def _turns(client: Client, names: list[str]) -> dict[str, float]:
 async def _commits(
     store: Store, names: list[str], at_once: int, *, fill: bytes = b"", close: bool = True
 ) -> dict[str, float]:
-    """Load and commit each session, so many at once."""
+    """Load and commit each session, `at_once` of them at a time."""
     for name in dict.fromkeys(names) if fill else ():
         await store.create(name, fill, time.time() + 3600)
     left, taken = iter(names), []

@@ -1,8 +1,8 @@
 """Streaming throughput against the bare loop of the same batch, on the same machine, in alternating rounds.
 
-Each round runs the bare loop (step and sampling), and then a client that reads so many streams from the server by gRPC.
-Both step with one thread: the other core is the front's and the client's. `threads` has what a second one brings. At
-64 streams also what each process takes of the CPU for 1,000 characters.
+Each round runs the bare loop (step and sampling), and then a client that reads the same number of streams from the
+server over gRPC. Both step with one thread: the other core is for the front and the client. `threads` measures a second
+thread. At 64 streams the table also has the CPU time of each process for 1,000 characters.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(table: Table, rounds: int, name: str) -> None:
 
 
 def _add_cpu(table: Table, name: str, bare: float, got: dict[str, Any]) -> None:
-    """Add what each process takes of the CPU; `bare` is what the loop takes, in seconds for one character."""
+    """Add the CPU time of each process; `bare` is that of the loop, in seconds for one character."""
     case = f"{name} {CPU_STREAMS}"
     parts = {"front": got["cores"][0], "engine": sum(got["cores"][1:]), "client": got["client_cores"]}
     spent = {part: cores / got["rate"] for part, cores in parts.items()}

@@ -1,7 +1,7 @@
-"""What `--engine-threads auto` chooses, as the log has it, against every fixed number that two cores have room for.
+"""The number that `--engine-threads auto` chooses, from the log, against 1 and 2.
 
-The server that chose is not measured beside them: with the same number it is the same server, and what it differs by
-is chance.
+The server that chose is not measured beside them: with the same number it is the same server, and any difference is
+chance.
 """
 
 from __future__ import annotations

@@ -138,6 +138,39 @@ def nan_model(path: Path, name: str = "nan") -> Path:
     return path
 
 
+def endless_model(path: Path, name: str = "endless", *, grows: bool = False) -> Path:
+    """Write a model whose step never ends; with `grows` it takes twice the memory with every round."""
+    table = np.random.default_rng(0).normal(size=(len(CHARACTERS), len(CHARACTERS))).astype(np.float32)
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["again"], ["again_out"]),
+            helper.make_node("Concat", ["kept", "kept"], ["kept_out"], axis=0)
+            if grows
+            else helper.make_node("Identity", ["kept"], ["kept_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("kept", TensorProto.FLOAT, [None]),
+        ],
+        [
+            helper.make_tensor_value_info("again_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("kept_out", TensorProto.FLOAT, [None]),
+        ],
+    )
+    nodes = [
+        helper.make_node("Loop", ["", "true", "zero"], ["kept_last"], body=body),
+        helper.make_node("ReduceMin", ["kept_last"], ["lowest"], keepdims=0),
+        helper.make_node("Add", ["state_0", "lowest"], ["next_state_0"]),
+        helper.make_node("Gather", ["table", "char"], ["finite"], axis=0),
+        helper.make_node("Add", ["finite", "lowest"], ["logits"]),
+    ]
+    zero, true = np.array([0], np.float32), np.array(True)
+    _write_other(path, nodes, {"table": table, "zero": zero, "true": true}, name)
+    return path
+
+
 def _write_other(
     path: Path,
     nodes: list[onnx.NodeProto],

@@ -13,11 +13,11 @@
     │   └── ModelNotFoundError              the server does not serve that model
     ├── AlreadyExistsError                  the chosen session id is taken
     ├── FailedPreconditionError
-    │   └── SessionBusyError                a turn is running: see retry_after
     ├── EtagMismatchError                   the session has moved on: see current_etag
     ├── OutOfRangeError                     past the transcript's end: see valid_range
     ├── ResourceExhaustedError              a quota is spent: see retry_after
     ├── UnavailableError                    overloaded, draining or unreachable: see retry_after
+    │   └── SessionBusyError                a turn is running: see retry_after
     ├── DeadlineExceededError               the call's timeout passed
     ├── CallCancelledError                  the call was cancelled under way
     ├── DataLossError                       what the server had stored is damaged
@@ -157,10 +157,6 @@ class FailedPreconditionError(ElmanError):
     next_step = "look at its state first"
 
 
-class SessionBusyError(FailedPreconditionError):
-    """A turn is running on the session. Wait for it (``retry_after``) or ``cancel`` it."""
-
-
 class EtagMismatchError(ElmanError):
     """The session has moved on since you looked. Look again and decide again."""
 
@@ -200,6 +196,10 @@ class UnavailableError(ElmanError):
 
     code = "UNAVAILABLE"
     next_step = "is elman-server running there? try again in a moment"
+
+
+class SessionBusyError(UnavailableError):
+    """A turn is running on the session. Wait for it (``retry_after``) or ``cancel`` it."""
 
 
 class DeadlineExceededError(ElmanError):

@@ -109,13 +109,13 @@ class After:
         replica = Replica(self._house, QUICK, time.time, store)
         for session, text in zip(told, self._whole, strict=True):
             try:
-                head, stored = await replica.sessions.load(session.name)
+                head = (await replica.sessions.load(session.name)).head
             except SessionNotFoundError:
                 assert not 0 < session.made < moment
                 continue
             durable = max(head.position, head.open.position if head.open else 0)
             assert durable >= session.at(moment)
-            record = (session.name, stored.head, tuple(await store.segments(session.name)))
+            record = (session.name, (await store.load(session.name)).head, tuple(await store.segments(session.name)))
             if record not in self.known:
                 self.known.add(record)
                 await self._goes_on(replica, session, text, durable)

@@ -5,6 +5,7 @@ that the client can be tested without a network, weights or an engine.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -41,12 +42,12 @@ class Servicer(
                 name=f"models/{name}",
                 version="1",
                 cell=model_pb2.CELL_LSTM,
-                num_layers=2,
+                layer_count=2,
                 hidden_size=8,
                 vocabulary=map(ord, VOCABULARY),
                 digest="d" * 64,
                 limits=LIMITS,
-                read_outs=[model_pb2.ReadOut(name="mood", labels=MOOD, accuracy=0.9, num_held_out=10)],
+                read_outs=[model_pb2.ReadOut(name="mood", labels=MOOD, accuracy=0.9, held_out_count=10)],
                 initial_states=["default", "juliet"],
             )
             for name in models
@@ -69,8 +70,10 @@ class Servicer(
             trailers = (("grpc-status-details-bin", details),) if details else ()
             await context.abort(code, message, trailers)
 
-    async def _refuse(self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message) -> None:
-        info = ErrorInfo(reason=reason, domain="elman")
+    async def _refuse(
+        self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message, **metadata: str
+    ) -> None:
+        info = ErrorInfo(reason=reason, domain="elman-server.github.io", metadata=metadata)
         status = packed_status(code, message, info, RequestInfo(request_id="theirs"), *details)
         await context.abort(code, message, (("grpc-status-details-bin", status),))
 
@@ -97,6 +100,8 @@ class Servicer(
                 "CHARACTER_NOT_IN_VOCABULARY",
                 f"the model has no {unknown!r}",
                 BadRequest(field_violations=[violation]),
+                characters=unknown,
+                indices=str(text.index(unknown)),
             )
 
     # The contract's method names are in CamelCase.
@@ -179,6 +184,12 @@ class Servicer(
         del self.memories[request.name]
         return session_pb2.DeleteSessionResponse()
 
+    async def DeleteSessions(self, _, context):
+        await self._begin(context)
+        count = len(self.memories)
+        self.memories.clear()
+        return session_pb2.DeleteSessionsResponse(deleted_count=count)
+
     async def GetTranscript(self, request, context):
         await self._begin(context)
         memory = await self._memory(context, request.name)
@@ -251,7 +262,11 @@ class Servicer(
 
     async def _check_position(self, context: Any, position: int, end: int) -> None:
         if not 0 <= position <= end:
-            info = ErrorInfo(reason="POSITION_OUT_OF_RANGE", domain="elman", metadata={"start": "0", "end": str(end)})
+            info = ErrorInfo(
+                reason="POSITION_OUT_OF_RANGE",
+                domain="elman-server.github.io",
+                metadata={"start": "0", "end": str(end)},
+            )
             status = packed_status(grpc.StatusCode.OUT_OF_RANGE, "position is out of range", info)
             await context.abort(
                 grpc.StatusCode.OUT_OF_RANGE, "position is out of range", (("grpc-status-details-bin", status),)
@@ -282,9 +297,9 @@ class Servicer(
             detail.labels.extend(
                 generation_pb2.LabelProbability(label=label, log_probability=nats) for label, nats in MOOD.items()
             )
-        num_scored = sum(d.HasField("log_probability") for d in details)
+        count = sum(d.HasField("log_probability") for d in details)
         return generation_pb2.ScoreResponse(
-            details=details, log_probability=LOG_PROBABILITY * num_scored, num_scored=num_scored
+            details=details, log_probability=LOG_PROBABILITY * count, scored_count=count
         )
 
     async def Generate(self, request, context) -> AsyncIterator[generation_pb2.GenerateResponse]:
@@ -300,8 +315,7 @@ class Servicer(
             retry = RetryInfo()
             retry.retry_delay.FromMilliseconds(100)
             message = f"a turn is running on {request.session}: wait or cancel it"
-            code = grpc.StatusCode.FAILED_PRECONDITION
-            await self._refuse(context, code, "SESSION_BUSY", message, retry)
+            await self._refuse(context, grpc.StatusCode.UNAVAILABLE, "SESSION_BUSY", message, retry)
         memory.rest.clear()
         memory.stop.clear()
         try:
@@ -342,9 +356,16 @@ class Servicer(
         await asyncio.sleep(self.seconds_to_settle)
         memory.rest.set()
 
+    async def _is_stopped(self, memory: SessionState) -> bool:
+        """Wait for the next chunk, or for a Cancel."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(memory.stop.wait(), self.seconds_per_chunk or 1e-9)
+        is_stopped: bool = memory.stop.is_set()
+        return is_stopped
+
     async def _cut(self, context: Any, code: grpc.StatusCode) -> None:
         if code is grpc.StatusCode.FAILED_PRECONDITION:  # as where a server that was lost has the turn still
-            await self._refuse(context, code, "SESSION_BUSY", "a turn is running")
+            await self._refuse(context, grpc.StatusCode.UNAVAILABLE, "SESSION_BUSY", "a turn is running")
         await context.abort(code, "the connection was lost")
 
     async def _turn(self, request, memory: SessionState, context: Any) -> AsyncIterator[dict[str, Any]]:
@@ -364,7 +385,7 @@ class Servicer(
         try:
             yield {"started": started}
             while len(written) < max_chars and not stop_string:
-                if memory.stop.is_set():
+                if await self._is_stopped(memory):
                     reason = generation_pb2.FINISH_REASON_CANCELLED
                     break
                 if self.cuts and written:
@@ -373,7 +394,6 @@ class Servicer(
                         reason = generation_pb2.FINISH_REASON_SERVER_DRAINING
                         break
                     await self._cut(context, cut)
-                await asyncio.sleep(self.seconds_per_chunk)
                 size = min(request.chunk_chars or 4, max_chars - len(written))
                 at = start + len(request.prompt) + len(written)
                 text = "".join(map(drawn, range(at, at + size)))

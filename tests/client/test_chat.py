@@ -5,6 +5,7 @@ import pytest
 from tests.client.processes import Terminal, run
 
 _CTRL_C, _CTRL_D = "\x03", "\x04"
+_WAYS_OUT = "leave them out, or choose --unknown skip or --unknown replace=?"
 
 
 def test_chat_works_on_pipes(server):
@@ -76,9 +77,17 @@ def test_chat_knows_the_past(server, tmp_path):
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
-        ("€", 1, "the model has no '€'"),
-        ("/nonsense", 2, "there is no /nonsense: /help lists what there is"),
-        ("/temp hot", 2, "/temp takes a number, not 'hot': as in /temp 0.5 or /seed 7"),
+        ("€", 1, f"the prompt: the model does not have '€'; {_WAYS_OUT}"),
+        (
+            "“a”",
+            1,
+            f"the prompt: the model does not have '“'; {_WAYS_OUT}, or --plain-quotes for curly quotes and dashes",
+        ),
+        ("/nonsense", 2, "there is no /nonsense: /help lists what there is; //nonsense sends the line itself"),
+        ("/temp hot", 2, "/temp takes a number from 0 up, such as /temp 0.5, not 'hot'"),
+        ("/temp -1", 2, "/temp takes a number from 0 up, such as /temp 0.5, not '-1'"),
+        ("/temp nan", 2, "/temp takes a number from 0 up, such as /temp 0.5, not 'nan'"),
+        ("/seed -1", 2, "/seed takes a whole number from 0 up, such as /seed 7, not '-1'"),
         ("/undo", 2, "there is nothing to undo"),
         ("/load", 2, "/load takes a file: as in /load talk.elman"),
         ("/load /nowhere/talk.elman", 1, "/nowhere/talk.elman: No such file or directory"),
@@ -102,7 +111,7 @@ def test_chat_on_a_terminal(server):
         terminal.expect("stopped")
         terminal.expect(">")
         terminal.type("€\r")
-        terminal.expect("the model has no '€'")
+        terminal.expect("the model does not have '€'")
         terminal.expect(">")
         terminal.type("/load /nowhere/talk.elman\r")
         terminal.expect("/nowhere/talk.elman: No such file or directory")

@@ -116,7 +116,11 @@ def test_generate_leaves_quietly_when_nobody_reads(server):
         (["sessions", "delete", "x"], 4, "there is no sessions/x"),
         (["chat", "--session=x"], 4, "there is no sessions/x"),
         (["chat", "--session=x", "--initial-state=y"], 2, "--initial-state and --session exclude each other"),
-        (["generate", "€"], 1, "the model has no '€'"),
+        (
+            ["generate", "€"],
+            1,
+            "the model does not have '€'; leave them out, or choose --unknown skip or --unknown replace=?",
+        ),
     ],
 )
 def test_errors_are_one_line_and_a_code(server, arguments, code, message):
@@ -302,7 +306,7 @@ def test_sessions_are_exported_and_imported(server, tmp_path):
     assert (nowhere.returncode, nowhere.stderr) == (1, "elman: /nowhere/mine.elman: No such file or directory\n")
     file.write_bytes(b"nonsense")
     refused = run(server.target, "sessions", "import", str(file))
-    assert (refused.returncode, refused.stderr) == (1, "elman: snapshot: is no snapshot of a session\n")
+    assert (refused.returncode, refused.stderr) == (1, "elman: snapshot is no snapshot of a session\n")
 
 
 def test_replay_says_whether_it_is_equal(server):

@@ -181,6 +181,16 @@ async def test_every_call_brings_an_id_and_its_session(client, session, server):
     assert UUID(refresh["x-request-id"]) != UUID(listing["x-request-id"])
 
 
+async def test_what_is_done_once_brings_its_key(client, session, server):
+    """A turn has its request id as the key by which a proxy may send it again; a read has none."""
+    await session.append("To be", request_id="00000000-0000-4000-8000-0000000000af")
+    await client.list_models()
+
+    append, listing = server.servicer.headers[-2:]
+    assert append["idempotency-key"] == "00000000-0000-4000-8000-0000000000af"
+    assert "idempotency-key" not in listing
+
+
 async def test_metadata_goes_with_every_call(connect, server):
     """The client's own headers go with every call."""
     async with connect(server.target, metadata={"authorization": "Bearer x"}) as client:

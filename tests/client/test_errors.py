@@ -34,7 +34,7 @@ TABLE = [
     ("MODEL_NOT_FOUND", "NOT_FOUND", elman_client.ModelNotFoundError),
     ("SESSION_EXISTS", "ALREADY_EXISTS", elman_client.AlreadyExistsError),
     ("ETAG_MISMATCH", "ABORTED", elman_client.EtagMismatchError),
-    ("SESSION_BUSY", "FAILED_PRECONDITION", elman_client.SessionBusyError),
+    ("SESSION_BUSY", "UNAVAILABLE", elman_client.SessionBusyError),
     ("MODEL_MISMATCH", "FAILED_PRECONDITION", elman_client.FailedPreconditionError),
     ("POSITION_OUT_OF_RANGE", "OUT_OF_RANGE", elman_client.OutOfRangeError),
     ("TOO_MANY_SESSIONS", "RESOURCE_EXHAUSTED", elman_client.ResourceExhaustedError),
@@ -56,7 +56,7 @@ TABLE = [
 async def test_every_reason_has_its_error(client, server, reason, code, kind):
     """A status with a reason becomes the error of that reason, with the server's own sentence."""
     status = grpc.StatusCode[code]
-    info = ErrorInfo(reason=reason, domain="elman")
+    info = ErrorInfo(reason=reason, domain="elman-server.github.io")
     details = packed_status(status, "what happened", info, RequestInfo(request_id="abc"))
     server.servicer.failure = (status, "what happened", details)
 
@@ -88,7 +88,7 @@ async def test_all_details_are_read(client, server):
     details = packed_status(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
         "no",
-        ErrorInfo(reason="TOO_MANY_SESSIONS", domain="elman", metadata={"limit": "5"}),
+        ErrorInfo(reason="TOO_MANY_SESSIONS", domain="elman-server.github.io", metadata={"limit": "5"}),
         RetryInfo(retry_delay=Duration(seconds=1, nanos=500_000_000)),
         ResourceInfo(resource_name="sessions/x"),
         QuotaFailure(violations=[QuotaFailure.Violation(description="at most 5")]),

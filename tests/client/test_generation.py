@@ -26,6 +26,7 @@ from elman_client._shared.connection import Connection
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
 from elman_client._shared.turns import Asked
+from elman_client._sync.generation import TurnRun
 from elman_client._sync.transport import Stream
 from tests.client.fake_server import FakeServer
 
@@ -117,9 +118,9 @@ def test_arguments_are_checked_before_anything_is_sent(client, server):
     session = client.session("mine")
     with pytest.raises(TypeError, match="no argument temprature"):
         session.generate("a", temprature=1)
-    with pytest.raises(TypeError, match="temperature cannot be of type str"):
+    with pytest.raises(TypeError, match="temperature is a number, not str"):
         session.generate("a", temperature="hot")
-    with pytest.raises(TypeError, match="top_k cannot be of type bool"):
+    with pytest.raises(TypeError, match="top_k is an int, not bool"):
         session.generate("a", top_k=True)
     with pytest.raises(InvalidArgumentError, match="max_chars"):
         session.generate("a", max_chars=2**63)
@@ -282,16 +283,16 @@ def test_threads_share_a_client(server: FakeServer):
 def test_an_interrupted_opening_is_an_abandoned_turn():
     """Ctrl-C while the call is being made counts as leaving: the server may have got it."""
     left = []
-
-    def interrupted() -> Stream[Event]:
-        raise KeyboardInterrupt
-
     connection = Connection(
         "x", tls=False, root_certificates=None, credentials=None, metadata=None, timeout=None, retry_seconds=1
     )
-    attempts = Attempts(connection, None, is_safe=True)
-    turn = Turn(Asked("a", {}, session="sessions/abcd"), attempts, lambda: left.append(True))
-    with pytest.raises(KeyboardInterrupt):
-        next(Generation(turn, interrupted))
+    turn = Turn(Asked("a", {}, session="sessions/abcd"), Attempts(connection, None, is_safe=True))
 
-    assert left == [True]
+    def interrupted() -> Stream[tuple[Event, ...]]:
+        turn.operation()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(Generation(TurnRun(turn, interrupted, lambda position, _stream: left.append(position))))
+
+    assert left == [0]

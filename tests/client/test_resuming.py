@@ -30,7 +30,7 @@ from tests.client.fake_memory import drawn
 from tests.client.fake_servicer import packed_status
 
 UNAVAILABLE, INTERNAL = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL
-BUSY = grpc.StatusCode.FAILED_PRECONDITION  # with the reason SESSION_BUSY
+BUSY = grpc.StatusCode.FAILED_PRECONDITION  # stands for UNAVAILABLE with the reason SESSION_BUSY
 
 
 @pytest.fixture(autouse=True)
@@ -225,7 +225,7 @@ async def test_calls_that_could_do_harm_are_not_made_again(client, server):
         with pytest.raises(UnavailableError):
             await call()
         assert len(server.servicer.headers) == num_before + 1
-    info = ErrorInfo(reason="DRAINING", domain="elman")
+    info = ErrorInfo(reason="DRAINING", domain="elman-server.github.io")
     for call in calls[:2]:
         healing = asyncio.create_task(_fail_then_heal(server, UNAVAILABLE, packed_status(UNAVAILABLE, "no", info)))
         await asyncio.sleep(0)
@@ -241,7 +241,7 @@ async def test_the_servers_own_faults_are_not_tried_again(client, server):
         (BUSY, "SESSION_BUSY", SessionBusyError),
         (grpc.StatusCode.ABORTED, "LEASE_LOST", ElmanError),
     ):
-        details = packed_status(code, "no", ErrorInfo(reason=reason, domain="elman"))
+        details = packed_status(code, "no", ErrorInfo(reason=reason, domain="elman-server.github.io"))
         server.servicer.failure = (code, "no", details)
         for call in (session.refresh, lambda: read(session.generate("a"))):
             num_before = len(server.servicer.headers)

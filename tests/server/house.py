@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from elman_server.domain.events import CharacterDetail, Chunk, Finished, Started
+from elman_server.domain.events import CharacterDetail, Chunk, Event, Finished, Started
 from elman_server.domain.requests import GenerateRequest, SamplingRequest, StoppingRequest, Target
 from elman_server.engine import Configure, Engine
 from elman_server.history.service import History
@@ -107,19 +107,20 @@ class House:
         return await self.turns.cancel(name)
 
 
-async def collected(turn: AsyncGenerator[Started | Chunk | Finished, None], stop_after: int | None = None) -> Text:
-    """Read a turn to its end, or close it after so many chunks."""
+async def collected(turn: AsyncGenerator[tuple[Event, ...], None], stop_after: int | None = None) -> Text:
+    """Read a turn to its end, or close it after the message that has the chunk of that number."""
     text = Text()
-    async with contextlib.aclosing(turn) as events:
-        async for event in events:
-            if isinstance(event, Started):
-                text.started = event
-            elif isinstance(event, Finished):
-                text.finished = event
-            else:
-                text.chunks.append(event)
-                if len(text.chunks) == stop_after:
-                    break
+    async with contextlib.aclosing(turn) as messages:
+        async for events in messages:
+            for event in events:
+                if isinstance(event, Started):
+                    text.started = event
+                elif isinstance(event, Finished):
+                    text.finished = event
+                else:
+                    text.chunks.append(event)
+            if len(text.chunks) == stop_after:
+                break
     return text
 
 

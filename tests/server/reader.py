@@ -31,19 +31,21 @@ class Reader:
         return await self.task
 
     async def _run(self, turns: Turns, request: GenerateRequest | ResumeRequest) -> Text:
-        events = turns.resume(request) if isinstance(request, ResumeRequest) else turns.generate(request)
+        turn = turns.resume(request) if isinstance(request, ResumeRequest) else turns.generate(request)
         try:
-            async with contextlib.aclosing(events):
-                async for event in events:
-                    match event:
-                        case Started():
-                            self.text.started = event
-                        case Finished():
-                            self.text.finished = event
-                        case Chunk():
-                            self.text.chunks.append(event)
-                            self._began.set()
-                            await self.gate.wait()
+            async with contextlib.aclosing(turn) as messages:
+                async for events in messages:
+                    for event in events:
+                        match event:
+                            case Started():
+                                self.text.started = event
+                            case Finished():
+                                self.text.finished = event
+                            case Chunk():
+                                self.text.chunks.append(event)
+                                self._began.set()
+                    if self.text.chunks:
+                        await self.gate.wait()
         finally:
             self._began.set()
         return self.text

@@ -39,26 +39,25 @@ class Way:
     Attributes:
         is_cut: nothing comes through.
         is_deaf: what is asked is done, and the answer is lost.
-        num_commits, num_loads: that came through.
-        before_load: what happens before each of them; returns what is waited for, if anything.
+        num_commits: that came through.
+        num_calls: loads and commits.
+        before_call: what happens before each of them; returns what is waited for, if anything.
     """
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self.in_use = store.in_use
+        self.keeps_objects, self.is_shared = store.keeps_objects, True
         self.is_cut = self.is_deaf = False
-        self.num_commits = self.num_loads = 0
-        self.before_load: Callable[[], Awaitable[None] | None] = lambda: None
+        self.num_commits = self.num_calls = 0
+        self.before_call: Callable[[], Awaitable[None] | None] = lambda: None
 
     async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
         self._pass()
         return await self._store.create(name, head, expires, segments)
 
     async def load(self, name: str) -> Stored:
-        self._pass()
-        if happens := self.before_load():
-            await happens
-        self.num_loads += 1
+        await self._happen()
         return await self._store.load(name)
 
     async def commit(
@@ -71,7 +70,7 @@ class Way:
         *,
         keep: int | None = None,
     ) -> int:
-        self._pass()
+        await self._happen()
         revision = await self._store.commit(name, revision, head, expires, segments, keep=keep)
         self.num_commits += 1
         if self.is_deaf:
@@ -97,6 +96,12 @@ class Way:
     async def committed(self, num_commits: int) -> None:
         """Wait until so many commits came through."""
         await until(lambda: self.num_commits >= num_commits)
+
+    async def _happen(self) -> None:
+        self._pass()
+        if happens := self.before_call():
+            await happens
+        self.num_calls += 1
 
     def _pass(self) -> None:
         if self.is_cut:

@@ -13,7 +13,7 @@ import grpc
 from elman_client._aio.generation import AsyncGeneration
 from elman_client._aio.session import AsyncSession
 from elman_client._aio.transport import AsyncStream, AsyncTransport
-from elman_client._errors import UnavailableError
+from elman_client._errors import DeadlineExceededError, UnavailableError
 from elman_client._shared import models, sessions, turns
 from elman_client._shared.connection import Connection
 from elman_client._shared.names import model_name, session_name
@@ -81,7 +81,7 @@ class AsyncClient:
         """Return whether the server (or one of its services) is there and ready."""
         try:
             return await self._transport.run(models.is_serving(service), timeout)
-        except UnavailableError:
+        except (UnavailableError, DeadlineExceededError):
             return False
 
     async def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
@@ -175,13 +175,13 @@ class AsyncClient:
     def generate(self, prompt: str, *, model: str, **options: Unpack[GenerateOptions]) -> AsyncGeneration:
         """Draw text from a model's beginning and keep nothing; see :class:`GenerateOptions`."""
         asked = turns.Asked(prompt, options, model=model_name(model))
-        attempts = Attempts(self._transport.connection, options.get("timeout"), is_safe=True)
-        turn = Turn(asked, attempts, on_abandon=lambda: None)
+        turn = Turn(asked, Attempts(self._transport.connection, options.get("timeout"), is_safe=True))
 
-        async def open_stream() -> AsyncStream[Event]:
+        async def open_stream() -> AsyncStream[tuple[Event, ...]]:
+            turn.begin()
             return self._transport.open(turn.operation(), turn.time_left)
 
-        return AsyncGeneration(turn, open_stream)
+        return AsyncGeneration(turn, open_stream, _leave)
 
     async def score(
         self,
@@ -202,3 +202,8 @@ class AsyncClient:
             text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, model=model_name(model)
         )
         return await self._transport.run(operation, timeout)
+
+
+def _leave(_position: int, stream: AsyncStream[tuple[Event, ...]] | None) -> None:
+    if stream is not None:  # the server keeps nothing of the turn
+        stream.cancel()

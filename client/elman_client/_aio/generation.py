@@ -1,4 +1,4 @@
-"""One turn's text as it is drawn."""
+"""One turn's text as it is generated."""
 
 import asyncio
 import contextlib
@@ -9,43 +9,64 @@ from typing import Self
 from elman_client._aio.transport import AsyncStream
 from elman_client._errors import ElmanError
 from elman_client._shared.base import BaseGeneration
-from elman_client._shared.turn import Turn, TurnState
+from elman_client._shared.turn import Turn
 from elman_client._types import Chunk, Event, Finished
+
+OpenStream = Callable[[], Awaitable[AsyncStream[tuple[Event, ...]]]]
+"""Begins the turn, or continues it."""
+
+Leave = Callable[[int, AsyncStream[tuple[Event, ...]] | None], None]
+"""Ends a turn whose caller has left at a position, and its stream."""
 
 
 class AsyncGeneration(BaseGeneration):
     """The text of a turn, piece by piece: iterate over it.
 
-    Nothing is sent before the first piece is asked for. Leaving early (``aclose``, the end of an
-    ``async with``, or forgetting the object) cancels the call and frees the session. A ``break``
-    alone only pauses: iterate again to go on.
+    Nothing is sent before the first piece is asked for; a ``timeout`` counts from there. Leaving early (``aclose``,
+    the end of an ``async with``, a cancelled task, or dropping the object) ends the turn: the session keeps exactly
+    the text that you have. A ``break`` alone only pauses: iterate again to continue.
 
-    If the server or the way to it is lost, the turn is gone on with as soon as there is one again,
-    for at most the client's ``retry_seconds``: what is read is one uninterrupted text.
+    If the server or the network is lost, the turn continues as soon as it is back, for at most the client's
+    ``retry_seconds`` from the moment that the loss is noticed: what is read is one uninterrupted text.
     """
 
-    def __init__(self, turn: Turn, open_stream: Callable[[], Awaitable[AsyncStream[Event]]]) -> None:
+    def __init__(self, turn: Turn, open_stream: OpenStream, leave: Leave) -> None:
         super().__init__(turn)
         self._open_stream = open_stream
-        self._stream: AsyncStream[Event] | None = None
+        self._leave = leave
+        self._stream: AsyncStream[tuple[Event, ...]] | None = None
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self
 
     async def __anext__(self) -> str:
+        turn = self._turn
         while (event := await self._read()) is not None:
-            if isinstance(event, Chunk):
-                return event.text
+            text = event.text if isinstance(event, Chunk) else None
+            if turn.is_left:
+                break
+            turn.taken = event  # see Turn: no call between here and the return
+            if text is not None:
+                return text
         raise StopAsyncIteration
 
     async def events(self) -> AsyncIterator[Event]:
         """Iterate over what is left of the turn as Started, Chunks and Finished."""
+        turn = self._turn
         while (event := await self._read()) is not None:
+            if turn.is_left:
+                return
+            turn.taken = event
             yield event
 
     async def aclose(self) -> None:
-        """End the turn here. What was handed out stays in the session's memory."""
+        """End the turn here. The session keeps the text that you have."""
         self._close()
+
+    def _close(self) -> None:
+        if self._turn.leave():
+            self._leave(self._turn.kept_position, self._stream)
+            self._turn.is_reported = True
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,21 +82,18 @@ class AsyncGeneration(BaseGeneration):
     def __del__(self) -> None:
         self._close()
 
-    def _close(self) -> None:
-        self._turn.abandon()
-        if self._stream is not None:
-            self._stream.cancel()
-
     async def _read(self) -> Event | None:
-        while not self._turn.is_over:
+        while True:
             try:
+                if (event := self._turn.next_event()) is not None:
+                    if isinstance(event, Finished):
+                        await self._finish_stream()
+                    return event
+                if self._turn.is_over:
+                    return None
                 if self._stream is None:
-                    self._turn.state = TurnState.RUNNING  # first: opening may be interrupted
                     self._stream = await self._open_stream()
-                event = self._turn.take(await self._stream.read())
-                if isinstance(event, Finished):
-                    with contextlib.suppress(ElmanError):  # a server that goes now has said all
-                        await self._stream.read()  # the status that follows it
+                self._turn.receive(await self._stream.read())
             except BaseException as error:
                 if self._turn.is_over and isinstance(error, ElmanError):
                     return None  # another task closed it: the iteration just ends
@@ -84,14 +102,16 @@ class AsyncGeneration(BaseGeneration):
                     self._turn.fail(error)
                     self._close()
                     raise
-                self._leave_stream()
+                self._drop_stream()
                 await asyncio.sleep(delay)
-                continue
-            if event is not None:
-                return event
-        return None
 
-    def _leave_stream(self) -> None:
+    async def _finish_stream(self) -> None:
+        """Read the status that follows the last event, or the call would count as cancelled."""
+        if self._stream is not None:
+            with contextlib.suppress(ElmanError):  # a server that goes now has said all
+                await self._stream.read()
+
+    def _drop_stream(self) -> None:
         if self._stream is not None:
             self._stream.cancel()
             self._stream = None

@@ -9,10 +9,9 @@ from typing import Unpack
 
 from elman_client._aio.chat import AsyncChat
 from elman_client._aio.generation import AsyncGeneration
-from elman_client._aio.transport import AsyncStream, AsyncTransport
+from elman_client._aio.transport import AsyncStream, AsyncTalk, AsyncTransport
 from elman_client._shared import sessions, turns
 from elman_client._shared.base import BaseSession
-from elman_client._shared.operation import Operation, Value
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
 from elman_client._types import (
@@ -41,7 +40,7 @@ class AsyncSession(BaseSession):
 
     async def refresh(self, *, timeout: float | None = None) -> SessionInfo:
         """Look at the session. This does not postpone its expiry."""
-        self._info = await self._run(sessions.get(self.name), timeout)
+        self._info = await self._transport.run(sessions.get(self.name), timeout)
         return self._info
 
     def generate(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> AsyncGeneration:
@@ -59,7 +58,16 @@ class AsyncSession(BaseSession):
 
     def chat(self, *, timeout: float | None = None) -> AsyncChat:
         """Take turns on one stream, where a new one or a stop interrupts the running one."""
-        return AsyncChat(self._transport.talk(turns.talk(self.name), timeout), self.name)
+        attempts = Attempts(self._transport.connection, timeout, is_safe=False)
+
+        async def open_stream() -> AsyncTalk[tuple[Event, ...]]:
+            attempts.begin()
+            await self._transport.settle(self.name, attempts.time_left)
+            return self._transport.talk(turns.talk(self.name), attempts.time_left)
+
+        chat = AsyncChat(self.name, open_stream, self._leave)
+        self._transport.open_turns.add(chat)
+        return chat
 
     async def append(
         self,
@@ -82,7 +90,7 @@ class AsyncSession(BaseSession):
             top_n=top_n,
             unknown_characters=unknown_characters,
         )
-        appended = await self._run(operation, timeout)
+        appended = await self._transport.run(operation, timeout)
         self._info = appended.session
         return appended
 
@@ -102,17 +110,16 @@ class AsyncSession(BaseSession):
         operation = turns.score(
             text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, session=self.name
         )
-        return await self._run(operation, timeout)
+        return await self._transport.run(operation, timeout)
 
     async def cancel(self, *, timeout: float | None = None) -> SessionInfo:
         """End the running turn, whoever runs it, and wait until it is committed."""
         self._info = await self._transport.run(turns.cancel(self.name), timeout)
-        self._is_unsettled = False
         return self._info
 
     async def transcript(self, start: int = 0, end: int | None = None, *, timeout: float | None = None) -> Transcript:
         """Return the text of positions ``[start, end)``; ``None``: to its end."""
-        return await self._run(sessions.transcript(self.name, start, end), timeout)
+        return await self._transport.run(sessions.transcript(self.name, start, end), timeout)
 
     async def update(
         self,
@@ -125,7 +132,7 @@ class AsyncSession(BaseSession):
     ) -> SessionInfo:
         """Replace the labels, or set when the session is forgotten: idle for ``ttl``, or at."""
         operation = sessions.update(self.name, labels, ttl, expire_time, etag)
-        self._info = await self._run(operation, timeout)
+        self._info = await self._transport.run(operation, timeout)
         return self._info
 
     async def delete(self, *, etag: str | None = None, timeout: float | None = None) -> None:
@@ -136,38 +143,35 @@ class AsyncSession(BaseSession):
         self, position: int | None = None, *, count: int = 1, timeout: float | None = None
     ) -> tuple["AsyncSession", ...]:
         """Return new sessions that are what this one was at ``position``; ``None``: as it is now."""
-        infos = await self._run(sessions.fork(self.name, position, count), timeout)
+        infos = await self._transport.run(sessions.fork(self.name, position, count), timeout)
         return tuple(AsyncSession(self._transport, info.name, info) for info in infos)
 
     async def rewind(self, position: int, *, etag: str | None = None, timeout: float | None = None) -> SessionInfo:
         """Let the session be what it was at ``position``, and forget what came after."""
-        self._info = await self._run(sessions.rewind(self.name, position, etag), timeout)
+        self._info = await self._transport.run(sessions.rewind(self.name, position, etag), timeout)
         return self._info
 
     async def export(self, *, timeout: float | None = None) -> bytes:
         """Return the session as a snapshot for ``import_session`` of a server with the same model and key."""
-        return await self._run(sessions.export(self.name), timeout)
+        return await self._transport.run(sessions.export(self.name), timeout)
 
     async def replay(self, *, timeout: float | None = None) -> AsyncIterator[ReplayedTurn]:
         """Let the server take every turn again, and iterate over what came out, up to the first difference."""
-        await self._settle(timeout)
         async with aclosing(self._transport.follow(sessions.replay(self.name), timeout)) as turns:
             async for turn in turns:
                 yield turn
 
-    async def _run(self, operation: Operation[Value], timeout: float | None) -> Value:
-        await self._settle(timeout)
-        return await self._transport.run(operation, timeout)
-
-    async def _settle(self, timeout: float | None) -> None:
-        if self._is_unsettled:
-            await self.cancel(timeout=timeout)
-
     def _generation(self, asked: turns.Asked, timeout: float | None) -> AsyncGeneration:
-        turn = Turn(asked, Attempts(self._transport.connection, timeout, is_safe=True), self._leave_turn)
+        turn = Turn(asked, Attempts(self._transport.connection, timeout, is_safe=True))
 
-        async def open_stream() -> AsyncStream[Event]:
-            await self._settle(turn.time_left)
+        async def open_stream() -> AsyncStream[tuple[Event, ...]]:
+            turn.begin()
+            await self._transport.settle(self.name, turn.time_left)
             return self._transport.open(turn.operation(), turn.time_left)
 
-        return AsyncGeneration(turn, open_stream)
+        generation = AsyncGeneration(turn, open_stream, self._leave)
+        self._transport.open_turns.add(generation)
+        return generation
+
+    def _leave(self, position: int, stream: AsyncStream[tuple[Event, ...]] | None) -> None:
+        self._transport.leave(turns.cancel(self.name, position), stream)

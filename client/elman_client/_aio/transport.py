@@ -3,26 +3,57 @@
 # ruff: noqa: ASYNC109 - timeout is gRPC's deadline, which the server sees too
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from dataclasses import dataclass, field
 from itertools import count
-from typing import Any, Generic
+from typing import Any, Final, Generic, Protocol
+from weakref import WeakSet
 
 from grpc import aio
 
-from elman_client._errors import CallCancelledError, ElmanError
-from elman_client._shared.connection import CHANNEL_OPTIONS, Call, Connection
+from elman_client._errors import CallCancelledError, DeadlineExceededError, ElmanError, FailedPreconditionError
+from elman_client._shared import turns
+from elman_client._shared.connection import Call, Connection
 from elman_client._shared.operation import Operation, Value
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.statuses import translated
+from elman_client._types import SessionInfo
+
+_LEAVE_SECONDS: Final = 10.0  # for the end of a turn that its caller left
+_CLOSE_SECONDS: Final = 5.0  # for all that are left when the client is closed
+
+
+class Closeable(Protocol):
+    """A turn that may run."""
+
+    async def aclose(self) -> None:
+        """Leave it."""
+
+
+@dataclass(frozen=True)
+class _Left:
+    """A turn that its caller left: ``cancel`` ends it, and was tried once ``is_tried`` is set."""
+
+    cancel: Operation[SessionInfo]
+    is_tried: asyncio.Event = field(default_factory=asyncio.Event)
 
 
 class AsyncTransport:
-    """Sends operations to one server."""
+    """Sends operations to one server.
+
+    Attributes:
+        open_turns: What is closed with the client: generations and chats.
+    """
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opened: aio.Channel | None = None
+        self._left: dict[str, _Left] = {}  # by session
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.open_turns: WeakSet[Closeable] = WeakSet()
 
     @property
     def connection(self) -> Connection:
@@ -32,6 +63,17 @@ class AsyncTransport:
     async def run(self, operation: Operation[Value], timeout: float | None) -> Value:
         """Send one request and return its answer; again if the server was lost and that does no harm."""
         attempts = Attempts(self._connection, timeout, is_safe=operation.is_safe)
+        await self.settle(operation.session, attempts.time_left)
+        try:
+            return await self._try(operation, attempts)
+        except ElmanError:
+            raise
+        except BaseException:
+            if operation.is_turn:  # the server may be at it
+                self.leave(turns.cancel(operation.session), None)
+            raise
+
+    async def _try(self, operation: Operation[Value], attempts: Attempts) -> Value:
         while True:
             try:
                 value = await self._once(operation, attempts.time_left)
@@ -51,7 +93,58 @@ class AsyncTransport:
             reply = await method(operation.request, timeout=call.timeout, metadata=call.metadata)
         return operation.parse(reply)
 
-    def open(self, operation: Operation[Value], timeout: float | None) -> "AsyncStream[Value]":
+    def leave(self, cancel: Operation[SessionInfo], stream: "AsyncStream[Any] | None") -> None:
+        """End a turn that its caller has left, in the background: the session's next call waits for that."""
+        loop = self._loop
+        if not self._connection.is_of_this_process or loop is None or loop.is_closed():
+            return  # the turn is another process's, or the server saw the connection end
+        if stream is not None and stream.is_awaited:
+            stream.cancel()  # who waits for its next answer waits no more
+        self._left[cancel.session] = left = _Left(cancel)
+        if _running_loop() is loop:
+            self._begin_end(left, stream)
+        else:  # an object's end, which may come in any thread
+            loop.call_soon_threadsafe(self._begin_end, left, stream)
+
+    def _begin_end(self, left: _Left, stream: "AsyncStream[Any] | None") -> None:
+        task = asyncio.get_running_loop().create_task(self._end_turn(left, stream))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _end_turn(self, left: _Left, stream: "AsyncStream[Any] | None") -> None:
+        try:
+            await self._cancel(left.cancel, Attempts(self._connection, _LEAVE_SECONDS, is_safe=True))
+        except ElmanError:
+            pass  # the server cannot be reached: the session's next call tries again
+        finally:
+            if stream is not None:
+                stream.cancel()  # after Cancel, which says how much of it is kept
+            left.is_tried.set()
+
+    async def _cancel(self, cancel: Operation[SessionInfo], attempts: Attempts) -> None:
+        try:
+            await self._try(cancel, attempts)
+        except ElmanError as error:
+            if not error.reason:
+                raise
+            # Else it is the server's last word: the session was deleted, say.
+        self._left.pop(cancel.session, None)
+
+    async def settle(self, session: str, timeout: float) -> None:
+        """Wait until the session's turn that was left is committed."""
+        if (left := self._left.get(session)) is None:
+            return
+        attempts = Attempts(self._connection, timeout, is_safe=True)
+        try:
+            async with asyncio.timeout(None if timeout == math.inf else timeout):
+                await left.is_tried.wait()
+        except TimeoutError:
+            message = f"{session}: the turn before this call did not end within its timeout"
+            raise DeadlineExceededError(message) from None
+        if self._left.get(session) is left:
+            await self._cancel(left.cancel, attempts)
+
+    def open(self, operation: Operation[Value], timeout: float) -> "AsyncStream[Value]":
         """Send one request and return the stream of its answers."""
         call = self._connection.call(operation, timeout)
         method: Any = self._channel.unary_stream(operation.path)
@@ -61,13 +154,14 @@ class AsyncTransport:
     async def follow(self, operation: Operation[Value], timeout: float | None) -> AsyncGenerator[Value, None]:
         """Send one request and iterate over its answers; if the server was lost, again, without those that had come."""
         attempts, num_known = Attempts(self._connection, timeout, is_safe=operation.is_safe), 0
+        await self.settle(operation.session, attempts.time_left)
         while True:
             stream = self.open(operation, attempts.time_left)
             try:
                 for index in count():
                     if (value := await stream.read()) is None:
                         return
-                    if index == num_known:  # what is told again is no progress
+                    if index == num_known:  # what is sent again is no progress
                         num_known += 1
                         attempts.succeeded()
                         yield value
@@ -79,38 +173,56 @@ class AsyncTransport:
             finally:
                 stream.cancel()
 
-    def talk(self, operation: Operation[Value], timeout: float | None) -> "AsyncTalk[Value]":
+    def talk(self, operation: Operation[Value], timeout: float) -> "AsyncTalk[Value]":
         """Return a stream both ways."""
         call = self._connection.call(operation, timeout)
         method: Any = self._channel.stream_stream(operation.path)
         return AsyncTalk(operation, call, method(timeout=call.timeout, metadata=call.metadata))
 
     async def aclose(self) -> None:
-        """Close the channel; running calls are cancelled."""
+        """Leave the turns that run, and close the channel; other calls are cancelled."""
+        if self._connection.is_closed:
+            return
+        for each in list(self.open_turns):
+            await each.aclose()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=_CLOSE_SECONDS)
         self._connection.is_closed = True
-        await self._channel.close()
+        if self._opened is not None:
+            await self._channel.close()
 
-    @cached_property
+    @property
     def _channel(self) -> aio.Channel:
         # Made at the first call: a channel belongs to the event loop that runs then.
-        target, credentials = self._connection.target, self._connection.credentials
-        if credentials is None:
-            return aio.insecure_channel(target, CHANNEL_OPTIONS)
-        return aio.secure_channel(target, credentials, CHANNEL_OPTIONS)
+        loop = asyncio.get_running_loop()
+        if self._opened is None:
+            self._loop, self._opened = loop, _channel(self._connection)
+        if loop is not self._loop:
+            raise FailedPreconditionError("this client was used in another event loop: make a client for each loop")
+        return self._opened
 
 
 class AsyncStream(Generic[Value]):
-    """The answers of one call."""
+    """The answers of one call.
+
+    Attributes:
+        is_awaited: Somebody waits for the next one.
+    """
 
     def __init__(self, operation: Operation[Value], call: Call, answers: Any) -> None:
         self._operation = operation
         self._call = call
         self._answers = answers
+        self.is_awaited = False
 
     async def read(self) -> Value | None:
         """Return the next answer, ``None`` at the end."""
-        with _awaiting(self._call):
-            encoded = await self._answers.read()
+        self.is_awaited = True
+        try:
+            with _awaiting(self._call):
+                encoded = await self._answers.read()
+        finally:
+            self.is_awaited = False
         return None if encoded is aio.EOF else self._operation.parse(encoded)
 
     def cancel(self) -> None:
@@ -130,6 +242,20 @@ class AsyncTalk(AsyncStream[Value]):
         """Say that no message will follow."""
         with _awaiting(self._call):
             await self._answers.done_writing()
+
+
+def _channel(connection: Connection) -> aio.Channel:
+    target, credentials, options = connection.target, connection.credentials, connection.channel_options
+    if credentials is None:
+        return aio.insecure_channel(target, options)
+    return aio.secure_channel(target, credentials, options)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 @contextmanager

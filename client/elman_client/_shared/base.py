@@ -11,8 +11,6 @@ class BaseSession:
     def __init__(self, name: str, info: SessionInfo | None) -> None:
         self._name = name
         self._info = info
-        # Our own last turn was abandoned: Cancel waits until the server has settled it.
-        self._is_unsettled = False
 
     @property
     def name(self) -> str:
@@ -32,9 +30,6 @@ class BaseSession:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._name!r})"
-
-    def _leave_turn(self) -> None:
-        self._is_unsettled = True
 
 
 class BaseGeneration:

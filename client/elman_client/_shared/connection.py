@@ -1,26 +1,36 @@
 """Where the server is, how to get there, and what every call brings with it."""
 
-import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from uuid import uuid4
 
 import grpc
 
 from elman_client._errors import FailedPreconditionError
-from elman_client._shared.fields import invalid
+from elman_client._shared.fields import invalid, number, wrong_type
 from elman_client._shared.operation import Operation
 
-CHANNEL_OPTIONS = (
+CHANNEL_OPTIONS: Final = (
     # The server sets the limits; a long Score with many candidates passes gRPC's 4 MiB.
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    # A dead server is noticed within 50 seconds. Elman servers allow pings much more often.
-    ("grpc.keepalive_time_ms", 30_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
+    # A dead peer is noticed within 20 seconds. Elman servers allow pings much more often.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    # And found again soon after it is back: gRPC's own pauses grow to two minutes.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # also the seconds that one attempt to connect may take
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 )
+_LONGEST_SECONDS: Final = 1e9  # 31 years; gRPC's own times overflow at some 290
+_URL: Final = re.compile(r"(https?|grpcs?|wss?)://([^/]*)", re.IGNORECASE)
+_HEADER: Final = re.compile(r"[0-9a-z_.-]+")
+_HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,7 @@ class Call:
 
     target: str
     request_id: str
-    metadata: tuple[tuple[str, str], ...]
+    metadata: tuple[tuple[str, str | bytes], ...]
     timeout: float | None
 
 
@@ -47,33 +57,42 @@ class Connection:
         timeout: float | None,
         retry_seconds: float,
     ) -> None:
-        if not isinstance(target, str):
-            raise TypeError(f"target is a str such as localhost:50051, not {type(target).__name__}")
         if root_certificates is not None and not tls:
             raise ValueError("root_certificates without tls=True would not be used: pass both")
         if credentials is not None and tls:
             raise ValueError("pass credentials or tls=True, not both")
         roots = Path(root_certificates).read_bytes() if root_certificates is not None else None
-        self.target = target
+        self.target = _target(target)
         self.credentials = grpc.ssl_channel_credentials(roots) if tls else credentials
+        self.channel_options = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0 if _is_loopback(target) else 1))
         self.is_closed = False
         self.is_proven = False  # a server has answered
         self.retry_seconds = _patience(retry_seconds)
-        self._metadata = tuple((metadata or {}).items())
+        self._metadata = tuple(_headers(metadata))
         self._timeout = _seconds(timeout)
+        self._process = os.getpid()
+
+    @property
+    def is_of_this_process(self) -> bool:
+        """Whether the client was made here, and not before a fork."""
+        return os.getpid() == self._process
 
     def call(self, operation: Operation[Any], timeout: float | None) -> Call:
         """Return what goes with ``operation``: a request id, the headers and the deadline.
 
         Raises:
-            FailedPreconditionError: The client is closed.
+            FailedPreconditionError: The client is closed, or was made before a fork.
         """
         if self.is_closed:
             raise FailedPreconditionError("this client is closed: make a new one")
+        if not self.is_of_this_process:
+            raise FailedPreconditionError("this client was made before a fork: make a new one in each process")
         request_id = str(uuid4())
         headers = (*self._metadata, ("x-request-id", request_id))
         if operation.session:
             headers += (("x-session-id", operation.session.removeprefix("sessions/")),)
+        if operation.key:
+            headers += (("idempotency-key", operation.key),)
         return Call(self.target, request_id, headers, self.timeout_of(timeout))
 
     def timeout_of(self, timeout: float | None) -> float | None:
@@ -82,19 +101,70 @@ class Connection:
 
 
 def _seconds(timeout: float | None) -> float | None:
-    """Return what gRPC takes for ``timeout``: infinity is no deadline."""
-    if timeout is None or timeout == math.inf:
+    """Return what gRPC takes for ``timeout``; more seconds than anyone waits are no deadline."""
+    if timeout is None:
         return None
-    if not isinstance(timeout, int | float):
-        raise TypeError(f"timeout is a number of seconds, not {type(timeout).__name__}")
-    if not timeout > 0:
+    seconds = number("timeout", timeout)
+    if not seconds > 0:
         raise invalid("timeout", "is a number of seconds above 0; leave it out for no deadline")
-    return timeout
+    return seconds if seconds <= _LONGEST_SECONDS else None
 
 
-def _patience(seconds: float) -> float:
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-        raise TypeError(f"retry_seconds is a number of seconds, not {type(seconds).__name__}")
+def _patience(retry_seconds: float) -> float:
+    seconds = number("retry_seconds", retry_seconds)
     if not seconds >= 0:
         raise invalid("retry_seconds", "is a number of seconds; 0 never makes a call again")
     return seconds
+
+
+def _target(target: str) -> str:
+    if not isinstance(target, str):
+        raise wrong_type("target", "a str such as localhost:50051", target)
+    if found := _URL.match(target):
+        tls = " with tls=True" if found[1].lower() in {"https", "grpcs", "wss"} else ""
+        raise invalid("target", f"{target!r} is a URL; gRPC takes a host and a port: {found[2] or 'host:50051'!r}{tls}")
+    if not target.strip():
+        raise invalid("target", "is empty; it is a host and a port such as localhost:50051")
+    return target
+
+
+def _is_loopback(target: str) -> bool:
+    """Return whether no proxy can be meant for ``target``."""
+    if target.startswith(("unix:", "unix-abstract:")):
+        return True
+    host = re.sub(r"^(dns:(//[^/]*/)?|ipv[46]:|passthrough:/*)", "", target)
+    host = re.sub(r":\d+$", "", host).strip("[]")
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost" or host.lower().endswith(".localhost")
+
+
+def _headers(metadata: Mapping[str, str] | None) -> list[tuple[str, str | bytes]]:
+    """Return the headers of every call.
+
+    Raises:
+        TypeError: They are no mapping of names to texts.
+        InvalidArgumentError: HTTP/2 or gRPC does not allow one.
+    """
+    if metadata is None:
+        return []
+    if not isinstance(metadata, Mapping):
+        raise wrong_type("metadata", 'a mapping, as {"authorization": "Bearer x"}', metadata)
+    for name, value in metadata.items():
+        if not isinstance(name, str):
+            raise wrong_type("each name of metadata", "a str", name)
+        if not _HEADER.fullmatch(name):
+            raise invalid("metadata", f"{name!r} is no name of a header: use lower-case letters, digits, - _ and .")
+        if name.startswith("grpc-"):
+            raise invalid("metadata", f"{name!r} is one of gRPC's own headers")
+        _check_header_value(name, value)
+    return list(metadata.items())
+
+
+def _check_header_value(name: str, value: object) -> None:
+    kind: type = bytes if name.endswith("-bin") else str
+    if not isinstance(value, kind):
+        raise wrong_type(f"metadata[{name!r}]", f"a {kind.__name__}", value)
+    if isinstance(value, str) and not _HEADER_VALUE.fullmatch(value):
+        raise invalid("metadata", f"the value of {name!r} has characters outside printable ASCII")

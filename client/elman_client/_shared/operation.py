@@ -19,6 +19,8 @@ class Operation(Generic[Value]):
         parse: An encoded answer into the client's own value.
         session: The session it is about, for the header by which a balancer keeps it in one place.
         is_safe: It may be sent again though it may have been done.
+        is_turn: The session is busy until it ends.
+        key: Its request id, for the header by which a proxy may send it again; empty: it has none.
     """
 
     path: str
@@ -26,6 +28,8 @@ class Operation(Generic[Value]):
     parse: Callable[[bytes], Value]
     session: str = ""
     is_safe: bool = True
+    is_turn: bool = False
+    key: str = ""
 
 
 def operation(
@@ -36,6 +40,7 @@ def operation(
     *,
     session: str = "",
     is_safe: bool = True,
+    is_turn: bool = False,
 ) -> Operation[Value]:
     """Return the call of ``path`` that answers with ``convert(reply)``."""
     return Operation(
@@ -44,4 +49,6 @@ def operation(
         parse=lambda encoded: convert(reply.FromString(encoded)),
         session=session,
         is_safe=is_safe,
+        is_turn=is_turn,
+        key=getattr(request, "request_id", ""),
     )

@@ -9,7 +9,7 @@ import grpc
 from elman_client import _errors as errors
 from elman_client._shared.connection import Call
 
-_DOMAIN = "elman"
+_DOMAIN = "elman-server.github.io"
 
 BY_CODE: Final[Mapping[str, type[errors.ElmanError]]] = {
     "CANCELLED": errors.CallCancelledError,

@@ -7,7 +7,7 @@ from elman.v1 import generation_pb2 as pb
 from elman.v1 import sampling_pb2
 from elman_client import _types as types
 from elman_client._shared import values
-from elman_client._shared.fields import fill, invalid
+from elman_client._shared.fields import biases, fill, invalid, strings, wrong_type
 from elman_client._shared.operation import Operation, operation
 
 _POLICIES = {
@@ -21,24 +21,27 @@ class Asked:
 
     Attributes:
         can_resume: The server keeps the turn, and finds it by its request id.
+        known_position: Up to where the caller has its text before it begins; 0: it has nothing.
     """
+
+    known_position = 0
 
     def __init__(self, prompt: str, options: types.GenerateOptions, **target: str) -> None:
         self._request = request(prompt, options, **target)
         self._session = target.get("session", "")
         self.can_resume = bool(self._session)
 
-    def first(self) -> Operation[types.Event]:
+    def first(self) -> Operation[tuple[types.Event, ...]]:
         """Begin it."""
         return self._operation("Generate", self._request, pb.GenerateResponse)
 
-    def resumed(self, position: int | None) -> Operation[types.Event]:
+    def resumed(self, position: int | None) -> Operation[tuple[types.Event, ...]]:
         """Go on after a position."""
         message = pb.ResumeRequest()
         fill(message, session=self._session, request_id=self._request.request_id, position=position)
         return self._operation("Resume", message, pb.ResumeResponse)
 
-    def again(self, seed: int, *, is_begun: bool) -> Operation[types.Event]:
+    def again(self, seed: int, *, is_begun: bool) -> Operation[tuple[types.Event, ...]]:
         """Take it again with the seed that it had; ``is_begun``: some of it is known, and its positions are needed."""
         message = pb.GenerateRequest()
         message.CopyFrom(self._request)
@@ -48,9 +51,9 @@ class Asked:
             message.chunk_chars = 1  # so that no chunk lies on both sides of a position
         return self._operation("Generate", message, pb.GenerateResponse)
 
-    def _operation(self, method: str, message: Any, reply: type[Any]) -> Operation[types.Event]:
+    def _operation(self, method: str, message: Any, reply: type[Any]) -> Operation[tuple[types.Event, ...]]:
         path = f"elman.v1.GenerationService/{method}"
-        return operation(path, message, reply, values.event, session=self._session)
+        return operation(path, message, reply, values.events, session=self._session)
 
 
 class Resumed(Asked):
@@ -59,12 +62,13 @@ class Resumed(Asked):
     def __init__(self, session: str, request_id: str, position: int | None) -> None:
         super().__init__("", {"request_id": request_id}, session=session)
         self._known = position
+        self.known_position = position or 0
 
-    def first(self) -> Operation[types.Event]:
+    def first(self) -> Operation[tuple[types.Event, ...]]:
         """Go on with it."""
         return self.resumed(self._known)
 
-    def resumed(self, position: int | None) -> Operation[types.Event]:
+    def resumed(self, position: int | None) -> Operation[tuple[types.Event, ...]]:
         """Go on after a position."""
         return super().resumed(self._known if position is None else position)
 
@@ -73,13 +77,13 @@ def request(prompt: str, options: types.GenerateOptions, **target: str) -> pb.Ge
     """Return a turn's message. One on a session has a request id."""
     if unexpected := options.keys() - types.GenerateOptions.__annotations__.keys():
         raise TypeError(f"generate() has no argument {', '.join(sorted(unexpected))}")
-    request_id = options.get("request_id")
+    request_id, stop_strings = options.get("request_id"), options.get("stop_strings")
     given: dict[str, Any] = {
         **options,
         **target,
         "prompt": prompt,
         "logit_bias": _biases(options.get("logit_bias")),
-        "stop_strings": _stop_strings(options.get("stop_strings")),
+        "stop_strings": None if stop_strings is None else strings("stop_strings", stop_strings),
         "on_abort": _on_abort(options.get("on_abort")),
         "unknown_characters": _policy(options.get("unknown_characters")),
         "request_id": str(uuid4()) if request_id is None and "session" in target else request_id,
@@ -90,10 +94,10 @@ def request(prompt: str, options: types.GenerateOptions, **target: str) -> pb.Ge
     return message
 
 
-def talk(session: str) -> Operation[types.Event]:
+def talk(session: str) -> Operation[tuple[types.Event, ...]]:
     """Take turns on one stream; see ``said`` and ``STOP``."""
     return operation(
-        "elman.v1.GenerationService/Chat", pb.ChatRequest(), pb.ChatResponse, values.event, session=session
+        "elman.v1.GenerationService/Chat", pb.ChatRequest(), pb.ChatResponse, values.events, session=session
     )
 
 
@@ -106,10 +110,17 @@ STOP = pb.ChatRequest(stop=pb.Stop()).SerializeToString()
 """The message that ends the running turn of a chat."""
 
 
-def cancel(session: str) -> Operation[types.SessionInfo]:
-    """End the running turn and wait until it is committed."""
+def cancel(session: str, position: int | None = None) -> Operation[types.SessionInfo]:
+    """End the running turn and wait until it is committed.
+
+    Args:
+        session: Its session.
+        position: Up to where the turn's reader has its text; ``None``: nobody knows.
+    """
     request = pb.CancelRequest()
     fill(request, session=session)
+    if position is not None and "position" in request.DESCRIPTOR.fields_by_name:
+        fill(request, position=position)
     return operation(
         "elman.v1.GenerationService/Cancel",
         request,
@@ -146,6 +157,7 @@ def append(
         pb.AppendResponse,
         values.appended,
         session=session,
+        is_turn=True,
     )
 
 
@@ -170,24 +182,21 @@ def score(
     )
 
 
-def _biases(biases: Any) -> list[sampling_pb2.LogitBias] | None:
-    if biases is None:
+def _biases(value: object) -> list[sampling_pb2.LogitBias] | None:
+    if value is None:
         return None
-    messages = [sampling_pb2.LogitBias() for _ in biases]
-    for message, (character, bias) in zip(messages, biases.items(), strict=True):
-        fill(message, character=character, bias=bias)
+    messages = []
+    for character, bias in biases("logit_bias", value):
+        messages.append(sampling_pb2.LogitBias())
+        fill(messages[-1], character=character, bias=bias)
     return messages
-
-
-def _stop_strings(strings: Any) -> list[str] | None:
-    if strings is None:
-        return None
-    return [strings] if isinstance(strings, str) else list(strings)
 
 
 def _on_abort(on_abort: types.OnAbort | None) -> int | None:
     if on_abort is None:
         return None
+    if not isinstance(on_abort, str):
+        raise wrong_type("on_abort", "an OnAbort", on_abort)
     if on_abort not in tuple(types.OnAbort):
         raise invalid("on_abort", "is OnAbort.KEEP_PARTIAL or OnAbort.ROLLBACK")
     return pb.OnAbort.Value(f"ON_ABORT_{on_abort}")
@@ -200,6 +209,8 @@ def _policy(policy: types.UnknownPolicy | None) -> pb.UnknownCharacters | None:
         message = pb.UnknownCharacters()
         fill(message, replace_with=policy.character)
         return message
+    if not isinstance(policy, str):
+        raise wrong_type("unknown_characters", 'a str or ReplaceWith("?")', policy)
     if policy not in _POLICIES:
         raise invalid("unknown_characters", 'is "reject", "skip" or ReplaceWith("?")')
     return _POLICIES[policy]

@@ -18,13 +18,13 @@ def model(message: model_pb2.Model) -> types.Model:
         name=message.name,
         version=message.version,
         cell=_member(types.Cell, model_pb2.Cell, "CELL_", message.cell),
-        num_layers=message.num_layers,
+        num_layers=message.layer_count,
         hidden_size=message.hidden_size,
         vocabulary="".join(map(chr, message.vocabulary)),
         byte_level=message.byte_level,
         state_bytes=message.state_bytes,
         digest=message.digest,
-        num_parameters=message.num_parameters,
+        num_parameters=message.parameter_count,
         evaluations=tuple(map(_evaluation, message.evaluations)),
         limits=types.Limits(
             max_prompt_chars=message.limits.max_prompt_chars,
@@ -34,7 +34,9 @@ def model(message: model_pb2.Model) -> types.Model:
         ),
         fingerprint=message.fingerprint,
         labels=tuple(message.labels),
-        read_outs=tuple(types.ReadOut(r.name, tuple(r.labels), r.accuracy, r.num_held_out) for r in message.read_outs),
+        read_outs=tuple(
+            types.ReadOut(r.name, tuple(r.labels), r.accuracy, r.held_out_count) for r in message.read_outs
+        ),
         initial_states=tuple(message.initial_states),
     )
 
@@ -82,18 +84,18 @@ def replayed(message: session_pb2.ReplaySessionResponse) -> types.ReplayedTurn:
     )
 
 
-def event(
+def events(
     message: generation_pb2.GenerateResponse | generation_pb2.ResumeResponse | generation_pb2.ChatResponse,
-) -> types.Event:
-    """Convert one event of a turn."""
-    match message.WhichOneof("event"):
-        case "started":
-            return _started(message.started)
-        case "finished":
-            return _finished(message.finished)
-        case _:  # an event that this client does not know yet is a chunk without text
-            chunk = message.chunk
-            return types.Chunk(chunk.text, chunk.position, _details(chunk.details), chunk.committed_position)
+) -> tuple[types.Event, ...]:
+    """Convert the events of a turn that one message has, in their order; none if this client knows none of them."""
+    found: list[types.Event] = []
+    if message.HasField("started"):
+        found.append(_started(message.started))
+    if message.HasField("chunk"):
+        found.append(_chunk(message.chunk))
+    if message.HasField("finished"):
+        found.append(_finished(message.finished))
+    return tuple(found)
 
 
 def appended(message: generation_pb2.AppendResponse) -> types.Appended:
@@ -103,7 +105,7 @@ def appended(message: generation_pb2.AppendResponse) -> types.Appended:
 
 def score(message: generation_pb2.ScoreResponse) -> types.Score:
     """Convert the answer of Score."""
-    return types.Score(_details(message.details), message.log_probability, message.num_scored)
+    return types.Score(_details(message.details), message.log_probability, message.scored_count)
 
 
 def _turn(message: session_pb2.Turn) -> types.TranscriptTurn:
@@ -130,7 +132,7 @@ def _evaluation(message: model_pb2.Evaluation) -> types.Evaluation:
         protocol=message.protocol,
         nats_per_character=message.nats_per_character,
         standard_error=message.standard_error,
-        num_characters=message.num_characters,
+        num_characters=message.character_count,
     )
 
 
@@ -142,6 +144,10 @@ def _started(message: generation_pb2.Started) -> types.Started:
         prompt_chars=message.prompt_chars,
         model_digest=message.model_digest,
     )
+
+
+def _chunk(message: generation_pb2.Chunk) -> types.Chunk:
+    return types.Chunk(message.text, message.position, _details(message.details), message.committed_position)
 
 
 def _sampling(message: Any) -> types.Sampling:

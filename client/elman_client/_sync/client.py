@@ -8,13 +8,13 @@ from typing import Self, Unpack
 
 import grpc
 
-from elman_client._errors import UnavailableError
+from elman_client._errors import DeadlineExceededError, UnavailableError
 from elman_client._shared import models, sessions, turns
 from elman_client._shared.connection import Connection
 from elman_client._shared.names import model_name, session_name
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
-from elman_client._sync.generation import Generation
+from elman_client._sync.generation import Generation, TurnRun
 from elman_client._sync.session import Session
 from elman_client._sync.transport import Stream, Transport
 from elman_client._types import Encoding, Event, GenerateOptions, Model, Score, UnknownPolicy
@@ -79,7 +79,7 @@ class Client:
         """Return whether the server (or one of its services) is there and ready."""
         try:
             return self._transport.run(models.is_serving(service), timeout)
-        except UnavailableError:
+        except (UnavailableError, DeadlineExceededError):
             return False
 
     def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
@@ -172,13 +172,15 @@ class Client:
     def generate(self, prompt: str, *, model: str, **options: Unpack[GenerateOptions]) -> Generation:
         """Draw text from a model's beginning and keep nothing; see :class:`GenerateOptions`."""
         asked = turns.Asked(prompt, options, model=model_name(model))
-        attempts = Attempts(self._transport.connection, options.get("timeout"), is_safe=True)
-        turn = Turn(asked, attempts, on_abandon=lambda: None)
+        turn = Turn(asked, Attempts(self._transport.connection, options.get("timeout"), is_safe=True))
 
-        def open_stream() -> Stream[Event]:
+        def open_stream() -> Stream[tuple[Event, ...]]:
+            turn.begin()
             return self._transport.open(turn.operation(), turn.time_left)
 
-        return Generation(turn, open_stream)
+        generation = Generation(run := TurnRun(turn, open_stream, _leave))
+        run.on_finished = self._transport.close_with(generation, "", run.close)
+        return generation
 
     def score(
         self,
@@ -199,3 +201,8 @@ class Client:
             text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, model=model_name(model)
         )
         return self._transport.run(operation, timeout)
+
+
+def _leave(_position: int, stream: Stream[tuple[Event, ...]] | None) -> None:
+    if stream is not None:  # the server keeps nothing of the turn
+        stream.cancel()

@@ -6,12 +6,11 @@ from typing import Unpack
 
 from elman_client._shared import sessions, turns
 from elman_client._shared.base import BaseSession
-from elman_client._shared.operation import Operation, Value
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
-from elman_client._sync.chat import Chat
-from elman_client._sync.generation import Generation
-from elman_client._sync.transport import Stream, Transport
+from elman_client._sync.chat import Chat, ChatRun
+from elman_client._sync.generation import Generation, TurnRun
+from elman_client._sync.transport import Stream, Talk, Transport
 from elman_client._types import (
     Appended,
     Event,
@@ -38,7 +37,7 @@ class Session(BaseSession):
 
     def refresh(self, *, timeout: float | None = None) -> SessionInfo:
         """Look at the session. This does not postpone its expiry."""
-        self._info = self._run(sessions.get(self.name), timeout)
+        self._info = self._transport.run(sessions.get(self.name), timeout)
         return self._info
 
     def generate(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> Generation:
@@ -56,7 +55,16 @@ class Session(BaseSession):
 
     def chat(self, *, timeout: float | None = None) -> Chat:
         """Take turns on one stream, where a new one or a stop interrupts the running one."""
-        return Chat(self._transport.talk(turns.talk(self.name), timeout), self.name)
+        attempts = Attempts(self._transport.connection, timeout, is_safe=False)
+
+        def open_stream() -> Talk[tuple[Event, ...]]:
+            attempts.begin()
+            self._transport.settle(self.name, attempts.time_left)
+            return self._transport.talk(turns.talk(self.name), attempts.time_left)
+
+        chat = Chat(run := ChatRun(self.name, open_stream, self._leave))
+        self._transport.close_with(chat, self.name, run.close)
+        return chat
 
     def append(
         self,
@@ -79,7 +87,7 @@ class Session(BaseSession):
             top_n=top_n,
             unknown_characters=unknown_characters,
         )
-        appended = self._run(operation, timeout)
+        appended = self._transport.run(operation, timeout)
         self._info = appended.session
         return appended
 
@@ -99,17 +107,16 @@ class Session(BaseSession):
         operation = turns.score(
             text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, session=self.name
         )
-        return self._run(operation, timeout)
+        return self._transport.run(operation, timeout)
 
     def cancel(self, *, timeout: float | None = None) -> SessionInfo:
         """End the running turn, whoever runs it, and wait until it is committed."""
         self._info = self._transport.run(turns.cancel(self.name), timeout)
-        self._is_unsettled = False
         return self._info
 
     def transcript(self, start: int = 0, end: int | None = None, *, timeout: float | None = None) -> Transcript:
         """Return the text of positions ``[start, end)``; ``None``: to its end."""
-        return self._run(sessions.transcript(self.name, start, end), timeout)
+        return self._transport.run(sessions.transcript(self.name, start, end), timeout)
 
     def update(
         self,
@@ -122,7 +129,7 @@ class Session(BaseSession):
     ) -> SessionInfo:
         """Replace the labels, or set when the session is forgotten: idle for ``ttl``, or at."""
         operation = sessions.update(self.name, labels, ttl, expire_time, etag)
-        self._info = self._run(operation, timeout)
+        self._info = self._transport.run(operation, timeout)
         return self._info
 
     def delete(self, *, etag: str | None = None, timeout: float | None = None) -> None:
@@ -133,36 +140,33 @@ class Session(BaseSession):
         self, position: int | None = None, *, count: int = 1, timeout: float | None = None
     ) -> tuple["Session", ...]:
         """Return new sessions that are what this one was at ``position``; ``None``: as it is now."""
-        infos = self._run(sessions.fork(self.name, position, count), timeout)
+        infos = self._transport.run(sessions.fork(self.name, position, count), timeout)
         return tuple(Session(self._transport, info.name, info) for info in infos)
 
     def rewind(self, position: int, *, etag: str | None = None, timeout: float | None = None) -> SessionInfo:
         """Let the session be what it was at ``position``, and forget what came after."""
-        self._info = self._run(sessions.rewind(self.name, position, etag), timeout)
+        self._info = self._transport.run(sessions.rewind(self.name, position, etag), timeout)
         return self._info
 
     def export(self, *, timeout: float | None = None) -> bytes:
         """Return the session as a snapshot for ``import_session`` of a server with the same model and key."""
-        return self._run(sessions.export(self.name), timeout)
+        return self._transport.run(sessions.export(self.name), timeout)
 
     def replay(self, *, timeout: float | None = None) -> Iterator[ReplayedTurn]:
         """Let the server take every turn again, and iterate over what came out, up to the first difference."""
-        self._settle(timeout)
         yield from self._transport.follow(sessions.replay(self.name), timeout)
 
-    def _run(self, operation: Operation[Value], timeout: float | None) -> Value:
-        self._settle(timeout)
-        return self._transport.run(operation, timeout)
-
-    def _settle(self, timeout: float | None) -> None:
-        if self._is_unsettled:
-            self.cancel(timeout=timeout)
-
     def _generation(self, asked: turns.Asked, timeout: float | None) -> Generation:
-        turn = Turn(asked, Attempts(self._transport.connection, timeout, is_safe=True), self._leave_turn)
+        turn = Turn(asked, Attempts(self._transport.connection, timeout, is_safe=True))
 
-        def open_stream() -> Stream[Event]:
-            self._settle(turn.time_left)
+        def open_stream() -> Stream[tuple[Event, ...]]:
+            turn.begin()
+            self._transport.settle(self.name, turn.time_left)
             return self._transport.open(turn.operation(), turn.time_left)
 
-        return Generation(turn, open_stream)
+        generation = Generation(run := TurnRun(turn, open_stream, self._leave))
+        run.on_finished = self._transport.close_with(generation, self.name, run.close)
+        return generation
+
+    def _leave(self, position: int, stream: Stream[tuple[Event, ...]] | None) -> None:
+        self._transport.leave(turns.cancel(self.name, position), stream)

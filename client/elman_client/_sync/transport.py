@@ -1,31 +1,44 @@
 """Operations over a blocking channel."""
 
+import atexit
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from queue import SimpleQueue
-from typing import Any, Generic
+from threading import Lock
+from typing import Any, Final, Generic
+from weakref import ReferenceType, WeakSet
 
 import grpc
 
-from elman_client._errors import ElmanError
-from elman_client._shared.connection import CHANNEL_OPTIONS, Call, Connection
+from elman_client._errors import DeadlineExceededError, ElmanError
+from elman_client._shared import turns
+from elman_client._shared.connection import Call, Connection
 from elman_client._shared.operation import Operation, Value
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.statuses import translated
+from elman_client._sync import workers
+from elman_client._types import SessionInfo
+
+_MAX_UNREAD: Final = 16  # answers of one stream that wait for their reader
+_LEAVE_SECONDS: Final = 10.0  # for the end of a turn that its caller left
+_CLOSE_SECONDS: Final = 5.0  # for all that are left when the client is closed
+_EXIT_SECONDS: Final = 2.0  # or the program ends
 
 
 class Transport:
-    """Sends operations to one server."""
+    """Sends operations to one server. gRPC runs in workers alone."""
 
     def __init__(self, connection: Connection) -> None:
-        target, credentials = connection.target, connection.credentials
+        target, credentials, options = connection.target, connection.credentials, connection.channel_options
         self._connection = connection
         self._channel = (
-            grpc.secure_channel(target, credentials, CHANNEL_OPTIONS)
-            if credentials
-            else grpc.insecure_channel(target, CHANNEL_OPTIONS)
+            grpc.secure_channel(target, credentials, options) if credentials else grpc.insecure_channel(target, options)
         )
+        self._left: dict[str, workers.Result[Operation[SessionInfo] | None]] = {}  # by session
+        self._lock = Lock()
+        self._open: dict[str, dict[Callable[[], None], ReferenceType[object]]] = {}  # by session: closes, for an owner
+        _transports.add(self)
 
     @property
     def connection(self) -> Connection:
@@ -35,6 +48,17 @@ class Transport:
     def run(self, operation: Operation[Value], timeout: float | None) -> Value:
         """Send one request and return its answer; again if the server was lost and that does no harm."""
         attempts = Attempts(self._connection, timeout, is_safe=operation.is_safe)
+        self.settle(operation.session, attempts.time_left)
+        try:
+            return self._try(operation, attempts)
+        except ElmanError:
+            raise
+        except BaseException:
+            if operation.is_turn:  # the server may be at it
+                self.leave(turns.cancel(operation.session), None)
+            raise
+
+    def _try(self, operation: Operation[Value], attempts: Attempts) -> Value:
         while True:
             try:
                 value = self._once(operation, attempts.time_left)
@@ -49,28 +73,84 @@ class Transport:
 
     def _once(self, operation: Operation[Value], timeout: float | None) -> Value:
         call = self._connection.call(operation, timeout)
-        method: Any = self._channel.unary_unary(operation.path)
-        with translated(call):
-            reply = method(operation.request, timeout=call.timeout, metadata=call.metadata)
-        return operation.parse(reply)
 
-    def open(self, operation: Operation[Value], timeout: float | None) -> "Stream[Value]":
+        def send() -> bytes:
+            method: Any = self._channel.unary_unary(operation.path)
+            with translated(call):
+                reply: bytes = method(operation.request, timeout=call.timeout, metadata=call.metadata)
+            return reply
+
+        return operation.parse(workers.Result(send).begin().get())
+
+    def leave(self, cancel: Operation[SessionInfo], stream: "Stream[Any] | None") -> None:
+        """End a turn that its caller has left, in the background: the session's next call waits for that."""
+        if not self._connection.is_of_this_process:
+            return  # the turn is the parent's
+        if stream is not None:
+            stream.wake()
+        self._left[cancel.session] = left = workers.Result(lambda: self._end_turn(cancel, stream))
+        left.begin()  # last: what an interrupt keeps from beginning, the next call begins
+
+    def _end_turn(self, cancel: Operation[SessionInfo], stream: "Stream[Any] | None") -> Operation[SessionInfo] | None:
+        """Return ``cancel`` if the server cannot be reached: it is still to be done."""
+        if stream is not None:
+            stream.prevent()
+        try:
+            self._cancel(cancel, Attempts(self._connection, _LEAVE_SECONDS, is_safe=True))
+        except ElmanError:
+            return cancel
+        finally:
+            if stream is not None:
+                stream.cancel()  # after Cancel, which says how much of it is kept
+        return None
+
+    def _cancel(self, cancel: Operation[SessionInfo], attempts: Attempts) -> None:
+        try:
+            self._try(cancel, attempts)
+        except ElmanError as error:
+            if not error.reason:
+                raise
+            # Else it is the server's last word: the session was deleted, say.
+        self._left.pop(cancel.session, None)
+
+    def settle(self, session: str, timeout: float) -> None:
+        """Wait until the session's turn that was left is committed."""
+        self._close_turns(session, lambda owner: owner() is None)  # a worker would, but maybe too late
+        if (left := self._left.get(session)) is None:
+            return
+        attempts = Attempts(self._connection, timeout, is_safe=True)
+        if not left.begin().wait(attempts.time_left):
+            raise DeadlineExceededError(f"{session}: the turn before this call did not end within its timeout")
+        if (cancel := left.get()) is not None:
+            self._cancel(cancel, attempts)
+
+    def _close_turns(self, session: str, is_meant: Callable[[ReferenceType[object]], bool]) -> None:
+        with self._lock:
+            found = [close for close, owner in self._open.get(session, {}).items() if is_meant(owner)]
+        for close in found:
+            close()
+
+    def open(self, operation: Operation[Value], timeout: float) -> "Stream[Value]":
         """Send one request and return the stream of its answers."""
         call = self._connection.call(operation, timeout)
-        method: Any = self._channel.unary_stream(operation.path)
-        answers = method(operation.request, timeout=call.timeout, metadata=call.metadata)
-        return Stream(operation, call, answers)
+
+        def begin() -> Any:
+            method: Any = self._channel.unary_stream(operation.path)
+            return method(operation.request, timeout=call.timeout, metadata=call.metadata)
+
+        return Stream(operation, _Reader(call, begin))
 
     def follow(self, operation: Operation[Value], timeout: float | None) -> Iterator[Value]:
         """Send one request and iterate over its answers; if the server was lost, again, without those that had come."""
         attempts, num_known = Attempts(self._connection, timeout, is_safe=operation.is_safe), 0
+        self.settle(operation.session, attempts.time_left)
         while True:
             stream = self.open(operation, attempts.time_left)
             try:
                 for index in count():
                     if (value := stream.read()) is None:
                         return
-                    if index == num_known:  # what is told again is no progress
+                    if index == num_known:  # what is sent again is no progress
                         num_known += 1
                         attempts.succeeded()
                         yield value
@@ -82,57 +162,201 @@ class Transport:
             finally:
                 stream.cancel()
 
-    def talk(self, operation: Operation[Value], timeout: float | None) -> "Talk[Value]":
+    def talk(self, operation: Operation[Value], timeout: float) -> "Talk[Value]":
         """Return a stream both ways."""
         call = self._connection.call(operation, timeout)
-        method: Any = self._channel.stream_stream(operation.path)
         messages: SimpleQueue[bytes | None] = SimpleQueue()
-        answers = method(iter(messages.get, None), timeout=call.timeout, metadata=call.metadata)
-        return Talk(operation, call, answers, messages)
+
+        def begin() -> Any:
+            method: Any = self._channel.stream_stream(operation.path)
+            return method(iter(messages.get, None), timeout=call.timeout, metadata=call.metadata)
+
+        return Talk(operation, _Reader(call, begin), messages)
 
     def close(self) -> None:
-        """Close the channel; running calls are cancelled."""
+        """Leave the turns that run, and close the channel; other calls are cancelled."""
+        if self._connection.is_closed:
+            return
+        self.end_turns(_CLOSE_SECONDS)
         self._connection.is_closed = True
-        self._channel.close()
+        if self._connection.is_of_this_process:
+            workers.Result(self._channel.close).begin().wait()
+
+    def close_with(self, owner: object, session: str, close: Callable[[], None]) -> Callable[[], None]:
+        """Call ``close``, which ends a turn, when its owner ends, the client is closed or the program ends.
+
+        What is returned takes that back.
+        """
+
+        def forget() -> None:
+            with self._lock:
+                of_session = self._open.get(session, {})
+                of_session.pop(close, None)
+                if not of_session:
+                    self._open.pop(session, None)
+
+        def close_and_forget() -> None:
+            close()
+            forget()
+
+        with self._lock:
+            self._open.setdefault(session, {})[close] = workers.run_at_end(owner, close_and_forget)
+        return forget
+
+    def end_turns(self, seconds: float) -> None:
+        """Leave the turns that run, and wait until the server has committed them, for so long at most."""
+        if not self._connection.is_of_this_process:
+            return
+        for session in list(self._open):
+            self._close_turns(session, lambda _owner: True)
+        deadline = time.monotonic() + seconds
+        for left in list(self._left.values()):
+            left.wait(max(0.0, deadline - time.monotonic()))
 
 
 class Stream(Generic[Value]):
-    """The answers of one call."""
+    """The answers of one call. It begins when it is first read."""
 
-    def __init__(self, operation: Operation[Value], call: Call, answers: Any) -> None:
+    def __init__(self, operation: Operation[Value], reader: "_Reader") -> None:
         self._operation = operation
-        self._call = call
-        self._answers = answers
+        self._reader = reader
+        self._has_begun = False
+        self._is_over = False  # it was cancelled, or ends by itself
+
+    def begin(self) -> None:
+        """Send the call."""
+        if not self._has_begun:
+            self._has_begun = True
+            workers.run(self._reader.run)
 
     def read(self) -> Value | None:
         """Return the next answer, ``None`` at the end."""
-        with translated(self._call):
-            encoded = next(self._answers, None)
-        return None if encoded is None else self._operation.parse(encoded)
+        self.begin()
+        answer = self._reader.answers.get()
+        if isinstance(answer, bytes):
+            self._reader.room.put(None)
+            return self._operation.parse(answer)
+        if answer is None:
+            return None
+        raise answer
+
+    def wake(self) -> None:
+        """Return the stream's end to whoever waits in ``read``."""
+        self._reader.answers.put(None)
+
+    def prevent(self) -> None:
+        """Let the call never begin if it has not: what a worker sends after this comes after it at the server, too."""
+        self._reader.prevent()
+
+    def finish(self) -> None:
+        """Let the call end by itself: the last answer has come, and its status is nothing to the caller."""
+        self._is_over = True
 
     def cancel(self) -> None:
         """Stop the call. It does not wait for the server."""
-        self._answers.cancel()
+        if self._is_over or self._reader.is_done:
+            return
+        self._is_over = True
+        self._reader.is_left = True
+        self.wake()
+        workers.run(self._reader.cancel)
 
 
 class Talk(Stream[Value]):
     """A call that sends and receives."""
 
-    def __init__(
-        self, operation: Operation[Value], call: Call, answers: Any, messages: "SimpleQueue[bytes | None]"
-    ) -> None:
-        super().__init__(operation, call, answers)
+    def __init__(self, operation: Operation[Value], reader: "_Reader", messages: "SimpleQueue[bytes | None]") -> None:
+        super().__init__(operation, reader)
         self._messages = messages
 
     def send(self, message: bytes) -> None:
         """Send a message."""
+        self.begin()
         self._messages.put(message)
 
     def end(self) -> None:
         """Say that no message will follow."""
+        self.begin()
         self._messages.put(None)
 
     def cancel(self) -> None:
         """Stop the call. It does not wait for the server."""
-        self.end()  # gRPC's thread waits for the next message
+        self._messages.put(None)  # gRPC's thread waits for the next message
         super().cancel()
+
+
+class _Reader:
+    """What one call's worker does: it reads ahead of the caller by a few answers.
+
+    Attributes:
+        answers: What came, and at last ``None`` or an error.
+        room: One entry for each answer that may be read.
+        is_left: Nobody reads any more.
+        is_done: The call has ended.
+    """
+
+    def __init__(self, call: Call, begin: Callable[[], Any]) -> None:
+        self.answers: SimpleQueue[bytes | BaseException | None] = SimpleQueue()
+        self.room: SimpleQueue[None] = SimpleQueue()
+        self.is_left = self.is_done = False
+        self._call = call
+        self._begin = begin
+        self._stream: Any = None
+        self._beginning = Lock()  # workers alone take it
+
+    def run(self) -> None:
+        """Read to the end, and no further than the caller leaves room for."""
+        for _ in range(_MAX_UNREAD):
+            self.room.put(None)
+        try:
+            with translated(self._call):
+                self._read()
+            self.answers.put(None)
+        except BaseException as error:  # noqa: BLE001 - it is raised where the caller reads
+            self.answers.put(_without_call(error))
+        finally:
+            self._stream = None
+            self.is_done = True
+
+    def prevent(self) -> None:
+        """Let the call never begin if it has not, in another worker."""
+        with self._beginning:
+            self.is_left = self.is_left or self._stream is None
+
+    def cancel(self) -> None:
+        """End the call, in another worker."""
+        self.room.put(None)
+        self.prevent()
+        # The stream that a tracing interceptor made may be a plain generator: it ends at its next answer.
+        if (cancel := getattr(self._stream, "cancel", None)) is not None:
+            cancel()
+
+    def _read(self) -> None:
+        with self._beginning:
+            if self.is_left:
+                return
+            self._stream = stream = self._begin()
+        for encoded in stream:
+            if self.is_left:
+                return
+            self.room.get()
+            self.answers.put(encoded)
+
+
+def _without_call(error: BaseException) -> BaseException:
+    """Return ``error`` without the call that it came out of, which takes gRPC's locks when it ends, too."""
+    if (call := error.__cause__) is not None:
+        call.__traceback__ = None  # or they would hold one another, until a collection in any thread
+        error.__cause__ = grpc.RpcError(str(call))
+        error.__context__ = None
+    return error.with_traceback(None)
+
+
+_transports: WeakSet[Transport] = WeakSet()
+
+
+@atexit.register
+def _end_turns() -> None:
+    """Let the sessions of a program that ends keep what it has read, where nobody closed the client."""
+    for transport in list(_transports):
+        transport.end_turns(_EXIT_SECONDS)

@@ -14,7 +14,8 @@ class SessionState(StrEnum):
     UNSPECIFIED = "UNSPECIFIED"  # one that this client does not know yet
     ACTIVE = "ACTIVE"  # at rest, ready for a turn
     GENERATING = "GENERATING"  # a turn is running; the rest shows the session before it
-    EXPIRED = "EXPIRED"  # past its time and not yet forgotten; only lists show it
+    EXPIRED = "EXPIRED"  # past its lifetime and not yet deleted; only lists show it
+    UNREADABLE = "UNREADABLE"  # its record is damaged, or its key is missing; only lists show it
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,16 @@ from elman_export.errors import ArtefactError
 
 Array = NDArray[np.floating[Any]]
 
+# How rows may lie in a batch: so far apart, and a multiple of so many in all. Of a width that is no multiple of 4 a row
+# has the same bits everywhere in some of them only. The server tries them in this order, too.
+LAYOUTS = ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4))
+
 
 class Runtime:
     """An artefact under onnxruntime.
+
+    Attributes:
+        layout: How rows are laid into a batch, one of LAYOUTS.
 
     Raises:
         ArtefactError: onnxruntime refuses a graph.
@@ -28,6 +35,7 @@ class Runtime:
         self._step = _session(artefact.data, num_threads)
         self._prefill = artefact.prefill and _session(artefact.prefill, num_threads)
         self._artefact = artefact
+        self.layout = LAYOUTS[0]
 
     @property
     def can_read(self) -> bool:
@@ -46,11 +54,11 @@ class Runtime:
 
     def step(self, char: NDArray[np.int64], state: Sequence[Array]) -> tuple[Array, list[Array]]:
         """One character a row: char [B] to logits [B, V] and the next states."""
-        return _run(self._step, char, state)
+        return self._run(self._step, char, state)
 
     def read(self, chars: NDArray[np.int64], state: Sequence[Array]) -> tuple[Array, list[Array]]:
         """Many characters a row: chars [T, B] to logits [T, B, V] and the last states."""
-        return _run(self._prefill, chars, state)
+        return self._run(self._prefill, chars, state)
 
     def advance(self, chars: NDArray[np.int64], state: Sequence[Array]) -> tuple[Array, list[Array]]:
         """The same, by the prefill graph if there is one and step by step if not."""
@@ -62,6 +70,18 @@ class Runtime:
             scores, after = self.step(char, after)
             logits.append(scores)
         return np.stack(logits), after
+
+    def _run(
+        self, session: ort.InferenceSession, char: NDArray[np.int64], state: Sequence[Array]
+    ) -> tuple[Array, list[Array]]:
+        if self.layout == LAYOUTS[0]:
+            return _run(session, char, state)
+        batch, (spacing, multiple) = char.shape[-1], self.layout
+        size = -(-batch * spacing // multiple) * multiple
+        rows = np.minimum(np.arange(size) // spacing, batch - 1)
+        logits, after = _run(session, char.take(rows, -1), [part.take(rows, 0) for part in state])
+        taken = slice(0, batch * spacing, spacing)
+        return logits[..., taken, :], [part[taken] for part in after]
 
 
 def _session(graph: bytes, num_threads: int) -> ort.InferenceSession:

@@ -26,17 +26,22 @@ from elman.v1 import sampling_pb2 as elman_dot_v1_dot_sampling__pb2
 from elman.v1 import session_pb2 as elman_dot_v1_dot_session__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65lman/v1/generation.proto\x12\x08\x65lman.v1\x1a\x17\x65lman/v1/sampling.proto\x1a\x16\x65lman/v1/session.proto\"W\n\x11UnknownCharacters\x12\x10\n\x06reject\x18\x01 \x01(\x08H\x00\x12\x0e\n\x04skip\x18\x02 \x01(\x08H\x00\x12\x16\n\x0creplace_with\x18\x03 \x01(\tH\x00\x42\x08\n\x06policy\"0\n\x06\x44\x65tail\x12\x17\n\x0flog_probability\x18\x01 \x01(\x08\x12\r\n\x05top_n\x18\x02 \x01(\x05\"b\n\x08Stopping\x12\x16\n\tmax_chars\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0cstop_strings\x18\x02 \x03(\t\x12\x14\n\x0cinclude_stop\x18\x03 \x01(\x08\x42\x0c\n\n_max_charsJ\x04\x08\x04\x10\x05\"\xd2\x02\n\x0fGenerateRequest\x12\x11\n\x07session\x18\x01 \x01(\tH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12$\n\x08sampling\x18\x04 \x01(\x0b\x32\x12.elman.v1.Sampling\x12$\n\x08stopping\x18\x05 \x01(\x0b\x32\x12.elman.v1.Stopping\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12#\n\x08on_abort\x18\x07 \x01(\x0e\x32\x11.elman.v1.OnAbort\x12 \n\x06\x64\x65tail\x18\x08 \x01(\x0b\x32\x10.elman.v1.Detail\x12\x37\n\x12unknown_characters\x18\t \x01(\x0b\x32\x1b.elman.v1.UnknownCharacters\x12\x13\n\x0b\x63hunk_chars\x18\n \x01(\x05\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\x08\n\x06target\"\x8b\x01\n\x10GenerateResponse\x12$\n\x07started\x18\x01 \x01(\x0b\x32\x11.elman.v1.StartedH\x00\x12 \n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.elman.v1.ChunkH\x00\x12&\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x12.elman.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"\x86\x01\n\x07Started\x12$\n\x08sampling\x18\x01 \x01(\x0b\x32\x12.elman.v1.Sampling\x12\x11\n\tmax_chars\x18\x02 \x01(\x03\x12\x16\n\x0estart_position\x18\x03 \x01(\x03\x12\x14\n\x0cprompt_chars\x18\x04 \x01(\x03\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\"o\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12*\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x19.elman.v1.CharacterDetail\x12\x1a\n\x12\x63ommitted_position\x18\x04 \x01(\x03\"\xaa\x01\n\x0f\x43haracterDetail\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1c\n\x0flog_probability\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12+\n\x03top\x18\x03 \x03(\x0b\x32\x1e.elman.v1.CharacterProbability\x12*\n\x06labels\x18\x04 \x03(\x0b\x32\x1a.elman.v1.LabelProbabilityB\x12\n\x10_log_probability\"=\n\x14\x43haracterProbability\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0flog_probability\x18\x02 \x01(\x01\":\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x17\n\x0flog_probability\x18\x02 \x01(\x01\"\xa4\x01\n\x08\x46inished\x12-\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x16.elman.v1.FinishReason\x12\x1e\n\x05usage\x18\x02 \x01(\x0b\x32\x0f.elman.v1.Usage\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x14\n\x0cstate_digest\x18\x05 \x01(\t\x12\x13\n\x0bstop_string\x18\x06 \x01(\t\"6\n\x05Usage\x12\x14\n\x0cprompt_chars\x18\x01 \x01(\x03\x12\x17\n\x0fgenerated_chars\x18\x02 \x01(\x03\"X\n\rResumeRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\x08position\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_position\"\x89\x01\n\x0eResumeResponse\x12$\n\x07started\x18\x01 \x01(\x0b\x32\x11.elman.v1.StartedH\x00\x12 \n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.elman.v1.ChunkH\x00\x12&\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x12.elman.v1.FinishedH\x00\x42\x07\n\x05\x65vent\"b\n\x0b\x43hatRequest\x12)\n\x04turn\x18\x01 \x01(\x0b\x32\x19.elman.v1.GenerateRequestH\x00\x12\x1e\n\x04stop\x18\x02 \x01(\x0b\x32\x0e.elman.v1.StopH\x00\x42\x08\n\x06\x61\x63tion\"\x06\n\x04Stop\"\x87\x01\n\x0c\x43hatResponse\x12$\n\x07started\x18\x01 \x01(\x0b\x32\x11.elman.v1.StartedH\x00\x12 \n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.elman.v1.ChunkH\x00\x12&\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x12.elman.v1.FinishedH\x00\x42\x07\n\x05\x65vent\" \n\rCancelRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\"4\n\x0e\x43\x61ncelResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"\xab\x01\n\rAppendRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12 \n\x06\x64\x65tail\x18\x04 \x01(\x0b\x32\x10.elman.v1.Detail\x12\x37\n\x12unknown_characters\x18\x05 \x01(\x0b\x32\x1b.elman.v1.UnknownCharacters\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"`\n\x0e\x41ppendResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\x12*\n\x07\x64\x65tails\x18\x02 \x03(\x0b\x32\x19.elman.v1.CharacterDetail\"\xa4\x01\n\x0cScoreRequest\x12\x11\n\x07session\x18\x01 \x01(\tH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05top_n\x18\x04 \x01(\x05\x12\x37\n\x12unknown_characters\x18\x05 \x01(\x0b\x32\x1b.elman.v1.UnknownCharacters\x12\x10\n\x08read_out\x18\x06 \x01(\tB\x08\n\x06target\"h\n\rScoreResponse\x12*\n\x07\x64\x65tails\x18\x01 \x03(\x0b\x32\x19.elman.v1.CharacterDetail\x12\x17\n\x0flog_probability\x18\x02 \x01(\x01\x12\x12\n\nnum_scored\x18\x03 \x01(\x03*U\n\x07OnAbort\x12\x18\n\x14ON_ABORT_UNSPECIFIED\x10\x00\x12\x19\n\x15ON_ABORT_KEEP_PARTIAL\x10\x01\x12\x15\n\x11ON_ABORT_ROLLBACK\x10\x02*\xd1\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46INISH_REASON_MAX_CHARS\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x04\x12!\n\x1d\x46INISH_REASON_SERVER_DRAINING\x10\x07\"\x04\x08\x05\x10\x05\"\x04\x08\x06\x10\x06\x32\x86\x03\n\x11GenerationService\x12\x43\n\x08Generate\x12\x19.elman.v1.GenerateRequest\x1a\x1a.elman.v1.GenerateResponse0\x01\x12=\n\x06Resume\x12\x17.elman.v1.ResumeRequest\x1a\x18.elman.v1.ResumeResponse0\x01\x12;\n\x06\x43\x61ncel\x12\x17.elman.v1.CancelRequest\x1a\x18.elman.v1.CancelResponse\x12;\n\x06\x41ppend\x12\x17.elman.v1.AppendRequest\x1a\x18.elman.v1.AppendResponse\x12\x39\n\x04\x43hat\x12\x15.elman.v1.ChatRequest\x1a\x16.elman.v1.ChatResponse(\x01\x30\x01\x12\x38\n\x05Score\x12\x16.elman.v1.ScoreRequest\x1a\x17.elman.v1.ScoreResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x65lman/v1/generation.proto\x12\x08\x65lman.v1\x1a\x17\x65lman/v1/sampling.proto\x1a\x16\x65lman/v1/session.proto\"W\n\x11UnknownCharacters\x12\x10\n\x06reject\x18\x01 \x01(\x08H\x00\x12\x0e\n\x04skip\x18\x02 \x01(\x08H\x00\x12\x16\n\x0creplace_with\x18\x03 \x01(\tH\x00\x42\x08\n\x06policy\"0\n\x06\x44\x65tail\x12\x17\n\x0flog_probability\x18\x01 \x01(\x08\x12\r\n\x05top_n\x18\x02 \x01(\x05\"b\n\x08Stopping\x12\x16\n\tmax_chars\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x14\n\x0cstop_strings\x18\x02 \x03(\t\x12\x14\n\x0cinclude_stop\x18\x03 \x01(\x08\x42\x0c\n\n_max_charsJ\x04\x08\x04\x10\x05\"\xd2\x02\n\x0fGenerateRequest\x12\x11\n\x07session\x18\x01 \x01(\tH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12\x0e\n\x06prompt\x18\x03 \x01(\t\x12$\n\x08sampling\x18\x04 \x01(\x0b\x32\x12.elman.v1.Sampling\x12$\n\x08stopping\x18\x05 \x01(\x0b\x32\x12.elman.v1.Stopping\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\x12#\n\x08on_abort\x18\x07 \x01(\x0e\x32\x11.elman.v1.OnAbort\x12 \n\x06\x64\x65tail\x18\x08 \x01(\x0b\x32\x10.elman.v1.Detail\x12\x37\n\x12unknown_characters\x18\t \x01(\x0b\x32\x1b.elman.v1.UnknownCharacters\x12\x13\n\x0b\x63hunk_chars\x18\n \x01(\x05\x12\x12\n\nrequest_id\x18\x0b \x01(\tB\x08\n\x06target\"|\n\x10GenerateResponse\x12\"\n\x07started\x18\x01 \x01(\x0b\x32\x11.elman.v1.Started\x12\x1e\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.elman.v1.Chunk\x12$\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x12.elman.v1.Finished\"\x86\x01\n\x07Started\x12$\n\x08sampling\x18\x01 \x01(\x0b\x32\x12.elman.v1.Sampling\x12\x11\n\tmax_chars\x18\x02 \x01(\x03\x12\x16\n\x0estart_position\x18\x03 \x01(\x03\x12\x14\n\x0cprompt_chars\x18\x04 \x01(\x03\x12\x14\n\x0cmodel_digest\x18\x05 \x01(\t\"o\n\x05\x43hunk\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x10\n\x08position\x18\x02 \x01(\x03\x12*\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x19.elman.v1.CharacterDetail\x12\x1a\n\x12\x63ommitted_position\x18\x04 \x01(\x03\"\xaa\x01\n\x0f\x43haracterDetail\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x1c\n\x0flog_probability\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12+\n\x03top\x18\x03 \x03(\x0b\x32\x1e.elman.v1.CharacterProbability\x12*\n\x06labels\x18\x04 \x03(\x0b\x32\x1a.elman.v1.LabelProbabilityB\x12\n\x10_log_probability\"=\n\x14\x43haracterProbability\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x17\n\x0flog_probability\x18\x02 \x01(\x01\":\n\x10LabelProbability\x12\r\n\x05label\x18\x01 \x01(\t\x12\x17\n\x0flog_probability\x18\x02 \x01(\x01\"\xa4\x01\n\x08\x46inished\x12-\n\rfinish_reason\x18\x01 \x01(\x0e\x32\x16.elman.v1.FinishReason\x12\x1e\n\x05usage\x18\x02 \x01(\x0b\x32\x0f.elman.v1.Usage\x12\x10\n\x08position\x18\x03 \x01(\x03\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x14\n\x0cstate_digest\x18\x05 \x01(\t\x12\x13\n\x0bstop_string\x18\x06 \x01(\t\"6\n\x05Usage\x12\x14\n\x0cprompt_chars\x18\x01 \x01(\x03\x12\x17\n\x0fgenerated_chars\x18\x02 \x01(\x03\"X\n\rResumeRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x15\n\x08position\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\x0b\n\t_position\"z\n\x0eResumeResponse\x12\"\n\x07started\x18\x01 \x01(\x0b\x32\x11.elman.v1.Started\x12\x1e\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.elman.v1.Chunk\x12$\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x12.elman.v1.Finished\"b\n\x0b\x43hatRequest\x12)\n\x04turn\x18\x01 \x01(\x0b\x32\x19.elman.v1.GenerateRequestH\x00\x12\x1e\n\x04stop\x18\x02 \x01(\x0b\x32\x0e.elman.v1.StopH\x00\x42\x08\n\x06\x61\x63tion\"\x06\n\x04Stop\"x\n\x0c\x43hatResponse\x12\"\n\x07started\x18\x01 \x01(\x0b\x32\x11.elman.v1.Started\x12\x1e\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x0f.elman.v1.Chunk\x12$\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x12.elman.v1.Finished\"X\n\rCancelRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x15\n\x08position\x18\x02 \x01(\x03H\x00\x88\x01\x01\x12\x12\n\nrequest_id\x18\x03 \x01(\tB\x0b\n\t_position\"4\n\x0e\x43\x61ncelResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\"\xab\x01\n\rAppendRequest\x12\x0f\n\x07session\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x0c\n\x04\x65tag\x18\x03 \x01(\t\x12 \n\x06\x64\x65tail\x18\x04 \x01(\x0b\x32\x10.elman.v1.Detail\x12\x37\n\x12unknown_characters\x18\x05 \x01(\x0b\x32\x1b.elman.v1.UnknownCharacters\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"`\n\x0e\x41ppendResponse\x12\"\n\x07session\x18\x01 \x01(\x0b\x32\x11.elman.v1.Session\x12*\n\x07\x64\x65tails\x18\x02 \x03(\x0b\x32\x19.elman.v1.CharacterDetail\"\xa4\x01\n\x0cScoreRequest\x12\x11\n\x07session\x18\x01 \x01(\tH\x00\x12\x0f\n\x05model\x18\x02 \x01(\tH\x00\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05top_n\x18\x04 \x01(\x05\x12\x37\n\x12unknown_characters\x18\x05 \x01(\x0b\x32\x1b.elman.v1.UnknownCharacters\x12\x10\n\x08read_out\x18\x06 \x01(\tB\x08\n\x06target\"j\n\rScoreResponse\x12*\n\x07\x64\x65tails\x18\x01 \x03(\x0b\x32\x19.elman.v1.CharacterDetail\x12\x17\n\x0flog_probability\x18\x02 \x01(\x01\x12\x14\n\x0cscored_count\x18\x03 \x01(\x03*U\n\x07OnAbort\x12\x18\n\x14ON_ABORT_UNSPECIFIED\x10\x00\x12\x19\n\x15ON_ABORT_KEEP_PARTIAL\x10\x01\x12\x15\n\x11ON_ABORT_ROLLBACK\x10\x02*\xd1\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17\x46INISH_REASON_MAX_CHARS\x10\x01\x12\x1d\n\x19\x46INISH_REASON_STOP_STRING\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x04\x12!\n\x1d\x46INISH_REASON_SERVER_DRAINING\x10\x07\"\x04\x08\x05\x10\x05\"\x04\x08\x06\x10\x06\x32\x90\x03\n\x11GenerationService\x12\x43\n\x08Generate\x12\x19.elman.v1.GenerateRequest\x1a\x1a.elman.v1.GenerateResponse0\x01\x12=\n\x06Resume\x12\x17.elman.v1.ResumeRequest\x1a\x18.elman.v1.ResumeResponse0\x01\x12@\n\x06\x43\x61ncel\x12\x17.elman.v1.CancelRequest\x1a\x18.elman.v1.CancelResponse\"\x03\x90\x02\x02\x12;\n\x06\x41ppend\x12\x17.elman.v1.AppendRequest\x1a\x18.elman.v1.AppendResponse\x12\x39\n\x04\x43hat\x12\x15.elman.v1.ChatRequest\x1a\x16.elman.v1.ChatResponse(\x01\x30\x01\x12=\n\x05Score\x12\x16.elman.v1.ScoreRequest\x1a\x17.elman.v1.ScoreResponse\"\x03\x90\x02\x01\x42\x8e\x01\n\x18io.github.elmanserver.v1P\x01Z4github.com/elman-server/elman/proto/elman/v1;elmanv1\xa2\x02\x03\x45LM\xaa\x02\x08\x45lman.V1\xca\x02\x08\x45lman\\V1\xe2\x02\x11\x45lman\\V1\\Metadata\xea\x02\tElman::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'elman.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_ONABORT']._serialized_start=2688
-  _globals['_ONABORT']._serialized_end=2773
-  _globals['_FINISHREASON']._serialized_start=2776
-  _globals['_FINISHREASON']._serialized_end=2985
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\030io.github.elmanserver.v1P\001Z4github.com/elman-server/elman/proto/elman/v1;elmanv1\242\002\003ELM\252\002\010Elman.V1\312\002\010Elman\\V1\342\002\021Elman\\V1\\Metadata\352\002\tElman::V1'
+  _globals['_GENERATIONSERVICE'].methods_by_name['Cancel']._loaded_options = None
+  _globals['_GENERATIONSERVICE'].methods_by_name['Cancel']._serialized_options = b'\220\002\002'
+  _globals['_GENERATIONSERVICE'].methods_by_name['Score']._loaded_options = None
+  _globals['_GENERATIONSERVICE'].methods_by_name['Score']._serialized_options = b'\220\002\001'
+  _globals['_ONABORT']._serialized_start=2698
+  _globals['_ONABORT']._serialized_end=2783
+  _globals['_FINISHREASON']._serialized_start=2786
+  _globals['_FINISHREASON']._serialized_end=2995
   _globals['_UNKNOWNCHARACTERS']._serialized_start=88
   _globals['_UNKNOWNCHARACTERS']._serialized_end=175
   _globals['_DETAIL']._serialized_start=177
@@ -45,44 +50,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STOPPING']._serialized_end=325
   _globals['_GENERATEREQUEST']._serialized_start=328
   _globals['_GENERATEREQUEST']._serialized_end=666
-  _globals['_GENERATERESPONSE']._serialized_start=669
-  _globals['_GENERATERESPONSE']._serialized_end=808
-  _globals['_STARTED']._serialized_start=811
-  _globals['_STARTED']._serialized_end=945
-  _globals['_CHUNK']._serialized_start=947
-  _globals['_CHUNK']._serialized_end=1058
-  _globals['_CHARACTERDETAIL']._serialized_start=1061
-  _globals['_CHARACTERDETAIL']._serialized_end=1231
-  _globals['_CHARACTERPROBABILITY']._serialized_start=1233
-  _globals['_CHARACTERPROBABILITY']._serialized_end=1294
-  _globals['_LABELPROBABILITY']._serialized_start=1296
-  _globals['_LABELPROBABILITY']._serialized_end=1354
-  _globals['_FINISHED']._serialized_start=1357
-  _globals['_FINISHED']._serialized_end=1521
-  _globals['_USAGE']._serialized_start=1523
-  _globals['_USAGE']._serialized_end=1577
-  _globals['_RESUMEREQUEST']._serialized_start=1579
-  _globals['_RESUMEREQUEST']._serialized_end=1667
-  _globals['_RESUMERESPONSE']._serialized_start=1670
-  _globals['_RESUMERESPONSE']._serialized_end=1807
-  _globals['_CHATREQUEST']._serialized_start=1809
-  _globals['_CHATREQUEST']._serialized_end=1907
-  _globals['_STOP']._serialized_start=1909
-  _globals['_STOP']._serialized_end=1915
-  _globals['_CHATRESPONSE']._serialized_start=1918
-  _globals['_CHATRESPONSE']._serialized_end=2053
-  _globals['_CANCELREQUEST']._serialized_start=2055
-  _globals['_CANCELREQUEST']._serialized_end=2087
-  _globals['_CANCELRESPONSE']._serialized_start=2089
-  _globals['_CANCELRESPONSE']._serialized_end=2141
-  _globals['_APPENDREQUEST']._serialized_start=2144
-  _globals['_APPENDREQUEST']._serialized_end=2315
-  _globals['_APPENDRESPONSE']._serialized_start=2317
-  _globals['_APPENDRESPONSE']._serialized_end=2413
-  _globals['_SCOREREQUEST']._serialized_start=2416
-  _globals['_SCOREREQUEST']._serialized_end=2580
-  _globals['_SCORERESPONSE']._serialized_start=2582
-  _globals['_SCORERESPONSE']._serialized_end=2686
-  _globals['_GENERATIONSERVICE']._serialized_start=2988
-  _globals['_GENERATIONSERVICE']._serialized_end=3378
+  _globals['_GENERATERESPONSE']._serialized_start=668
+  _globals['_GENERATERESPONSE']._serialized_end=792
+  _globals['_STARTED']._serialized_start=795
+  _globals['_STARTED']._serialized_end=929
+  _globals['_CHUNK']._serialized_start=931
+  _globals['_CHUNK']._serialized_end=1042
+  _globals['_CHARACTERDETAIL']._serialized_start=1045
+  _globals['_CHARACTERDETAIL']._serialized_end=1215
+  _globals['_CHARACTERPROBABILITY']._serialized_start=1217
+  _globals['_CHARACTERPROBABILITY']._serialized_end=1278
+  _globals['_LABELPROBABILITY']._serialized_start=1280
+  _globals['_LABELPROBABILITY']._serialized_end=1338
+  _globals['_FINISHED']._serialized_start=1341
+  _globals['_FINISHED']._serialized_end=1505
+  _globals['_USAGE']._serialized_start=1507
+  _globals['_USAGE']._serialized_end=1561
+  _globals['_RESUMEREQUEST']._serialized_start=1563
+  _globals['_RESUMEREQUEST']._serialized_end=1651
+  _globals['_RESUMERESPONSE']._serialized_start=1653
+  _globals['_RESUMERESPONSE']._serialized_end=1775
+  _globals['_CHATREQUEST']._serialized_start=1777
+  _globals['_CHATREQUEST']._serialized_end=1875
+  _globals['_STOP']._serialized_start=1877
+  _globals['_STOP']._serialized_end=1883
+  _globals['_CHATRESPONSE']._serialized_start=1885
+  _globals['_CHATRESPONSE']._serialized_end=2005
+  _globals['_CANCELREQUEST']._serialized_start=2007
+  _globals['_CANCELREQUEST']._serialized_end=2095
+  _globals['_CANCELRESPONSE']._serialized_start=2097
+  _globals['_CANCELRESPONSE']._serialized_end=2149
+  _globals['_APPENDREQUEST']._serialized_start=2152
+  _globals['_APPENDREQUEST']._serialized_end=2323
+  _globals['_APPENDRESPONSE']._serialized_start=2325
+  _globals['_APPENDRESPONSE']._serialized_end=2421
+  _globals['_SCOREREQUEST']._serialized_start=2424
+  _globals['_SCOREREQUEST']._serialized_end=2588
+  _globals['_SCORERESPONSE']._serialized_start=2590
+  _globals['_SCORERESPONSE']._serialized_end=2696
+  _globals['_GENERATIONSERVICE']._serialized_start=2998
+  _globals['_GENERATIONSERVICE']._serialized_end=3398
 # @@protoc_insertion_point(module_scope)

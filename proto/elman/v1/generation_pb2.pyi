@@ -30,17 +30,21 @@ class _OnAbortEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnAbort.Value
     ON_ABORT_UNSPECIFIED: _OnAbort.ValueType  # 0
     """ON_ABORT_UNSPECIFIED means ON_ABORT_KEEP_PARTIAL."""
     ON_ABORT_KEEP_PARTIAL: _OnAbort.ValueType  # 1
-    """ON_ABORT_KEEP_PARTIAL commits the prompt and what was handed to the transport; nothing if that is no text."""
+    """ON_ABORT_KEEP_PARTIAL commits the prompt and the text that was sent; nothing if no text was sent. A caller that read
+    less than the server sent calls Cancel with its position.
+    """
     ON_ABORT_ROLLBACK: _OnAbort.ValueType  # 2
     """ON_ABORT_ROLLBACK commits nothing."""
 
 class OnAbort(_OnAbort, metaclass=_OnAbortEnumTypeWrapper):
-    """OnAbort says what a turn that does not reach its end commits."""
+    """OnAbort says what a turn commits that does not reach its end."""
 
 ON_ABORT_UNSPECIFIED: OnAbort.ValueType  # 0
 """ON_ABORT_UNSPECIFIED means ON_ABORT_KEEP_PARTIAL."""
 ON_ABORT_KEEP_PARTIAL: OnAbort.ValueType  # 1
-"""ON_ABORT_KEEP_PARTIAL commits the prompt and what was handed to the transport; nothing if that is no text."""
+"""ON_ABORT_KEEP_PARTIAL commits the prompt and the text that was sent; nothing if no text was sent. A caller that read
+less than the server sent calls Cancel with its position.
+"""
 ON_ABORT_ROLLBACK: OnAbort.ValueType  # 2
 """ON_ABORT_ROLLBACK commits nothing."""
 Global___OnAbort: _TypeAlias = OnAbort  # noqa: Y015
@@ -54,15 +58,15 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_UNSPECIFIED: _FinishReason.ValueType  # 0
     """FINISH_REASON_UNSPECIFIED is never sent."""
     FINISH_REASON_MAX_CHARS: _FinishReason.ValueType  # 1
-    """FINISH_REASON_MAX_CHARS is that max_chars were drawn."""
+    """FINISH_REASON_MAX_CHARS means that max_chars characters were generated."""
     FINISH_REASON_STOP_STRING: _FinishReason.ValueType  # 2
-    """FINISH_REASON_STOP_STRING is that a stop string was drawn."""
+    """FINISH_REASON_STOP_STRING means that a stop string was generated."""
     FINISH_REASON_CANCELLED: _FinishReason.ValueType  # 3
-    """FINISH_REASON_CANCELLED is a call of Cancel."""
+    """FINISH_REASON_CANCELLED means that Cancel ended the turn, or a Stop or the next turn in a Chat."""
     FINISH_REASON_DEADLINE: _FinishReason.ValueType  # 4
-    """FINISH_REASON_DEADLINE is that the call's deadline is near."""
+    """FINISH_REASON_DEADLINE means that the call's deadline is near."""
     FINISH_REASON_SERVER_DRAINING: _FinishReason.ValueType  # 7
-    """FINISH_REASON_SERVER_DRAINING is that the server is going away; go on at another one."""
+    """FINISH_REASON_SERVER_DRAINING means that the server is shutting down; Resume at another one."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """FinishReason says why a turn ended."""
@@ -70,20 +74,20 @@ class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
 FINISH_REASON_UNSPECIFIED: FinishReason.ValueType  # 0
 """FINISH_REASON_UNSPECIFIED is never sent."""
 FINISH_REASON_MAX_CHARS: FinishReason.ValueType  # 1
-"""FINISH_REASON_MAX_CHARS is that max_chars were drawn."""
+"""FINISH_REASON_MAX_CHARS means that max_chars characters were generated."""
 FINISH_REASON_STOP_STRING: FinishReason.ValueType  # 2
-"""FINISH_REASON_STOP_STRING is that a stop string was drawn."""
+"""FINISH_REASON_STOP_STRING means that a stop string was generated."""
 FINISH_REASON_CANCELLED: FinishReason.ValueType  # 3
-"""FINISH_REASON_CANCELLED is a call of Cancel."""
+"""FINISH_REASON_CANCELLED means that Cancel ended the turn, or a Stop or the next turn in a Chat."""
 FINISH_REASON_DEADLINE: FinishReason.ValueType  # 4
-"""FINISH_REASON_DEADLINE is that the call's deadline is near."""
+"""FINISH_REASON_DEADLINE means that the call's deadline is near."""
 FINISH_REASON_SERVER_DRAINING: FinishReason.ValueType  # 7
-"""FINISH_REASON_SERVER_DRAINING is that the server is going away; go on at another one."""
+"""FINISH_REASON_SERVER_DRAINING means that the server is shutting down; Resume at another one."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
 class UnknownCharacters(_message.Message):
-    """UnknownCharacters says what to do with characters that the model has not."""
+    """UnknownCharacters says what to do with characters that are not in the vocabulary."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -91,7 +95,7 @@ class UnknownCharacters(_message.Message):
     SKIP_FIELD_NUMBER: _builtins.int
     REPLACE_WITH_FIELD_NUMBER: _builtins.int
     reject: _builtins.bool
-    """Reject answers INVALID_ARGUMENT (CHARACTER_NOT_IN_VOCABULARY) that says which and where. Must be true if set."""
+    """Reject answers INVALID_ARGUMENT (CHARACTER_NOT_IN_VOCABULARY) with the characters and their places. Must be true if set."""
     skip: _builtins.bool
     """Skip leaves them out. Must be true if set."""
     replace_with: _builtins.str
@@ -115,7 +119,7 @@ Global___UnknownCharacters: _TypeAlias = UnknownCharacters  # noqa: Y015
 
 @_typing.final
 class Detail(_message.Message):
-    """Detail says how much to tell of each character."""
+    """Detail says how much to return for each character."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -149,12 +153,14 @@ class Stopping(_message.Message):
     STOP_STRINGS_FIELD_NUMBER: _builtins.int
     INCLUDE_STOP_FIELD_NUMBER: _builtins.int
     max_chars: _builtins.int
-    """MaxChars is the most characters to draw, 1 to the server's limit; unset: that limit. For byte-level models it counts bytes."""
+    """MaxChars is the most characters to generate, 1 to the server's limit; unset: that limit. For byte-level models it counts
+    bytes.
+    """
     include_stop: _builtins.bool
-    """IncludeStop keeps the stop string in the text and in the memory; false: neither has it."""
+    """IncludeStop keeps the stop string in the text and in the session; false: neither has it."""
     @_builtins.property
     def stop_strings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """StopStrings end the turn when the drawn text ends with one of them; not empty, within Model.limits."""
+        """StopStrings end the turn when the generated text ends with one of them; not empty, within Model.limits."""
 
     def __init__(
         self,
@@ -193,22 +199,24 @@ class GenerateRequest(_message.Message):
     session: _builtins.str
     """Session is `sessions/{session}`; the turn is committed to it."""
     model: _builtins.str
-    """Model is `models/{model}`, from its beginning; nothing is kept."""
+    """Model is `models/{model}` or `models/{model}/versions/{version}`, from its beginning; nothing is kept."""
     prompt: _builtins.str
-    """Prompt is read before the first draw; may be empty if the session has read or written something before."""
+    """Prompt is read before the first sample; may be empty if the session has read or generated something before."""
     etag: _builtins.str
-    """Etag must still hold if set, else ABORTED with the current one."""
+    """Etag must still be current if set, else ABORTED (ETAG_MISMATCH) with the current one."""
     on_abort: Global___OnAbort.ValueType
-    """OnAbort says what a cut-off turn commits."""
+    """OnAbort says what a turn commits that does not reach its end."""
     chunk_chars: _builtins.int
-    """ChunkChars is the most characters to join in one Chunk; 0: as many as the flush interval brings; 1: one message a character."""
+    """ChunkChars is the most characters to join in one Chunk; 0: as many as the flush interval brings; 1: one message for each
+    character.
+    """
     request_id: _builtins.str
-    """RequestId is a UUID by which this turn is known when it is asked for again; empty: none. With a session only. Of
-    another turn it is INVALID_ARGUMENT.
+    """RequestId is a UUID that makes the request safe to send again: the turn runs once; empty: none. With a session only. The
+    id of another turn is INVALID_ARGUMENT.
     """
     @_builtins.property
     def sampling(self) -> _sampling_pb2.Sampling:
-        """Sampling says how characters are drawn; unset: the model's plain distribution."""
+        """Sampling says how characters are sampled; unset: from the model's own distribution."""
 
     @_builtins.property
     def stopping(self) -> Global___Stopping:
@@ -216,11 +224,11 @@ class GenerateRequest(_message.Message):
 
     @_builtins.property
     def detail(self) -> Global___Detail:
-        """Detail says how much to tell of each character; unset: the text alone."""
+        """Detail says how much to return for each character; unset: the text alone."""
 
     @_builtins.property
     def unknown_characters(self) -> Global___UnknownCharacters:
-        """UnknownCharacters says what to do with characters of the prompt that the model has not."""
+        """UnknownCharacters says what to do with characters of the prompt that are not in the vocabulary."""
 
     def __init__(
         self,
@@ -249,7 +257,9 @@ Global___GenerateRequest: _TypeAlias = GenerateRequest  # noqa: Y015
 
 @_typing.final
 class GenerateResponse(_message.Message):
-    """GenerateResponse is one event of a turn."""
+    """GenerateResponse is what happened in a turn since the last message: at least one of its fields is set, and what is set
+    happened in the order of the fields. A short turn may be one message.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -258,7 +268,7 @@ class GenerateResponse(_message.Message):
     FINISHED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def started(self) -> Global___Started:
-        """Started is the first event."""
+        """Started is the first event of the turn."""
 
     @_builtins.property
     def chunk(self) -> Global___Chunk:
@@ -266,7 +276,7 @@ class GenerateResponse(_message.Message):
 
     @_builtins.property
     def finished(self) -> Global___Finished:
-        """Finished is the last event."""
+        """Finished is the last event of the turn."""
 
     def __init__(
         self,
@@ -275,13 +285,11 @@ class GenerateResponse(_message.Message):
         chunk: Global___Chunk | None = ...,
         finished: Global___Finished | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "chunk", "finished"]  # noqa: Y015
-    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GenerateResponse: _TypeAlias = GenerateResponse  # noqa: Y015
 
@@ -297,7 +305,7 @@ class Started(_message.Message):
     PROMPT_CHARS_FIELD_NUMBER: _builtins.int
     MODEL_DIGEST_FIELD_NUMBER: _builtins.int
     max_chars: _builtins.int
-    """MaxChars is the effective most characters to draw."""
+    """MaxChars is the effective most characters to generate."""
     start_position: _builtins.int
     """StartPosition is the session's position before the prompt."""
     prompt_chars: _builtins.int
@@ -327,7 +335,7 @@ Global___Started: _TypeAlias = Started  # noqa: Y015
 
 @_typing.final
 class Chunk(_message.Message):
-    """Chunk is text as it is drawn."""
+    """Chunk is text as it is generated."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -338,7 +346,7 @@ class Chunk(_message.Message):
     text: _builtins.str
     """Text is valid UTF-8. For byte-level models a character comes whole, with its last byte: one that is unfinished when the
     turn ends is held back, and begins the text of the next turn if that has no prompt and finishes it. Bytes that can never
-    become a character are shown as U+FFFD.
+    become a character are U+FFFD.
     """
     position: _builtins.int
     """Position is the session's position after the text."""
@@ -346,7 +354,7 @@ class Chunk(_message.Message):
     """CommittedPosition is up to where the turn is durable, whatever happens to the server; 0 without a session."""
     @_builtins.property
     def details(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterDetail]:
-        """Details has one entry a character if asked for."""
+        """Details has one entry for each character if asked for."""
 
     def __init__(
         self,
@@ -366,7 +374,7 @@ Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
 
 @_typing.final
 class CharacterDetail(_message.Message):
-    """CharacterDetail tells how likely a character was under softmax(logits), before any filter."""
+    """CharacterDetail says how likely a character was under softmax(logits), before any filter."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -375,16 +383,16 @@ class CharacterDetail(_message.Message):
     TOP_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """Text is the character; for byte-level models one byte, shown as U+0000 to U+00FF."""
+    """Text is the character; for byte-level models one byte, as U+0000 to U+00FF."""
     log_probability: _builtins.float
-    """LogProbability is in nats; unset if nothing came before it (position 0), or if the model tells labels."""
+    """LogProbability is in nats; unset if nothing came before the character (position 0), or if the model returns labels."""
     @_builtins.property
     def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterProbability]:
         """Top are the likeliest characters, likeliest first."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelProbability]:
-        """Labels are the read-out after this character, in the read-out's order; empty unless Score told one."""
+        """Labels are the read-out after this character, in the read-out's order; empty unless Score was asked for one."""
 
     def __init__(
         self,
@@ -441,7 +449,7 @@ class LabelProbability(_message.Message):
     label: _builtins.str
     """Label is as in Model.labels or ReadOut.labels."""
     log_probability: _builtins.float
-    """LogProbability is in nats; those of all labels are a distribution."""
+    """LogProbability is in nats; the probabilities of all labels sum to 1."""
     def __init__(
         self,
         *,
@@ -477,7 +485,7 @@ class Finished(_message.Message):
     state_digest: _builtins.str
     """StateDigest is the SHA-256 of the recurrent state and the pending character, 64 hex digits."""
     stop_string: _builtins.str
-    """StopString is the one that was drawn; empty unless FINISH_REASON_STOP_STRING."""
+    """StopString is the one that was generated; empty unless FINISH_REASON_STOP_STRING."""
     @_builtins.property
     def usage(self) -> Global___Usage:
         """Usage counts what was done."""
@@ -511,8 +519,8 @@ class Usage(_message.Message):
     prompt_chars: _builtins.int
     """PromptChars is the number of characters read from the prompt."""
     generated_chars: _builtins.int
-    """GeneratedChars is the number of characters that were drawn and kept; for byte-level models of bytes, those of an
-    unfinished last character too.
+    """GeneratedChars is the number of characters that were generated and kept; for byte-level models of bytes, with those
+    of an unfinished last character.
     """
     def __init__(
         self,
@@ -530,7 +538,7 @@ Global___Usage: _TypeAlias = Usage  # noqa: Y015
 
 @_typing.final
 class ResumeRequest(_message.Message):
-    """ResumeRequest says which turn to go on with."""
+    """ResumeRequest says which turn to continue."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -542,7 +550,7 @@ class ResumeRequest(_message.Message):
     request_id: _builtins.str
     """RequestId is that of the Generate. Required."""
     position: _builtins.int
-    """Position is Chunk.position of the last Chunk that the caller has; unset: it has none."""
+    """Position is Chunk.position of the last Chunk that the caller has; unset: the caller has none."""
     def __init__(
         self,
         *,
@@ -562,7 +570,7 @@ Global___ResumeRequest: _TypeAlias = ResumeRequest  # noqa: Y015
 
 @_typing.final
 class ResumeResponse(_message.Message):
-    """ResumeResponse is one event of a turn, as in GenerateResponse."""
+    """ResumeResponse is what happened in a turn, as in GenerateResponse."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -588,19 +596,17 @@ class ResumeResponse(_message.Message):
         chunk: Global___Chunk | None = ...,
         finished: Global___Finished | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "chunk", "finished"]  # noqa: Y015
-    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ResumeResponse: _TypeAlias = ResumeResponse  # noqa: Y015
 
 @_typing.final
 class ChatRequest(_message.Message):
-    """ChatRequest is what the caller does."""
+    """ChatRequest is one action of the caller."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -649,7 +655,7 @@ Global___Stop: _TypeAlias = Stop  # noqa: Y015
 
 @_typing.final
 class ChatResponse(_message.Message):
-    """ChatResponse is one event of a turn, as in GenerateResponse."""
+    """ChatResponse is what happened in a turn, as in GenerateResponse; one message never holds events of two turns."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -675,13 +681,11 @@ class ChatResponse(_message.Message):
         chunk: Global___Chunk | None = ...,
         finished: Global___Finished | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "finished", b"finished", "started", b"started"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "finished", b"finished", "started", b"started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["started", "chunk", "finished"]  # noqa: Y015
-    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ChatResponse: _TypeAlias = ChatResponse  # noqa: Y015
 
@@ -692,18 +696,31 @@ class CancelRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SESSION_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     session: _builtins.str
     """Session is `sessions/{session}`. Required."""
+    position: _builtins.int
+    """Position is where the turn ends: Chunk.position of the last Chunk that the caller read. With request_id it may be
+    Started.start_position: then nothing of the turn is kept. Unset: the turn keeps everything that the server sent.
+    Leave it unset for ON_ABORT_ROLLBACK.
+    """
+    request_id: _builtins.str
+    """RequestId is that of the turn to end; another turn continues. Empty: whichever turn runs or, with a position, was the last."""
     def __init__(
         self,
         *,
         session: _builtins.str = ...,
+        position: _builtins.int | None = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session", b"session"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position", "request_id", b"request_id", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
+    _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
 
 Global___CancelRequest: _TypeAlias = CancelRequest  # noqa: Y015
 
@@ -716,7 +733,7 @@ class CancelResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> _session_pb2.Session:
-        """Session is the session, at rest."""
+        """Session is the session, idle unless another turn runs."""
 
     def __init__(
         self,
@@ -748,16 +765,18 @@ class AppendRequest(_message.Message):
     text: _builtins.str
     """Text is read; must not be empty."""
     etag: _builtins.str
-    """Etag must still hold if set, else ABORTED with the current one."""
+    """Etag must still be current if set, else ABORTED (ETAG_MISMATCH) with the current one."""
     request_id: _builtins.str
-    """RequestId is a UUID by which this turn is known when it is asked for again: it is not read twice; empty: none."""
+    """RequestId is a UUID that makes the request safe to send again: the text is read once; empty: none. The id of another turn
+    is INVALID_ARGUMENT.
+    """
     @_builtins.property
     def detail(self) -> Global___Detail:
         """Detail asks for how likely each character was; unset: nothing."""
 
     @_builtins.property
     def unknown_characters(self) -> Global___UnknownCharacters:
-        """UnknownCharacters says what to do with characters that the model has not."""
+        """UnknownCharacters says what to do with characters that are not in the vocabulary."""
 
     def __init__(
         self,
@@ -791,7 +810,7 @@ class AppendResponse(_message.Message):
 
     @_builtins.property
     def details(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterDetail]:
-        """Details has one entry a character if asked for."""
+        """Details has one entry for each character if asked for."""
 
     def __init__(
         self,
@@ -809,7 +828,7 @@ Global___AppendResponse: _TypeAlias = AppendResponse  # noqa: Y015
 
 @_typing.final
 class ScoreRequest(_message.Message):
-    """ScoreRequest is a text to judge."""
+    """ScoreRequest is a text to score."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -820,20 +839,20 @@ class ScoreRequest(_message.Message):
     UNKNOWN_CHARACTERS_FIELD_NUMBER: _builtins.int
     READ_OUT_FIELD_NUMBER: _builtins.int
     session: _builtins.str
-    """Session is `sessions/{session}`; it is left as it is."""
+    """Session is `sessions/{session}`; it does not change."""
     model: _builtins.str
-    """Model is `models/{model}`, from its beginning."""
+    """Model is `models/{model}` or `models/{model}/versions/{version}`, from its beginning."""
     text: _builtins.str
-    """Text is judged; must not be empty."""
+    """Text is scored; must not be empty."""
     top_n: _builtins.int
-    """TopN adds the n likeliest characters at each position, 0 to the vocabulary's size; 0 for a model that tells labels."""
+    """TopN adds the n likeliest characters at each position, 0 to the vocabulary's size; 0 for a model that returns labels."""
     read_out: _builtins.str
-    """ReadOut is the name of one of Model.read_outs, to tell its labels after each character; empty: Model.labels, if any.
-    Another name is INVALID_ARGUMENT that says which there are.
+    """ReadOut is the name of one of Model.read_outs, whose labels are returned after each character; empty: Model.labels, if
+    any. Another name is INVALID_ARGUMENT, with the names that exist.
     """
     @_builtins.property
     def unknown_characters(self) -> Global___UnknownCharacters:
-        """UnknownCharacters says what to do with characters that the model has not."""
+        """UnknownCharacters says what to do with characters that are not in the vocabulary."""
 
     def __init__(
         self,
@@ -863,25 +882,25 @@ class ScoreResponse(_message.Message):
 
     DETAILS_FIELD_NUMBER: _builtins.int
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
-    NUM_SCORED_FIELD_NUMBER: _builtins.int
+    SCORED_COUNT_FIELD_NUMBER: _builtins.int
     log_probability: _builtins.float
     """LogProbability is the sum over the characters that have one, in nats."""
-    num_scored: _builtins.int
-    """NumScored is the number of characters in that sum."""
+    scored_count: _builtins.int
+    """ScoredCount is the number of characters in that sum."""
     @_builtins.property
     def details(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterDetail]:
-        """Details has one entry a character."""
+        """Details has one entry for each character."""
 
     def __init__(
         self,
         *,
         details: _abc.Iterable[Global___CharacterDetail] | None = ...,
         log_probability: _builtins.float = ...,
-        num_scored: _builtins.int = ...,
+        scored_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "log_probability", b"log_probability", "num_scored", b"num_scored"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["details", b"details", "log_probability", b"log_probability", "scored_count", b"scored_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

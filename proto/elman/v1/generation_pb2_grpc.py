@@ -26,11 +26,12 @@ if _version_not_supported:
 
 
 class GenerationServiceStub(object):
-    """GenerationService reads and writes text with a session's memory.
+    """GenerationService reads and generates text with the state of a session.
 
-    A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
-    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
+    A turn is one Generate or Append. It starts at one position and commits at another, atomically. A session has one turn at
+    a time: a second one is UNAVAILABLE (SESSION_BUSY) with RetryInfo, before any event. Overload, draining and a restarting
+    engine are UNAVAILABLE with RetryInfo, too. Send the same request again after that delay; with a request_id it is done
+    once, however often it is sent.
     """
 
     def __init__(self, channel):
@@ -72,58 +73,62 @@ class GenerationServiceStub(object):
 
 
 class GenerationServiceServicer(object):
-    """GenerationService reads and writes text with a session's memory.
+    """GenerationService reads and generates text with the state of a session.
 
-    A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
-    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
+    A turn is one Generate or Append. It starts at one position and commits at another, atomically. A session has one turn at
+    a time: a second one is UNAVAILABLE (SESSION_BUSY) with RetryInfo, before any event. Overload, draining and a restarting
+    engine are UNAVAILABLE with RetryInfo, too. Send the same request again after that delay; with a request_id it is done
+    once, however often it is sent.
     """
 
     def Generate(self, request, context):
-        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
+        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished; one message may hold
+        several of them.
         Errors end the stream with a status.
-        A request_id that came before is the turn that it was: what is committed of it is sent again, and it goes on.
+        With the request_id of an earlier turn it sends that turn again, as far as it is committed, and continues it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Resume(self, request, context):
-        """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
-        It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
-        turn kept nothing or a rewind has cut it: send Generate again. OUT_OF_RANGE with the valid range if the turn has not
-        that position. A turn that others followed is only told, as far as it came.
+        """Resume sends a turn again from a position on, and continues it to the end that it would have had: Started, Chunks,
+        Finished. It takes the turn over: a stream that still runs it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND)
+        if nothing of the turn was kept, or a rewind deleted it: send Generate again. OUT_OF_RANGE with the valid range if the
+        turn does not have that position. A turn that another turn followed is sent only as far as it is committed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Cancel(self, request, context):
-        """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it.
+        """Cancel ends the running turn of a session, waits until the turn is committed and returns the session. If no turn runs,
+        it returns the session. With a position the turn is committed exactly there, also if it has just finished:
+        OUT_OF_RANGE with the valid range if the turn does not have that position, or another turn followed it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Append(self, request, context):
-        """Append feeds a text to a session and samples nothing.
+        """Append reads a text into a session and samples nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Chat(self, request_iterator, context):
-        """Chat takes turns and sends their events, one turn after another. A turn or a Stop that comes while one is running ends
-        that one, which is Finished (FINISH_REASON_CANCELLED). When the caller has closed its side, the last turn comes to its
-        end. A turn that fails ends the stream with its status.
+        """Chat accepts turns and sends their events, one turn after another. A turn or a Stop that arrives while a turn runs ends
+        that turn, which is Finished (FINISH_REASON_CANCELLED). When the caller closes its side, the last turn runs to its end.
+        A turn that fails ends the stream with its status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Score(self, request, context):
-        """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-        beginning, and the labels of a read-out. It changes nothing.
+        """Score returns the log-probability of every character of a text, after the state of a session or from the beginning of a
+        model, and the labels of a read-out. It does not change the session.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -171,11 +176,12 @@ def add_GenerationServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GenerationService(object):
-    """GenerationService reads and writes text with a session's memory.
+    """GenerationService reads and generates text with the state of a session.
 
-    A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
-    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
+    A turn is one Generate or Append. It starts at one position and commits at another, atomically. A session has one turn at
+    a time: a second one is UNAVAILABLE (SESSION_BUSY) with RetryInfo, before any event. Overload, draining and a restarting
+    engine are UNAVAILABLE with RetryInfo, too. Send the same request again after that delay; with a request_id it is done
+    once, however often it is sent.
     """
 
     @staticmethod

@@ -27,11 +27,12 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GenerationServiceStub:
-    """GenerationService reads and writes text with a session's memory.
+    """GenerationService reads and generates text with the state of a session.
 
-    A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
-    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
+    A turn is one Generate or Append. It starts at one position and commits at another, atomically. A session has one turn at
+    a time: a second one is UNAVAILABLE (SESSION_BUSY) with RetryInfo, before any event. Overload, draining and a restarting
+    engine are UNAVAILABLE with RetryInfo, too. Send the same request again after that delay; with a request_id it is done
+    once, however often it is sent.
     """
 
     @_typing.overload
@@ -39,71 +40,81 @@ class GenerationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> GenerationServiceAsyncStub: ...
     Generate: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]
-    """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
+    """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished; one message may hold
+    several of them.
     Errors end the stream with a status.
-    A request_id that came before is the turn that it was: what is committed of it is sent again, and it goes on.
+    With the request_id of an earlier turn it sends that turn again, as far as it is committed, and continues it.
     """
     Resume: _grpc.UnaryStreamMultiCallable[_generation_pb2.ResumeRequest, _generation_pb2.ResumeResponse]
-    """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
-    It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
-    turn kept nothing or a rewind has cut it: send Generate again. OUT_OF_RANGE with the valid range if the turn has not
-    that position. A turn that others followed is only told, as far as it came.
+    """Resume sends a turn again from a position on, and continues it to the end that it would have had: Started, Chunks,
+    Finished. It takes the turn over: a stream that still runs it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND)
+    if nothing of the turn was kept, or a rewind deleted it: send Generate again. OUT_OF_RANGE with the valid range if the
+    turn does not have that position. A turn that another turn followed is sent only as far as it is committed.
     """
     Cancel: _grpc.UnaryUnaryMultiCallable[_generation_pb2.CancelRequest, _generation_pb2.CancelResponse]
-    """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
+    """Cancel ends the running turn of a session, waits until the turn is committed and returns the session. If no turn runs,
+    it returns the session. With a position the turn is committed exactly there, also if it has just finished:
+    OUT_OF_RANGE with the valid range if the turn does not have that position, or another turn followed it.
+    """
     Append: _grpc.UnaryUnaryMultiCallable[_generation_pb2.AppendRequest, _generation_pb2.AppendResponse]
-    """Append feeds a text to a session and samples nothing."""
+    """Append reads a text into a session and samples nothing."""
     Chat: _grpc.StreamStreamMultiCallable[_generation_pb2.ChatRequest, _generation_pb2.ChatResponse]
-    """Chat takes turns and sends their events, one turn after another. A turn or a Stop that comes while one is running ends
-    that one, which is Finished (FINISH_REASON_CANCELLED). When the caller has closed its side, the last turn comes to its
-    end. A turn that fails ends the stream with its status.
+    """Chat accepts turns and sends their events, one turn after another. A turn or a Stop that arrives while a turn runs ends
+    that turn, which is Finished (FINISH_REASON_CANCELLED). When the caller closes its side, the last turn runs to its end.
+    A turn that fails ends the stream with its status.
     """
     Score: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]
-    """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-    beginning, and the labels of a read-out. It changes nothing.
+    """Score returns the log-probability of every character of a text, after the state of a session or from the beginning of a
+    model, and the labels of a read-out. It does not change the session.
     """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
-    """GenerationService reads and writes text with a session's memory.
+    """GenerationService reads and generates text with the state of a session.
 
-    A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
-    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
+    A turn is one Generate or Append. It starts at one position and commits at another, atomically. A session has one turn at
+    a time: a second one is UNAVAILABLE (SESSION_BUSY) with RetryInfo, before any event. Overload, draining and a restarting
+    engine are UNAVAILABLE with RetryInfo, too. Send the same request again after that delay; with a request_id it is done
+    once, however often it is sent.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Generate: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateRequest, _generation_pb2.GenerateResponse]  # type: ignore[assignment]
-    """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
+    """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished; one message may hold
+    several of them.
     Errors end the stream with a status.
-    A request_id that came before is the turn that it was: what is committed of it is sent again, and it goes on.
+    With the request_id of an earlier turn it sends that turn again, as far as it is committed, and continues it.
     """
     Resume: _aio.UnaryStreamMultiCallable[_generation_pb2.ResumeRequest, _generation_pb2.ResumeResponse]  # type: ignore[assignment]
-    """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
-    It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
-    turn kept nothing or a rewind has cut it: send Generate again. OUT_OF_RANGE with the valid range if the turn has not
-    that position. A turn that others followed is only told, as far as it came.
+    """Resume sends a turn again from a position on, and continues it to the end that it would have had: Started, Chunks,
+    Finished. It takes the turn over: a stream that still runs it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND)
+    if nothing of the turn was kept, or a rewind deleted it: send Generate again. OUT_OF_RANGE with the valid range if the
+    turn does not have that position. A turn that another turn followed is sent only as far as it is committed.
     """
     Cancel: _aio.UnaryUnaryMultiCallable[_generation_pb2.CancelRequest, _generation_pb2.CancelResponse]  # type: ignore[assignment]
-    """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
+    """Cancel ends the running turn of a session, waits until the turn is committed and returns the session. If no turn runs,
+    it returns the session. With a position the turn is committed exactly there, also if it has just finished:
+    OUT_OF_RANGE with the valid range if the turn does not have that position, or another turn followed it.
+    """
     Append: _aio.UnaryUnaryMultiCallable[_generation_pb2.AppendRequest, _generation_pb2.AppendResponse]  # type: ignore[assignment]
-    """Append feeds a text to a session and samples nothing."""
+    """Append reads a text into a session and samples nothing."""
     Chat: _aio.StreamStreamMultiCallable[_generation_pb2.ChatRequest, _generation_pb2.ChatResponse]  # type: ignore[assignment]
-    """Chat takes turns and sends their events, one turn after another. A turn or a Stop that comes while one is running ends
-    that one, which is Finished (FINISH_REASON_CANCELLED). When the caller has closed its side, the last turn comes to its
-    end. A turn that fails ends the stream with its status.
+    """Chat accepts turns and sends their events, one turn after another. A turn or a Stop that arrives while a turn runs ends
+    that turn, which is Finished (FINISH_REASON_CANCELLED). When the caller closes its side, the last turn runs to its end.
+    A turn that fails ends the stream with its status.
     """
     Score: _aio.UnaryUnaryMultiCallable[_generation_pb2.ScoreRequest, _generation_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-    beginning, and the labels of a read-out. It changes nothing.
+    """Score returns the log-probability of every character of a text, after the state of a session or from the beginning of a
+    model, and the labels of a read-out. It does not change the session.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
-    """GenerationService reads and writes text with a session's memory.
+    """GenerationService reads and generates text with the state of a session.
 
-    A turn is one Generate or Append. It starts at one position and commits at another, atomically; a session has one turn
-    at a time, a second one gets FAILED_PRECONDITION (SESSION_BUSY) with RetryInfo before any event. Overload, draining and
-    a restarting engine are UNAVAILABLE with RetryInfo: try again after it.
+    A turn is one Generate or Append. It starts at one position and commits at another, atomically. A session has one turn at
+    a time: a second one is UNAVAILABLE (SESSION_BUSY) with RetryInfo, before any event. Overload, draining and a restarting
+    engine are UNAVAILABLE with RetryInfo, too. Send the same request again after that delay; with a request_id it is done
+    once, however often it is sent.
     """
 
     @_abc_1.abstractmethod
@@ -112,9 +123,10 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.GenerateRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.GenerateResponse], _abc.AsyncIterator[_generation_pb2.GenerateResponse]]:
-        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished.
+        """Generate reads a prompt and streams the characters that follow it: Started, Chunks, Finished; one message may hold
+        several of them.
         Errors end the stream with a status.
-        A request_id that came before is the turn that it was: what is committed of it is sent again, and it goes on.
+        With the request_id of an earlier turn it sends that turn again, as far as it is committed, and continues it.
         """
 
     @_abc_1.abstractmethod
@@ -123,10 +135,10 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.ResumeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.ResumeResponse], _abc.AsyncIterator[_generation_pb2.ResumeResponse]]:
-        """Resume sends a turn again from a position on, and goes on to the end that it would have had: Started, Chunks, Finished.
-        It takes the turn over: a stream that still has it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND) if the
-        turn kept nothing or a rewind has cut it: send Generate again. OUT_OF_RANGE with the valid range if the turn has not
-        that position. A turn that others followed is only told, as far as it came.
+        """Resume sends a turn again from a position on, and continues it to the end that it would have had: Started, Chunks,
+        Finished. It takes the turn over: a stream that still runs it ends with ABORTED (LEASE_LOST). NOT_FOUND (TURN_NOT_FOUND)
+        if nothing of the turn was kept, or a rewind deleted it: send Generate again. OUT_OF_RANGE with the valid range if the
+        turn does not have that position. A turn that another turn followed is sent only as far as it is committed.
         """
 
     @_abc_1.abstractmethod
@@ -135,7 +147,10 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.CancelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.CancelResponse, _abc.Awaitable[_generation_pb2.CancelResponse]]:
-        """Cancel ends the running turn of a session, waits until it is committed and returns the session. No turn: it just returns it."""
+        """Cancel ends the running turn of a session, waits until the turn is committed and returns the session. If no turn runs,
+        it returns the session. With a position the turn is committed exactly there, also if it has just finished:
+        OUT_OF_RANGE with the valid range if the turn does not have that position, or another turn followed it.
+        """
 
     @_abc_1.abstractmethod
     def Append(
@@ -143,7 +158,7 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.AppendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.AppendResponse, _abc.Awaitable[_generation_pb2.AppendResponse]]:
-        """Append feeds a text to a session and samples nothing."""
+        """Append reads a text into a session and samples nothing."""
 
     @_abc_1.abstractmethod
     def Chat(
@@ -151,9 +166,9 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_generation_pb2.ChatRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.ChatResponse], _abc.AsyncIterator[_generation_pb2.ChatResponse]]:
-        """Chat takes turns and sends their events, one turn after another. A turn or a Stop that comes while one is running ends
-        that one, which is Finished (FINISH_REASON_CANCELLED). When the caller has closed its side, the last turn comes to its
-        end. A turn that fails ends the stream with its status.
+        """Chat accepts turns and sends their events, one turn after another. A turn or a Stop that arrives while a turn runs ends
+        that turn, which is Finished (FINISH_REASON_CANCELLED). When the caller closes its side, the last turn runs to its end.
+        A turn that fails ends the stream with its status.
         """
 
     @_abc_1.abstractmethod
@@ -162,8 +177,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _generation_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_generation_pb2.ScoreResponse, _abc.Awaitable[_generation_pb2.ScoreResponse]]:
-        """Score returns the log-probability of every character of a text, after a session's memory or for a model from its
-        beginning, and the labels of a read-out. It changes nothing.
+        """Score returns the log-probability of every character of a text, after the state of a session or from the beginning of a
+        model, and the labels of a read-out. It does not change the session.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -34,7 +34,7 @@ class _CellEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Cell.ValueType],
     CELL_LSTM: _Cell.ValueType  # 3
     """CELL_LSTM is the long short-term memory."""
     CELL_OTHER: _Cell.ValueType  # 4
-    """CELL_OTHER is any other step with a fixed-size state."""
+    """CELL_OTHER is any other step with a state of fixed size."""
 
 class Cell(_Cell, metaclass=_CellEnumTypeWrapper):
     """Cell is the kind of recurrent step."""
@@ -48,7 +48,7 @@ CELL_GRU: Cell.ValueType  # 2
 CELL_LSTM: Cell.ValueType  # 3
 """CELL_LSTM is the long short-term memory."""
 CELL_OTHER: Cell.ValueType  # 4
-"""CELL_OTHER is any other step with a fixed-size state."""
+"""CELL_OTHER is any other step with a state of fixed size."""
 Global___Cell: _TypeAlias = Cell  # noqa: Y015
 
 @_typing.final
@@ -60,13 +60,13 @@ class Model(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     CELL_FIELD_NUMBER: _builtins.int
-    NUM_LAYERS_FIELD_NUMBER: _builtins.int
+    LAYER_COUNT_FIELD_NUMBER: _builtins.int
     HIDDEN_SIZE_FIELD_NUMBER: _builtins.int
     VOCABULARY_FIELD_NUMBER: _builtins.int
     BYTE_LEVEL_FIELD_NUMBER: _builtins.int
     STATE_BYTES_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
-    NUM_PARAMETERS_FIELD_NUMBER: _builtins.int
+    PARAMETER_COUNT_FIELD_NUMBER: _builtins.int
     EVALUATIONS_FIELD_NUMBER: _builtins.int
     LIMITS_FIELD_NUMBER: _builtins.int
     FINGERPRINT_FIELD_NUMBER: _builtins.int
@@ -79,41 +79,41 @@ class Model(_message.Message):
     """Version is the artefact's own version, as in `models/{model}/versions/{version}`."""
     cell: Global___Cell.ValueType
     """Cell is the kind of recurrent step."""
-    num_layers: _builtins.int
-    """NumLayers is the number of stacked layers; 0 where it has no meaning (CELL_OTHER)."""
+    layer_count: _builtins.int
+    """LayerCount is the number of stacked layers; 0 where it has no meaning (CELL_OTHER)."""
     hidden_size: _builtins.int
     """HiddenSize is the number of units of h in a layer; 0 where it has no meaning (CELL_OTHER)."""
     byte_level: _builtins.bool
-    """ByteLevel is true if the model reads and writes UTF-8 bytes; one character of a position is then one byte."""
+    """ByteLevel is true if the model reads and generates UTF-8 bytes; positions and counts of characters then count bytes."""
     state_bytes: _builtins.int
     """StateBytes is the size of a session's recurrent state, in bytes."""
     digest: _builtins.str
     """Digest is the SHA-256 of the artefact, 64 hex digits. Sessions are pinned to it."""
-    num_parameters: _builtins.int
-    """NumParameters is the number of trained weights; 0 if unknown."""
+    parameter_count: _builtins.int
+    """ParameterCount is the number of trained weights; 0 if unknown."""
     fingerprint: _builtins.str
     """Fingerprint names the arithmetic: the same digest, seed and fingerprint give the same text."""
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Vocabulary holds the code points that the model reads and writes, in id order; empty if byte_level."""
+        """Vocabulary holds the code points that the model reads and generates, in id order; empty if byte_level."""
 
     @_builtins.property
     def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
-        """Evaluations are the records that the artefact carries; empty if it was never evaluated."""
+        """Evaluations are the records in the artefact; empty if it was never evaluated."""
 
     @_builtins.property
     def limits(self) -> Global___Limits:
-        """Limits are the largest requests that the server takes for this model."""
+        """Limits are the largest requests that the server accepts for this model."""
 
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels are what the model tells of every character that it reads, instead of the next one; empty: it draws text.
-        A model with labels answers Score and Append without detail; Generate is INVALID_ARGUMENT.
+        """Labels are what the model returns for every character that it reads, instead of the next one; empty: it generates text.
+        A model with labels answers Score, and Append without detail; Generate is INVALID_ARGUMENT.
         """
 
     @_builtins.property
     def read_outs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReadOut]:
-        """ReadOuts are what can be read off its states; see ScoreRequest.read_out."""
+        """ReadOuts are what can be read from its states; see ScoreRequest.read_out."""
 
     @_builtins.property
     def initial_states(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -125,13 +125,13 @@ class Model(_message.Message):
         name: _builtins.str = ...,
         version: _builtins.str = ...,
         cell: Global___Cell.ValueType = ...,
-        num_layers: _builtins.int = ...,
+        layer_count: _builtins.int = ...,
         hidden_size: _builtins.int = ...,
         vocabulary: _abc.Iterable[_builtins.int] | None = ...,
         byte_level: _builtins.bool = ...,
         state_bytes: _builtins.int = ...,
         digest: _builtins.str = ...,
-        num_parameters: _builtins.int = ...,
+        parameter_count: _builtins.int = ...,
         evaluations: _abc.Iterable[Global___Evaluation] | None = ...,
         limits: Global___Limits | None = ...,
         fingerprint: _builtins.str = ...,
@@ -141,7 +141,7 @@ class Model(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_level", b"byte_level", "cell", b"cell", "digest", b"digest", "evaluations", b"evaluations", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "initial_states", b"initial_states", "labels", b"labels", "limits", b"limits", "name", b"name", "num_layers", b"num_layers", "num_parameters", b"num_parameters", "read_outs", b"read_outs", "state_bytes", b"state_bytes", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_level", b"byte_level", "cell", b"cell", "digest", b"digest", "evaluations", b"evaluations", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "initial_states", b"initial_states", "labels", b"labels", "layer_count", b"layer_count", "limits", b"limits", "name", b"name", "parameter_count", b"parameter_count", "read_outs", b"read_outs", "state_bytes", b"state_bytes", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -149,23 +149,23 @@ Global___Model: _TypeAlias = Model  # noqa: Y015
 
 @_typing.final
 class ReadOut(_message.Message):
-    """ReadOut is a linear read-out of a model's states, which tells labels after every character."""
+    """ReadOut is a linear read-out of a model's states, which returns labels after every character."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     ACCURACY_FIELD_NUMBER: _builtins.int
-    NUM_HELD_OUT_FIELD_NUMBER: _builtins.int
+    HELD_OUT_COUNT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name is unique within the model."""
     accuracy: _builtins.float
     """Accuracy is the part of held-out characters whose likeliest label was right, 0 to 1; 0 if unknown."""
-    num_held_out: _builtins.int
-    """NumHeldOut is the number of those characters; 0 if unknown."""
+    held_out_count: _builtins.int
+    """HeldOutCount is the number of those characters; 0 if unknown."""
     @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Labels are what it tells, in the order of CharacterDetail.labels."""
+        """Labels are what it returns, in the order of CharacterDetail.labels."""
 
     def __init__(
         self,
@@ -173,11 +173,11 @@ class ReadOut(_message.Message):
         name: _builtins.str = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
         accuracy: _builtins.float = ...,
-        num_held_out: _builtins.int = ...,
+        held_out_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "labels", b"labels", "name", b"name", "num_held_out", b"num_held_out"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accuracy", b"accuracy", "held_out_count", b"held_out_count", "labels", b"labels", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -193,7 +193,7 @@ class Evaluation(_message.Message):
     PROTOCOL_FIELD_NUMBER: _builtins.int
     NATS_PER_CHARACTER_FIELD_NUMBER: _builtins.int
     STANDARD_ERROR_FIELD_NUMBER: _builtins.int
-    NUM_CHARACTERS_FIELD_NUMBER: _builtins.int
+    CHARACTER_COUNT_FIELD_NUMBER: _builtins.int
     corpus_sha256: _builtins.str
     """CorpusSha256 is the digest of the text, 64 hex digits."""
     protocol: _builtins.str
@@ -202,8 +202,8 @@ class Evaluation(_message.Message):
     """NatsPerCharacter is the mean negative log-likelihood, in nats."""
     standard_error: _builtins.float
     """StandardError is the standard error of that mean, in nats; 0 if unknown."""
-    num_characters: _builtins.int
-    """NumCharacters is the number of characters scored."""
+    character_count: _builtins.int
+    """CharacterCount is the number of characters scored."""
     def __init__(
         self,
         *,
@@ -211,11 +211,11 @@ class Evaluation(_message.Message):
         protocol: _builtins.str = ...,
         nats_per_character: _builtins.float = ...,
         standard_error: _builtins.float = ...,
-        num_characters: _builtins.int = ...,
+        character_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corpus_sha256", b"corpus_sha256", "nats_per_character", b"nats_per_character", "num_characters", b"num_characters", "protocol", b"protocol", "standard_error", b"standard_error"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["character_count", b"character_count", "corpus_sha256", b"corpus_sha256", "nats_per_character", b"nats_per_character", "protocol", b"protocol", "standard_error", b"standard_error"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -223,7 +223,7 @@ Global___Evaluation: _TypeAlias = Evaluation  # noqa: Y015
 
 @_typing.final
 class Limits(_message.Message):
-    """Limits are the largest requests that a server takes."""
+    """Limits are the largest requests that a server accepts."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -257,16 +257,27 @@ Global___Limits: _TypeAlias = Limits  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
-    """ListModelsRequest has no fields yet."""
+    """ListModelsRequest asks for one page."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """PageSize is the most models to return; 0: 100; above 1000: 1000. Below 0 is INVALID_ARGUMENT."""
+    page_token: _builtins.str
+    """PageToken is next_page_token of the last response; empty: the first page. A token that the server did not make is
+    INVALID_ARGUMENT.
+    """
     def __init__(
         self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -279,18 +290,22 @@ class ListModelsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MODELS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """NextPageToken asks for the next page; empty: this is the last page."""
     @_builtins.property
     def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___Model]:
-        """Models are the served models, ordered by name."""
+        """Models are one page of the served models, ordered by name."""
 
     def __init__(
         self,
         *,
         models: _abc.Iterable[Global___Model] | None = ...,
+        next_page_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["models", b"models", "next_page_token", b"next_page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -304,7 +319,7 @@ class GetModelRequest(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name is `models/{model}`. Required; anything else is INVALID_ARGUMENT."""
+    """Name is `models/{model}` or `models/{model}/versions/{version}`. Required; another form is INVALID_ARGUMENT."""
     def __init__(
         self,
         *,
@@ -351,7 +366,7 @@ class EncodeTextRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """Model is `models/{model}`. Required."""
+    """Model is `models/{model}` or `models/{model}/versions/{version}`. Required."""
     text: _builtins.str
     """Text is the text to encode; may be empty."""
     def __init__(
@@ -378,11 +393,11 @@ class EncodeTextResponse(_message.Message):
     UNKNOWN_CHARACTERS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids are the ids of the known characters, in order; unknown ones are left out."""
+        """Ids are the ids of the known characters, in order; unknown characters are left out."""
 
     @_builtins.property
     def unknown_characters(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnknownCharacter]:
-        """UnknownCharacters are the characters that the model has not, at most the first 100."""
+        """UnknownCharacters are the characters that are not in the vocabulary, at most the first 100."""
 
     def __init__(
         self,
@@ -400,7 +415,7 @@ Global___EncodeTextResponse: _TypeAlias = EncodeTextResponse  # noqa: Y015
 
 @_typing.final
 class UnknownCharacter(_message.Message):
-    """UnknownCharacter is a character outside the vocabulary."""
+    """UnknownCharacter is a character that is not in the vocabulary."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,7 +26,10 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """ModelService says which models are served and what they can read.
+    """ModelService describes the models that the server runs.
+
+    Every field that names a model accepts `models/{model}` and `models/{model}/versions/{version}`, the form of Session.model.
+    NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve that model or that version: call ListModels.
     """
 
     def __init__(self, channel):
@@ -53,25 +56,28 @@ class ModelServiceStub(object):
 
 
 class ModelServiceServicer(object):
-    """ModelService says which models are served and what they can read.
+    """ModelService describes the models that the server runs.
+
+    Every field that names a model accepts `models/{model}` and `models/{model}/versions/{version}`, the form of Session.model.
+    NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve that model or that version: call ListModels.
     """
 
     def ListModels(self, request, context):
-        """ListModels returns every served model, ordered by name, in one answer: a server holds few.
+        """ListModels returns the served models, ordered by name, page by page.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetModel(self, request, context):
-        """GetModel returns one model. NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve it: call ListModels.
+        """GetModel returns one model.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def EncodeText(self, request, context):
-        """EncodeText returns the ids of a text's characters, and which of them the model does not know. It changes nothing.
+        """EncodeText returns the ids of a text's characters, and the characters that the model does not know.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,7 +110,10 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """ModelService says which models are served and what they can read.
+    """ModelService describes the models that the server runs.
+
+    Every field that names a model accepts `models/{model}` and `models/{model}/versions/{version}`, the form of Session.model.
+    NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve that model or that version: call ListModels.
     """
 
     @staticmethod

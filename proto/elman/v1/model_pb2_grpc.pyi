@@ -27,33 +27,45 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """ModelService says which models are served and what they can read."""
+    """ModelService describes the models that the server runs.
+
+    Every field that names a model accepts `models/{model}` and `models/{model}/versions/{version}`, the form of Session.model.
+    NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve that model or that version: call ListModels.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ModelServiceAsyncStub: ...
     ListModels: _grpc.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]
-    """ListModels returns every served model, ordered by name, in one answer: a server holds few."""
+    """ListModels returns the served models, ordered by name, page by page."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]
-    """GetModel returns one model. NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve it: call ListModels."""
+    """GetModel returns one model."""
     EncodeText: _grpc.UnaryUnaryMultiCallable[_model_pb2.EncodeTextRequest, _model_pb2.EncodeTextResponse]
-    """EncodeText returns the ids of a text's characters, and which of them the model does not know. It changes nothing."""
+    """EncodeText returns the ids of a text's characters, and the characters that the model does not know."""
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """ModelService says which models are served and what they can read."""
+    """ModelService describes the models that the server runs.
+
+    Every field that names a model accepts `models/{model}` and `models/{model}/versions/{version}`, the form of Session.model.
+    NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve that model or that version: call ListModels.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
-    """ListModels returns every served model, ordered by name, in one answer: a server holds few."""
+    """ListModels returns the served models, ordered by name, page by page."""
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]  # type: ignore[assignment]
-    """GetModel returns one model. NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve it: call ListModels."""
+    """GetModel returns one model."""
     EncodeText: _aio.UnaryUnaryMultiCallable[_model_pb2.EncodeTextRequest, _model_pb2.EncodeTextResponse]  # type: ignore[assignment]
-    """EncodeText returns the ids of a text's characters, and which of them the model does not know. It changes nothing."""
+    """EncodeText returns the ids of a text's characters, and the characters that the model does not know."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """ModelService says which models are served and what they can read."""
+    """ModelService describes the models that the server runs.
+
+    Every field that names a model accepts `models/{model}` and `models/{model}/versions/{version}`, the form of Session.model.
+    NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve that model or that version: call ListModels.
+    """
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -61,7 +73,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.ListModelsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.ListModelsResponse, _abc.Awaitable[_model_pb2.ListModelsResponse]]:
-        """ListModels returns every served model, ordered by name, in one answer: a server holds few."""
+        """ListModels returns the served models, ordered by name, page by page."""
 
     @_abc_1.abstractmethod
     def GetModel(
@@ -69,7 +81,7 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.GetModelRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.GetModelResponse, _abc.Awaitable[_model_pb2.GetModelResponse]]:
-        """GetModel returns one model. NOT_FOUND (MODEL_NOT_FOUND) if the server does not serve it: call ListModels."""
+        """GetModel returns one model."""
 
     @_abc_1.abstractmethod
     def EncodeText(
@@ -77,6 +89,6 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.EncodeTextRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.EncodeTextResponse, _abc.Awaitable[_model_pb2.EncodeTextResponse]]:
-        """EncodeText returns the ids of a text's characters, and which of them the model does not know. It changes nothing."""
+        """EncodeText returns the ids of a text's characters, and the characters that the model does not know."""
 
 def add_ModelServiceServicer_to_server(servicer: ModelServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -20,8 +20,9 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Sampling(_message.Message):
-    """Sampling says how a character is drawn. The filters apply in the order of the fields: logit_bias and allowed or banned
-    characters, repetition_penalty, temperature, top_k, top_p, min_p; what is left is renormalised and drawn from.
+    """Sampling says how a character is sampled. The filters apply in the order of the fields: logit_bias and allowed or banned
+    characters, repetition_penalty, temperature, top_k, top_p, min_p; the characters that are left are renormalized, and one
+    is sampled. A value out of range is INVALID_ARGUMENT.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -37,26 +38,30 @@ class Sampling(_message.Message):
     MIN_P_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     allowed_characters: _builtins.str
-    """AllowedCharacters are the only ones that may be drawn; empty: all. Not together with banned_characters."""
+    """AllowedCharacters are the only ones that may be sampled; empty: all. Not together with banned_characters."""
     banned_characters: _builtins.str
-    """BannedCharacters are never drawn. Banning all is INVALID_ARGUMENT."""
+    """BannedCharacters are never sampled. Banning all is INVALID_ARGUMENT."""
     repetition_penalty: _builtins.float
-    """RepetitionPenalty divides positive and multiplies negative logits of characters in the window; 0.01 to 100; unset or 1: none."""
+    """RepetitionPenalty divides positive and multiplies negative logits of the characters in the window; 0.01 to 100; unset
+    or 1: none.
+    """
     repetition_window: _builtins.int
-    """RepetitionWindow is how many last characters of the transcript the penalty looks at, 1 to 1024; unset: 64."""
+    """RepetitionWindow is how many last characters of the transcript the penalty applies to, 1 to 1024; unset: 64."""
     temperature: _builtins.float
-    """Temperature divides the logits; finite, not negative; 0 takes the likeliest, the first of equals; unset: 1."""
+    """Temperature divides the logits; finite, not negative; 0 selects the likeliest, the first of equals; unset: 1."""
     top_k: _builtins.int
-    """TopK keeps the k likeliest, 1 to 1000000; unset: all. The lower id wins among equals."""
+    """TopK keeps the k likeliest, 1 to 1000000; unset: all. Of equals the lower id is kept."""
     top_p: _builtins.float
     """TopP keeps the fewest likeliest whose probabilities sum to at least p, above 0, at most 1; unset or 1: all."""
     min_p: _builtins.float
     """MinP keeps those at least p times as likely as the likeliest, 0 to 1; unset or 0: all."""
     seed: _builtins.int
-    """Seed gives the draws, together with the position; unset: the session's seed, or one that the server draws."""
+    """Seed determines the samples, together with the position; unset: the session's seed, or without a session one below 2^53
+    that the server chooses and returns in Started.
+    """
     @_builtins.property
     def logit_bias(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogitBias]:
-        """LogitBias is added to the logits, in nats, -100 to 100; at most one entry a character."""
+        """LogitBias is added to the logits, in nats, -100 to 100; at most one entry for a character."""
 
     def __init__(
         self,

@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Session(_message.Message):
-    """Session is a recurrent network's memory and what it was made of."""
+    """Session is the state of a recurrent network, and where it came from."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -38,11 +38,15 @@ class Session(_message.Message):
         STATE_UNSPECIFIED: Session._State.ValueType  # 0
         """STATE_UNSPECIFIED is never sent."""
         STATE_ACTIVE: Session._State.ValueType  # 1
-        """STATE_ACTIVE is a session at rest, ready for a turn."""
+        """STATE_ACTIVE is an idle session, ready for a turn."""
         STATE_GENERATING: Session._State.ValueType  # 2
-        """STATE_GENERATING is a session with a turn running; the other fields show it before that turn."""
+        """STATE_GENERATING is a session with a running turn; the other fields show the session before that turn."""
         STATE_EXPIRED: Session._State.ValueType  # 3
-        """STATE_EXPIRED is a session past its time that is not yet forgotten; only lists show it."""
+        """STATE_EXPIRED is a session past its lifetime that is not yet deleted; only ListSessions returns it."""
+        STATE_UNREADABLE: Session._State.ValueType  # 4
+        """STATE_UNREADABLE is a session whose record is damaged, or whose key this server lacks: it can be deleted; only
+        ListSessions returns it, with its name alone.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State is where a session is in its life."""
@@ -50,11 +54,15 @@ class Session(_message.Message):
     STATE_UNSPECIFIED: Session.State.ValueType  # 0
     """STATE_UNSPECIFIED is never sent."""
     STATE_ACTIVE: Session.State.ValueType  # 1
-    """STATE_ACTIVE is a session at rest, ready for a turn."""
+    """STATE_ACTIVE is an idle session, ready for a turn."""
     STATE_GENERATING: Session.State.ValueType  # 2
-    """STATE_GENERATING is a session with a turn running; the other fields show it before that turn."""
+    """STATE_GENERATING is a session with a running turn; the other fields show the session before that turn."""
     STATE_EXPIRED: Session.State.ValueType  # 3
-    """STATE_EXPIRED is a session past its time that is not yet forgotten; only lists show it."""
+    """STATE_EXPIRED is a session past its lifetime that is not yet deleted; only ListSessions returns it."""
+    STATE_UNREADABLE: Session.State.ValueType  # 4
+    """STATE_UNREADABLE is a session whose record is damaged, or whose key this server lacks: it can be deleted; only
+    ListSessions returns it, with its name alone.
+    """
 
     @_typing.final
     class LabelsEntry(_message.Message):
@@ -95,28 +103,32 @@ class Session(_message.Message):
     name: _builtins.str
     """Name is the resource name, `sessions/{session}`."""
     model: _builtins.str
-    """Model is the version that the session is pinned to, `models/{model}/versions/{version}`."""
+    """Model is the version that the session is pinned to, `models/{model}/versions/{version}`. Every field that takes a model
+    accepts this name.
+    """
     model_digest: _builtins.str
-    """ModelDigest is the SHA-256 of that artefact, 64 hex digits."""
+    """ModelDigest is the SHA-256 of that model's artefact, 64 hex digits."""
     state: Global___Session.State.ValueType
     """State is where the session is in its life."""
     etag: _builtins.str
-    """Etag changes with every commit. Send it back to act only on what you saw."""
+    """Etag changes with every commit. Send it back to act only on the session that you saw."""
     position: _builtins.int
-    """Position is the number of characters in the transcript: read and written."""
+    """Position is the number of characters in the transcript, read and generated. Byte-level models count bytes."""
     turn_count: _builtins.int
     """TurnCount is the number of committed turns."""
     state_digest: _builtins.str
     """StateDigest is the SHA-256 of the recurrent state and the pending character, 64 hex digits.
-    Two sessions with equal digests continue alike.
+    Two sessions with equal digests continue in the same way.
     """
     seed: _builtins.int
-    """Seed is used by turns that bring none."""
+    """Seed is used by turns that have none. Seeds that the server chooses are below 2^53, so that JSON and JavaScript numbers
+    hold them exactly.
+    """
     initial_state: _builtins.str
-    """InitialState is the name of the one that it started from, "default" unless another was chosen."""
+    """InitialState is the name of the state that the session started from, "default" unless another one was chosen."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """CreateTime is when it was created."""
+        """CreateTime is when the session was created."""
 
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
@@ -124,11 +136,11 @@ class Session(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """ExpireTime is a fixed moment, not postponed by use."""
+        """ExpireTime is a fixed time; turns do not extend it."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Ttl is the idle time after which it is forgotten; every turn starts it anew."""
+        """Ttl is the idle time after which the session is deleted; every turn starts it again."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -136,7 +148,7 @@ class Session(_message.Message):
 
     @_builtins.property
     def forked_from(self) -> Global___ForkedFrom:
-        """ForkedFrom is what it was made from; unset: it began by itself."""
+        """ForkedFrom is the session that this one was forked from; unset: it was not forked."""
 
     def __init__(
         self,
@@ -177,9 +189,9 @@ class ForkedFrom(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Name is `sessions/{session}`; that one may be gone by now."""
+    """Name is `sessions/{session}`; that session may have been deleted since."""
     position: _builtins.int
-    """Position is how much of its transcript this session has."""
+    """Position is how many characters of its transcript this session has."""
     def __init__(
         self,
         *,
@@ -196,7 +208,7 @@ Global___ForkedFrom: _TypeAlias = ForkedFrom  # noqa: Y015
 
 @_typing.final
 class CreateSessionRequest(_message.Message):
-    """CreateSessionRequest says what session to make."""
+    """CreateSessionRequest says which session to make."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -227,21 +239,26 @@ class CreateSessionRequest(_message.Message):
     TTL_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     INITIAL_STATE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Model is `models/{model}` or `models/{model}/versions/{version}`. Required."""
     session_id: _builtins.str
     """SessionId is the last part of the name, `^[a-z0-9-]{4,63}$`; empty: the server chooses a UUID."""
     seed: _builtins.int
-    """Seed is used by turns that bring none; unset: the server draws one."""
+    """Seed is used by turns that have none; unset: the server chooses one below 2^53."""
     initial_state: _builtins.str
-    """InitialState is one of Model.initial_states; empty: "default". Another name is INVALID_ARGUMENT that says which there are."""
+    """InitialState is one of Model.initial_states; empty: "default". Another name is INVALID_ARGUMENT, with the names that
+    exist.
+    """
+    request_id: _builtins.str
+    """RequestId is a UUID that makes the request safe to send again; empty: none. See SessionService."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """ExpireTime is a fixed moment; must lie in the future."""
+        """ExpireTime is a fixed time; it must be in the future."""
 
     @_builtins.property
     def ttl(self) -> _duration_pb2.Duration:
-        """Ttl is an idle time; must be positive."""
+        """Ttl is an idle time; it must be positive."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -257,10 +274,11 @@ class CreateSessionRequest(_message.Message):
         ttl: _duration_pb2.Duration | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         initial_state: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "expiration", b"expiration", "expire_time", b"expire_time", "seed", b"seed", "ttl", b"ttl"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "expiration", b"expiration", "expire_time", b"expire_time", "initial_state", b"initial_state", "labels", b"labels", "model", b"model", "seed", b"seed", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "expiration", b"expiration", "expire_time", b"expire_time", "initial_state", b"initial_state", "labels", b"labels", "model", b"model", "request_id", b"request_id", "seed", b"seed", "session_id", b"session_id", "ttl", b"ttl"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
     _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
@@ -282,7 +300,7 @@ class CreateSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """Session is the new session."""
+        """Session is the new session, or the one that the same request made before."""
 
     def __init__(
         self,
@@ -353,13 +371,16 @@ class ListSessionsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
-    """PageSize is the most sessions to return, 1 to 1000; 0: 100."""
+    """PageSize is the most sessions to return; 0: 100; above 1000: 1000. Below 0 is INVALID_ARGUMENT."""
     page_token: _builtins.str
-    """PageToken is the last answer's next_page_token, with the same filter; empty: the first page.
+    """PageToken is next_page_token of the last response, with the same filter; empty: the first page.
     A token that the server did not make is INVALID_ARGUMENT.
     """
     filter: _builtins.str
-    """Filter keeps sessions that match every term: `model = "models/x"`, `labels.key = "value"`, joined by AND. Empty: all."""
+    """Filter keeps the sessions that match every term. The terms are `model = "models/x"` or
+    `model = "models/x/versions/y"`, `state = "ACTIVE"` (or "GENERATING", "EXPIRED") and `labels.key = "value"`, joined by
+    AND. Empty or `*`: all sessions.
+    """
     def __init__(
         self,
         *,
@@ -384,7 +405,7 @@ class ListSessionsResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """NextPageToken asks for the next page; empty: there is none."""
+    """NextPageToken asks for the next page; empty: this is the last page."""
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
         """Sessions are one page; it may be short, even empty, before the end."""
@@ -413,11 +434,15 @@ class UpdateSessionRequest(_message.Message):
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """Session carries the name, the new values and, if set, the etag that must still hold."""
+        """Session carries the name, the new values and, if set, the etag that must still be current."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """UpdateMask names what to change: `labels`, `ttl`, `expire_time`. Required; anything else is INVALID_ARGUMENT."""
+        """UpdateMask names what to change: `labels` replaces all labels, `labels.key` sets one label, or removes it if
+        session.labels does not have that key; `ttl` and `expire_time` set the expiration. Missing: what is set in session.
+        `*`: labels, and the expiration if session has one. Another path is INVALID_ARGUMENT, and so is an update that changes
+        nothing.
+        """
 
     def __init__(
         self,
@@ -442,7 +467,7 @@ class UpdateSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """Session is the session as it now is."""
+        """Session is the session after the change."""
 
     def __init__(
         self,
@@ -459,7 +484,7 @@ Global___UpdateSessionResponse: _TypeAlias = UpdateSessionResponse  # noqa: Y015
 
 @_typing.final
 class DeleteSessionRequest(_message.Message):
-    """DeleteSessionRequest names a session to forget."""
+    """DeleteSessionRequest names a session to delete."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -468,7 +493,7 @@ class DeleteSessionRequest(_message.Message):
     name: _builtins.str
     """Name is `sessions/{session}`. Required."""
     etag: _builtins.str
-    """Etag must still hold if set, else ABORTED."""
+    """Etag must still be current if set, else ABORTED (ETAG_MISMATCH)."""
     def __init__(
         self,
         *,
@@ -499,6 +524,50 @@ class DeleteSessionResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteSessionResponse: _TypeAlias = DeleteSessionResponse  # noqa: Y015
+
+@_typing.final
+class DeleteSessionsRequest(_message.Message):
+    """DeleteSessionsRequest says which sessions to delete."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILTER_FIELD_NUMBER: _builtins.int
+    filter: _builtins.str
+    """Filter is as in ListSessionsRequest, but may not be empty: `*` deletes all sessions. Required."""
+    def __init__(
+        self,
+        *,
+        filter: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSessionsRequest: _TypeAlias = DeleteSessionsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteSessionsResponse(_message.Message):
+    """DeleteSessionsResponse answers DeleteSessions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETED_COUNT_FIELD_NUMBER: _builtins.int
+    deleted_count: _builtins.int
+    """DeletedCount is the number of sessions that this call deleted."""
+    def __init__(
+        self,
+        *,
+        deleted_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_count", b"deleted_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteSessionsResponse: _TypeAlias = DeleteSessionsResponse  # noqa: Y015
 
 @_typing.final
 class GetTranscriptRequest(_message.Message):
@@ -544,7 +613,7 @@ class GetTranscriptResponse(_message.Message):
     TURNS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text is the transcript from start to end. For byte-level models, whose positions count bytes, a character belongs to the
-    range that its last byte is in; bytes that are none are U+FFFD. So the texts of neighbouring ranges, joined, are exact.
+    range that its last byte is in, and invalid bytes are U+FFFD. So the texts of adjacent ranges, joined, are the whole text.
     """
     start: _builtins.int
     """Start is the first position of text."""
@@ -552,7 +621,7 @@ class GetTranscriptResponse(_message.Message):
     """End is one past its last position."""
     @_builtins.property
     def turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
-        """Turns are the committed turns that touch that range, in order."""
+        """Turns are the committed turns that overlap the range, in order."""
 
     def __init__(
         self,
@@ -586,15 +655,15 @@ class Turn(_message.Message):
     start: _builtins.int
     """Start is the position before the turn."""
     prompt_end: _builtins.int
-    """PromptEnd is one past the last character that was fed."""
+    """PromptEnd is one past the last character of the prompt."""
     end: _builtins.int
     """End is the position after the turn."""
     seed: _builtins.int
-    """Seed is what the turn's draws came from; 0 where nothing was drawn."""
+    """Seed is the seed of the turn's samples; 0 if nothing was sampled."""
     request_id: _builtins.str
     """RequestId is the request's; empty if it had none."""
     fingerprint: _builtins.str
-    """Fingerprint names the arithmetic that took the turn; see Model.fingerprint."""
+    """Fingerprint names the arithmetic that ran the turn; see Model.fingerprint."""
     @_builtins.property
     def sampling(self) -> _sampling_pb2.Sampling:
         """Sampling holds the effective parameters; unset for Append."""
@@ -627,22 +696,26 @@ class ForkSessionRequest(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     POSITION_FIELD_NUMBER: _builtins.int
     COUNT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name is `sessions/{session}`. Required."""
     position: _builtins.int
-    """Position is how much of the transcript the forks have, from 0; unset: all of it."""
+    """Position is how many characters of the transcript the forks have, from 0; unset: all."""
     count: _builtins.int
     """Count is the number of forks, 1 to 100; 0: 1."""
+    request_id: _builtins.str
+    """RequestId is a UUID that makes the request safe to send again; empty: none. See SessionService."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         position: _builtins.int | None = ...,
         count: _builtins.int = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "count", b"count", "name", b"name", "position", b"position"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "count", b"count", "name", b"name", "position", b"position", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
     _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
@@ -659,7 +732,7 @@ class ForkSessionResponse(_message.Message):
     SESSIONS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def sessions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Session]:
-        """Sessions are the forks. Seed, labels and idle time are those of the session; the server chooses the names."""
+        """Sessions are the forks. They have the seed, the labels and the idle time of the session; the server chooses the names."""
 
     def __init__(
         self,
@@ -676,7 +749,7 @@ Global___ForkSessionResponse: _TypeAlias = ForkSessionResponse  # noqa: Y015
 
 @_typing.final
 class RewindSessionRequest(_message.Message):
-    """RewindSessionRequest says how far to go back."""
+    """RewindSessionRequest says how far to rewind."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -686,9 +759,9 @@ class RewindSessionRequest(_message.Message):
     name: _builtins.str
     """Name is `sessions/{session}`. Required."""
     position: _builtins.int
-    """Position is how much of the transcript stays; 0: nothing."""
+    """Position is how many characters of the transcript stay; 0: none."""
     etag: _builtins.str
-    """Etag must still hold if set, else ABORTED."""
+    """Etag must still be current if set, else ABORTED (ETAG_MISMATCH)."""
     def __init__(
         self,
         *,
@@ -713,7 +786,7 @@ class RewindSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """Session is the session as it now is."""
+        """Session is the session after the rewind."""
 
     def __init__(
         self,
@@ -730,7 +803,7 @@ Global___RewindSessionResponse: _TypeAlias = RewindSessionResponse  # noqa: Y015
 
 @_typing.final
 class ExportSessionRequest(_message.Message):
-    """ExportSessionRequest names a session to take away."""
+    """ExportSessionRequest names a session to export."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -758,7 +831,7 @@ class ExportSessionResponse(_message.Message):
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bytes
-    """Snapshot is the session: about as large as its state and its transcript."""
+    """Snapshot is the session, about as large as its state and its transcript."""
     def __init__(
         self,
         *,
@@ -774,25 +847,29 @@ Global___ExportSessionResponse: _TypeAlias = ExportSessionResponse  # noqa: Y015
 
 @_typing.final
 class ImportSessionRequest(_message.Message):
-    """ImportSessionRequest brings a session."""
+    """ImportSessionRequest carries a session."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     SESSION_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bytes
     """Snapshot is what ExportSession returned. Required."""
     session_id: _builtins.str
     """SessionId is the last part of the new name, `^[a-z0-9-]{4,63}$`; empty: the server chooses a UUID."""
+    request_id: _builtins.str
+    """RequestId is a UUID that makes the request safe to send again; empty: none. See SessionService."""
     def __init__(
         self,
         *,
         snapshot: _builtins.bytes = ...,
         session_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["session_id", b"session_id", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "session_id", b"session_id", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -807,7 +884,7 @@ class ImportSessionResponse(_message.Message):
     SESSION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def session(self) -> Global___Session:
-        """Session is the new session."""
+        """Session is the new session, or the one that the same request made before."""
 
     def __init__(
         self,
@@ -824,7 +901,7 @@ Global___ImportSessionResponse: _TypeAlias = ImportSessionResponse  # noqa: Y015
 
 @_typing.final
 class ReplaySessionRequest(_message.Message):
-    """ReplaySessionRequest names a session to take again."""
+    """ReplaySessionRequest names a session to replay."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -846,7 +923,7 @@ Global___ReplaySessionRequest: _TypeAlias = ReplaySessionRequest  # noqa: Y015
 
 @_typing.final
 class ReplaySessionResponse(_message.Message):
-    """ReplaySessionResponse tells of one turn."""
+    """ReplaySessionResponse reports one turn."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -856,15 +933,15 @@ class ReplaySessionResponse(_message.Message):
     IS_FINGERPRINT_EQUAL_FIELD_NUMBER: _builtins.int
     END_POSITION_FIELD_NUMBER: _builtins.int
     difference_at: _builtins.int
-    """DifferenceAt is the first position at which another character came out; unset: the text is equal."""
+    """DifferenceAt is the first position with another character; unset: the text is equal."""
     is_state_equal: _builtins.bool
-    """IsStateEqual is true if the state and the pending character after the turn are equal, bit for bit; or if nothing is
-    known of them, because a rewind or a fork cut the turn and others followed.
+    """IsStateEqual is true if the state and the pending character after the turn are equal, bit for bit; or if they are
+    unknown, because a rewind or a fork cut the turn and others followed.
     """
     is_fingerprint_equal: _builtins.bool
-    """IsFingerprintEqual is true if this server's arithmetic is the one that took the turn."""
+    """IsFingerprintEqual is true if this server's arithmetic is the one that ran the turn."""
     end_position: _builtins.int
-    """EndPosition is the session's position, the end of the replay."""
+    """EndPosition is the session's position, where the replay ends."""
     @_builtins.property
     def turn(self) -> Global___Turn:
         """Turn is the turn as it was committed."""

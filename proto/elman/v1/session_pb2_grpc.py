@@ -26,10 +26,14 @@ if _version_not_supported:
 
 
 class SessionServiceStub(object):
-    """SessionService keeps sessions: the memory of a recurrent network, held by the server.
+    """SessionService keeps sessions: the states of recurrent networks, held by the server.
 
-    Any method that names a session answers NOT_FOUND with the reason SESSION_NOT_FOUND, SESSION_EXPIRED or
-    SESSION_EVICTED if it is not there: create a new one.
+    A method that names a session answers NOT_FOUND if the session does not exist. The reason is SESSION_NOT_FOUND,
+    SESSION_EXPIRED or SESSION_EVICTED; the caller creates a new session.
+
+    Create, Fork and Import accept a request_id. The same request sent again with it makes nothing new, and returns the
+    sessions that the first one made. The request_id is known as long as these sessions exist. With another request it is
+    INVALID_ARGUMENT.
     """
 
     def __init__(self, channel):
@@ -62,6 +66,11 @@ class SessionServiceStub(object):
                 '/elman.v1.SessionService/DeleteSession',
                 request_serializer=elman_dot_v1_dot_session__pb2.DeleteSessionRequest.SerializeToString,
                 response_deserializer=elman_dot_v1_dot_session__pb2.DeleteSessionResponse.FromString,
+                _registered_method=True)
+        self.DeleteSessions = channel.unary_unary(
+                '/elman.v1.SessionService/DeleteSessions',
+                request_serializer=elman_dot_v1_dot_session__pb2.DeleteSessionsRequest.SerializeToString,
+                response_deserializer=elman_dot_v1_dot_session__pb2.DeleteSessionsResponse.FromString,
                 _registered_method=True)
         self.GetTranscript = channel.unary_unary(
                 '/elman.v1.SessionService/GetTranscript',
@@ -96,10 +105,14 @@ class SessionServiceStub(object):
 
 
 class SessionServiceServicer(object):
-    """SessionService keeps sessions: the memory of a recurrent network, held by the server.
+    """SessionService keeps sessions: the states of recurrent networks, held by the server.
 
-    Any method that names a session answers NOT_FOUND with the reason SESSION_NOT_FOUND, SESSION_EXPIRED or
-    SESSION_EVICTED if it is not there: create a new one.
+    A method that names a session answers NOT_FOUND if the session does not exist. The reason is SESSION_NOT_FOUND,
+    SESSION_EXPIRED or SESSION_EVICTED; the caller creates a new session.
+
+    Create, Fork and Import accept a request_id. The same request sent again with it makes nothing new, and returns the
+    sessions that the first one made. The request_id is known as long as these sessions exist. With another request it is
+    INVALID_ARGUMENT.
     """
 
     def CreateSession(self, request, context):
@@ -111,7 +124,7 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def GetSession(self, request, context):
-        """GetSession returns one session. It does not postpone its expiry.
+        """GetSession returns one session. It does not extend the session's lifetime.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,37 +138,46 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def UpdateSession(self, request, context):
-        """UpdateSession changes labels or expiration. ABORTED with the current etag if the given one is stale.
+        """UpdateSession changes labels or expiration. ABORTED (ETAG_MISMATCH) with the current etag if the given etag is stale.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DeleteSession(self, request, context):
-        """DeleteSession forgets a session. A turn that is running on it ends with NOT_FOUND.
+        """DeleteSession deletes a session. A turn that runs on it ends with NOT_FOUND.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteSessions(self, request, context):
+        """DeleteSessions deletes all sessions that match a filter, and returns how many. If the call fails or is cancelled, some
+        are deleted: send it again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetTranscript(self, request, context):
-        """GetTranscript returns what a session has read and written. OUT_OF_RANGE with the valid range if start or end lies past the end.
+        """GetTranscript returns the text that a session read and generated. OUT_OF_RANGE with the valid range if start or end is
+        past the end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ForkSession(self, request, context):
-        """ForkSession makes sessions that are what this one was at a position, and go on from there as it did. OUT_OF_RANGE with
-        the valid range if the position lies past the end. It may be sent again only if two forks do no harm.
+        """ForkSession makes sessions that equal this one at a position, and continue from there as it did. OUT_OF_RANGE with the
+        valid range if the position is past the end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RewindSession(self, request, context):
-        """RewindSession lets a session be what it was at a position, and forgets what came after. OUT_OF_RANGE with the valid
-        range if the position lies past the end, FAILED_PRECONDITION (SESSION_BUSY) while a turn is running.
+        """RewindSession returns a session to what it was at a position, and deletes what came after. OUT_OF_RANGE with the valid
+        range if the position is past the end, UNAVAILABLE (SESSION_BUSY) with RetryInfo while a turn runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,14 +185,14 @@ class SessionServiceServicer(object):
 
     def ExportSession(self, request, context):
         """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
-        It leaves the session as it is; of a running turn the snapshot has nothing.
+        It does not change the session. The snapshot holds nothing of a running turn.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ImportSession(self, request, context):
-        """ImportSession makes a session of a snapshot. INVALID_ARGUMENT if it was changed or has another key's signature,
+        """ImportSession makes a session from a snapshot. INVALID_ARGUMENT if the snapshot was changed or signed with another key,
         FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -178,8 +200,8 @@ class SessionServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReplaySession(self, request, context):
-        """ReplaySession takes every turn of a session again, from the beginning, and tells whether the same text and state come
-        out, turn by turn. It changes nothing, and ends early at the first difference.
+        """ReplaySession runs every turn of a session again, from the beginning, and reports turn by turn whether the text and the
+        state are the same. It does not change the session, and ends at the first difference.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,6 +234,11 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     servicer.DeleteSession,
                     request_deserializer=elman_dot_v1_dot_session__pb2.DeleteSessionRequest.FromString,
                     response_serializer=elman_dot_v1_dot_session__pb2.DeleteSessionResponse.SerializeToString,
+            ),
+            'DeleteSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteSessions,
+                    request_deserializer=elman_dot_v1_dot_session__pb2.DeleteSessionsRequest.FromString,
+                    response_serializer=elman_dot_v1_dot_session__pb2.DeleteSessionsResponse.SerializeToString,
             ),
             'GetTranscript': grpc.unary_unary_rpc_method_handler(
                     servicer.GetTranscript,
@@ -252,10 +279,14 @@ def add_SessionServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class SessionService(object):
-    """SessionService keeps sessions: the memory of a recurrent network, held by the server.
+    """SessionService keeps sessions: the states of recurrent networks, held by the server.
 
-    Any method that names a session answers NOT_FOUND with the reason SESSION_NOT_FOUND, SESSION_EXPIRED or
-    SESSION_EVICTED if it is not there: create a new one.
+    A method that names a session answers NOT_FOUND if the session does not exist. The reason is SESSION_NOT_FOUND,
+    SESSION_EXPIRED or SESSION_EVICTED; the caller creates a new session.
+
+    Create, Fork and Import accept a request_id. The same request sent again with it makes nothing new, and returns the
+    sessions that the first one made. The request_id is known as long as these sessions exist. With another request it is
+    INVALID_ARGUMENT.
     """
 
     @staticmethod
@@ -383,6 +414,33 @@ class SessionService(object):
             '/elman.v1.SessionService/DeleteSession',
             elman_dot_v1_dot_session__pb2.DeleteSessionRequest.SerializeToString,
             elman_dot_v1_dot_session__pb2.DeleteSessionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/elman.v1.SessionService/DeleteSessions',
+            elman_dot_v1_dot_session__pb2.DeleteSessionsRequest.SerializeToString,
+            elman_dot_v1_dot_session__pb2.DeleteSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

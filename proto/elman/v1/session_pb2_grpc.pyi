@@ -27,10 +27,14 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class SessionServiceStub:
-    """SessionService keeps sessions: the memory of a recurrent network, held by the server.
+    """SessionService keeps sessions: the states of recurrent networks, held by the server.
 
-    Any method that names a session answers NOT_FOUND with the reason SESSION_NOT_FOUND, SESSION_EXPIRED or
-    SESSION_EVICTED if it is not there: create a new one.
+    A method that names a session answers NOT_FOUND if the session does not exist. The reason is SESSION_NOT_FOUND,
+    SESSION_EXPIRED or SESSION_EVICTED; the caller creates a new session.
+
+    Create, Fork and Import accept a request_id. The same request sent again with it makes nothing new, and returns the
+    sessions that the first one made. The request_id is known as long as these sessions exist. With another request it is
+    INVALID_ARGUMENT.
     """
 
     @_typing.overload
@@ -42,42 +46,52 @@ class SessionServiceStub:
     RESOURCE_EXHAUSTED with RetryInfo if the server holds as many sessions as it may.
     """
     GetSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]
-    """GetSession returns one session. It does not postpone its expiry."""
+    """GetSession returns one session. It does not extend the session's lifetime."""
     ListSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]
     """ListSessions returns sessions in name order, page by page."""
     UpdateSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.UpdateSessionRequest, _session_pb2.UpdateSessionResponse]
-    """UpdateSession changes labels or expiration. ABORTED with the current etag if the given one is stale."""
+    """UpdateSession changes labels or expiration. ABORTED (ETAG_MISMATCH) with the current etag if the given etag is stale."""
     DeleteSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.DeleteSessionRequest, _session_pb2.DeleteSessionResponse]
-    """DeleteSession forgets a session. A turn that is running on it ends with NOT_FOUND."""
+    """DeleteSession deletes a session. A turn that runs on it ends with NOT_FOUND."""
+    DeleteSessions: _grpc.UnaryUnaryMultiCallable[_session_pb2.DeleteSessionsRequest, _session_pb2.DeleteSessionsResponse]
+    """DeleteSessions deletes all sessions that match a filter, and returns how many. If the call fails or is cancelled, some
+    are deleted: send it again.
+    """
     GetTranscript: _grpc.UnaryUnaryMultiCallable[_session_pb2.GetTranscriptRequest, _session_pb2.GetTranscriptResponse]
-    """GetTranscript returns what a session has read and written. OUT_OF_RANGE with the valid range if start or end lies past the end."""
+    """GetTranscript returns the text that a session read and generated. OUT_OF_RANGE with the valid range if start or end is
+    past the end.
+    """
     ForkSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.ForkSessionResponse]
-    """ForkSession makes sessions that are what this one was at a position, and go on from there as it did. OUT_OF_RANGE with
-    the valid range if the position lies past the end. It may be sent again only if two forks do no harm.
+    """ForkSession makes sessions that equal this one at a position, and continue from there as it did. OUT_OF_RANGE with the
+    valid range if the position is past the end.
     """
     RewindSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.RewindSessionRequest, _session_pb2.RewindSessionResponse]
-    """RewindSession lets a session be what it was at a position, and forgets what came after. OUT_OF_RANGE with the valid
-    range if the position lies past the end, FAILED_PRECONDITION (SESSION_BUSY) while a turn is running.
+    """RewindSession returns a session to what it was at a position, and deletes what came after. OUT_OF_RANGE with the valid
+    range if the position is past the end, UNAVAILABLE (SESSION_BUSY) with RetryInfo while a turn runs.
     """
     ExportSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ExportSessionRequest, _session_pb2.ExportSessionResponse]
     """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
-    It leaves the session as it is; of a running turn the snapshot has nothing.
+    It does not change the session. The snapshot holds nothing of a running turn.
     """
     ImportSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ImportSessionRequest, _session_pb2.ImportSessionResponse]
-    """ImportSession makes a session of a snapshot. INVALID_ARGUMENT if it was changed or has another key's signature,
+    """ImportSession makes a session from a snapshot. INVALID_ARGUMENT if the snapshot was changed or signed with another key,
     FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
     """
     ReplaySession: _grpc.UnaryStreamMultiCallable[_session_pb2.ReplaySessionRequest, _session_pb2.ReplaySessionResponse]
-    """ReplaySession takes every turn of a session again, from the beginning, and tells whether the same text and state come
-    out, turn by turn. It changes nothing, and ends early at the first difference.
+    """ReplaySession runs every turn of a session again, from the beginning, and reports turn by turn whether the text and the
+    state are the same. It does not change the session, and ends at the first difference.
     """
 
 @_typing.type_check_only
 class SessionServiceAsyncStub(SessionServiceStub):
-    """SessionService keeps sessions: the memory of a recurrent network, held by the server.
+    """SessionService keeps sessions: the states of recurrent networks, held by the server.
 
-    Any method that names a session answers NOT_FOUND with the reason SESSION_NOT_FOUND, SESSION_EXPIRED or
-    SESSION_EVICTED if it is not there: create a new one.
+    A method that names a session answers NOT_FOUND if the session does not exist. The reason is SESSION_NOT_FOUND,
+    SESSION_EXPIRED or SESSION_EVICTED; the caller creates a new session.
+
+    Create, Fork and Import accept a request_id. The same request sent again with it makes nothing new, and returns the
+    sessions that the first one made. The request_id is known as long as these sessions exist. With another request it is
+    INVALID_ARGUMENT.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -86,41 +100,51 @@ class SessionServiceAsyncStub(SessionServiceStub):
     RESOURCE_EXHAUSTED with RetryInfo if the server holds as many sessions as it may.
     """
     GetSession: _aio.UnaryUnaryMultiCallable[_session_pb2.GetSessionRequest, _session_pb2.GetSessionResponse]  # type: ignore[assignment]
-    """GetSession returns one session. It does not postpone its expiry."""
+    """GetSession returns one session. It does not extend the session's lifetime."""
     ListSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.ListSessionsRequest, _session_pb2.ListSessionsResponse]  # type: ignore[assignment]
     """ListSessions returns sessions in name order, page by page."""
     UpdateSession: _aio.UnaryUnaryMultiCallable[_session_pb2.UpdateSessionRequest, _session_pb2.UpdateSessionResponse]  # type: ignore[assignment]
-    """UpdateSession changes labels or expiration. ABORTED with the current etag if the given one is stale."""
+    """UpdateSession changes labels or expiration. ABORTED (ETAG_MISMATCH) with the current etag if the given etag is stale."""
     DeleteSession: _aio.UnaryUnaryMultiCallable[_session_pb2.DeleteSessionRequest, _session_pb2.DeleteSessionResponse]  # type: ignore[assignment]
-    """DeleteSession forgets a session. A turn that is running on it ends with NOT_FOUND."""
+    """DeleteSession deletes a session. A turn that runs on it ends with NOT_FOUND."""
+    DeleteSessions: _aio.UnaryUnaryMultiCallable[_session_pb2.DeleteSessionsRequest, _session_pb2.DeleteSessionsResponse]  # type: ignore[assignment]
+    """DeleteSessions deletes all sessions that match a filter, and returns how many. If the call fails or is cancelled, some
+    are deleted: send it again.
+    """
     GetTranscript: _aio.UnaryUnaryMultiCallable[_session_pb2.GetTranscriptRequest, _session_pb2.GetTranscriptResponse]  # type: ignore[assignment]
-    """GetTranscript returns what a session has read and written. OUT_OF_RANGE with the valid range if start or end lies past the end."""
+    """GetTranscript returns the text that a session read and generated. OUT_OF_RANGE with the valid range if start or end is
+    past the end.
+    """
     ForkSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ForkSessionRequest, _session_pb2.ForkSessionResponse]  # type: ignore[assignment]
-    """ForkSession makes sessions that are what this one was at a position, and go on from there as it did. OUT_OF_RANGE with
-    the valid range if the position lies past the end. It may be sent again only if two forks do no harm.
+    """ForkSession makes sessions that equal this one at a position, and continue from there as it did. OUT_OF_RANGE with the
+    valid range if the position is past the end.
     """
     RewindSession: _aio.UnaryUnaryMultiCallable[_session_pb2.RewindSessionRequest, _session_pb2.RewindSessionResponse]  # type: ignore[assignment]
-    """RewindSession lets a session be what it was at a position, and forgets what came after. OUT_OF_RANGE with the valid
-    range if the position lies past the end, FAILED_PRECONDITION (SESSION_BUSY) while a turn is running.
+    """RewindSession returns a session to what it was at a position, and deletes what came after. OUT_OF_RANGE with the valid
+    range if the position is past the end, UNAVAILABLE (SESSION_BUSY) with RetryInfo while a turn runs.
     """
     ExportSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ExportSessionRequest, _session_pb2.ExportSessionResponse]  # type: ignore[assignment]
     """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
-    It leaves the session as it is; of a running turn the snapshot has nothing.
+    It does not change the session. The snapshot holds nothing of a running turn.
     """
     ImportSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ImportSessionRequest, _session_pb2.ImportSessionResponse]  # type: ignore[assignment]
-    """ImportSession makes a session of a snapshot. INVALID_ARGUMENT if it was changed or has another key's signature,
+    """ImportSession makes a session from a snapshot. INVALID_ARGUMENT if the snapshot was changed or signed with another key,
     FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
     """
     ReplaySession: _aio.UnaryStreamMultiCallable[_session_pb2.ReplaySessionRequest, _session_pb2.ReplaySessionResponse]  # type: ignore[assignment]
-    """ReplaySession takes every turn of a session again, from the beginning, and tells whether the same text and state come
-    out, turn by turn. It changes nothing, and ends early at the first difference.
+    """ReplaySession runs every turn of a session again, from the beginning, and reports turn by turn whether the text and the
+    state are the same. It does not change the session, and ends at the first difference.
     """
 
 class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
-    """SessionService keeps sessions: the memory of a recurrent network, held by the server.
+    """SessionService keeps sessions: the states of recurrent networks, held by the server.
 
-    Any method that names a session answers NOT_FOUND with the reason SESSION_NOT_FOUND, SESSION_EXPIRED or
-    SESSION_EVICTED if it is not there: create a new one.
+    A method that names a session answers NOT_FOUND if the session does not exist. The reason is SESSION_NOT_FOUND,
+    SESSION_EXPIRED or SESSION_EVICTED; the caller creates a new session.
+
+    Create, Fork and Import accept a request_id. The same request sent again with it makes nothing new, and returns the
+    sessions that the first one made. The request_id is known as long as these sessions exist. With another request it is
+    INVALID_ARGUMENT.
     """
 
     @_abc_1.abstractmethod
@@ -139,7 +163,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.GetSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.GetSessionResponse, _abc.Awaitable[_session_pb2.GetSessionResponse]]:
-        """GetSession returns one session. It does not postpone its expiry."""
+        """GetSession returns one session. It does not extend the session's lifetime."""
 
     @_abc_1.abstractmethod
     def ListSessions(
@@ -155,7 +179,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.UpdateSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.UpdateSessionResponse, _abc.Awaitable[_session_pb2.UpdateSessionResponse]]:
-        """UpdateSession changes labels or expiration. ABORTED with the current etag if the given one is stale."""
+        """UpdateSession changes labels or expiration. ABORTED (ETAG_MISMATCH) with the current etag if the given etag is stale."""
 
     @_abc_1.abstractmethod
     def DeleteSession(
@@ -163,7 +187,17 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.DeleteSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.DeleteSessionResponse, _abc.Awaitable[_session_pb2.DeleteSessionResponse]]:
-        """DeleteSession forgets a session. A turn that is running on it ends with NOT_FOUND."""
+        """DeleteSession deletes a session. A turn that runs on it ends with NOT_FOUND."""
+
+    @_abc_1.abstractmethod
+    def DeleteSessions(
+        self,
+        request: _session_pb2.DeleteSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_session_pb2.DeleteSessionsResponse, _abc.Awaitable[_session_pb2.DeleteSessionsResponse]]:
+        """DeleteSessions deletes all sessions that match a filter, and returns how many. If the call fails or is cancelled, some
+        are deleted: send it again.
+        """
 
     @_abc_1.abstractmethod
     def GetTranscript(
@@ -171,7 +205,9 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.GetTranscriptRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.GetTranscriptResponse, _abc.Awaitable[_session_pb2.GetTranscriptResponse]]:
-        """GetTranscript returns what a session has read and written. OUT_OF_RANGE with the valid range if start or end lies past the end."""
+        """GetTranscript returns the text that a session read and generated. OUT_OF_RANGE with the valid range if start or end is
+        past the end.
+        """
 
     @_abc_1.abstractmethod
     def ForkSession(
@@ -179,8 +215,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.ForkSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.ForkSessionResponse, _abc.Awaitable[_session_pb2.ForkSessionResponse]]:
-        """ForkSession makes sessions that are what this one was at a position, and go on from there as it did. OUT_OF_RANGE with
-        the valid range if the position lies past the end. It may be sent again only if two forks do no harm.
+        """ForkSession makes sessions that equal this one at a position, and continue from there as it did. OUT_OF_RANGE with the
+        valid range if the position is past the end.
         """
 
     @_abc_1.abstractmethod
@@ -189,8 +225,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.RewindSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.RewindSessionResponse, _abc.Awaitable[_session_pb2.RewindSessionResponse]]:
-        """RewindSession lets a session be what it was at a position, and forgets what came after. OUT_OF_RANGE with the valid
-        range if the position lies past the end, FAILED_PRECONDITION (SESSION_BUSY) while a turn is running.
+        """RewindSession returns a session to what it was at a position, and deletes what came after. OUT_OF_RANGE with the valid
+        range if the position is past the end, UNAVAILABLE (SESSION_BUSY) with RetryInfo while a turn runs.
         """
 
     @_abc_1.abstractmethod
@@ -200,7 +236,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.ExportSessionResponse, _abc.Awaitable[_session_pb2.ExportSessionResponse]]:
         """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
-        It leaves the session as it is; of a running turn the snapshot has nothing.
+        It does not change the session. The snapshot holds nothing of a running turn.
         """
 
     @_abc_1.abstractmethod
@@ -209,7 +245,7 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.ImportSessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.ImportSessionResponse, _abc.Awaitable[_session_pb2.ImportSessionResponse]]:
-        """ImportSession makes a session of a snapshot. INVALID_ARGUMENT if it was changed or has another key's signature,
+        """ImportSession makes a session from a snapshot. INVALID_ARGUMENT if the snapshot was changed or signed with another key,
         FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
         """
 
@@ -219,8 +255,8 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _session_pb2.ReplaySessionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_session_pb2.ReplaySessionResponse], _abc.AsyncIterator[_session_pb2.ReplaySessionResponse]]:
-        """ReplaySession takes every turn of a session again, from the beginning, and tells whether the same text and state come
-        out, turn by turn. It changes nothing, and ends early at the first difference.
+        """ReplaySession runs every turn of a session again, from the beginning, and reports turn by turn whether the text and the
+        state are the same. It does not change the session, and ends at the first difference.
         """
 
 def add_SessionServiceServicer_to_server(servicer: SessionServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,10 +1,11 @@
-"""What can go wrong, in the domain's words. `grpc/errors.py` says which status each becomes.
+"""Errors: what can go wrong, in the domain's words. `grpc/status.py` maps each to a gRPC status.
 
 ServerError
-├── SettingsError               start-up: a setting is out of range
-├── ArtefactError               start-up: a model file cannot be honoured
-├── InvalidFieldError           the caller's value is out of range
-│   └── UnknownCharacterError   the model has not that character
+├── SettingsError               at start: a setting is out of range
+├── ArtefactError               at start: a model file cannot be served
+├── InvalidFieldError           a value of the request is wrong
+│   ├── ValueRangeError         a number is out of range
+│   └── UnknownCharacterError   a character is not in the model's vocabulary
 ├── NotThereError
 │   ├── ModelNotFoundError
 │   ├── SessionNotFoundError
@@ -13,12 +14,13 @@ ServerError
 │   └── TurnNotFoundError       no turn of the session has that request id
 ├── SessionExistsError          the chosen id is taken
 ├── EtagMismatchError           the session is not what the caller saw
-├── LeaseLostError              somebody else goes on with the turn, or has ended it
+├── RevisionMismatchError       somebody else has changed the session in the store; never reaches a caller
+├── LeaseLostError              another call continues the turn, or has ended it
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
-│   ├── QuotaError              as many of something are in use as may be
+│   ├── QuotaError              a limit on how many may be in use is reached
 │   └── UnavailableError
 │       ├── StartingError
 │       ├── OverloadedError
@@ -26,7 +28,7 @@ ServerError
 │       ├── EngineRestartedError
 │       └── StoreUnavailableError
 ├── CorruptRecordError          a stored session does not match its checksum
-└── NotFiniteError              the model's arithmetic left the real numbers
+└── NotFiniteError              the model computed NaN or infinity
 """
 
 from __future__ import annotations
@@ -46,11 +48,11 @@ class SettingsError(ServerError):
 
 
 class ArtefactError(ServerError):
-    """A model file cannot be honoured; the message says why."""
+    """A model file cannot be served; the message says why."""
 
 
 class InvalidFieldError(ServerError):
-    """A field of the request is out of range.
+    """A value of the request is wrong.
 
     Attributes:
         field: path of the field, as in the request (`sampling.temperature`).
@@ -63,8 +65,23 @@ class InvalidFieldError(ServerError):
         self.description = description
 
 
+class ValueRangeError(InvalidFieldError):
+    """A number of the request is out of range.
+
+    Attributes:
+        value: the number.
+        low, high: the limits, as text: "inf" is any finite number.
+    """
+
+    def __init__(self, field: str, value: float, low: str, high: str, allowed: str) -> None:
+        super().__init__(field, f"is {value}; allowed is {allowed}")
+        self.value = value
+        self.low = low
+        self.high = high
+
+
 class UnknownCharacterError(InvalidFieldError):
-    """A text holds characters that the model has not.
+    """A text holds characters that are not in the model's vocabulary.
 
     Attributes:
         characters: the first of them, each with its index in the text (code points from 0).
@@ -75,13 +92,14 @@ class UnknownCharacterError(InvalidFieldError):
         more = f" and {total - len(characters)} more" if total > len(characters) else ""
         super().__init__(
             field,
-            f"the model's vocabulary has not {shown}{more}; choose SKIP or REPLACE for unknown characters",
+            f"holds characters that are not in the vocabulary: {shown}{more}; remove them, "
+            "or let unknown_characters skip or replace those of a prompt or text",
         )
         self.characters = tuple(characters)
 
 
 class NotThereError(ServerError):
-    """A resource is not there.
+    """A resource does not exist.
 
     Attributes:
         resource: its full name, as the caller gave it.
@@ -96,35 +114,35 @@ class ModelNotFoundError(NotThereError):
     """The server does not serve that model or version."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(resource, "is not served here; list the models to see what is")
+        super().__init__(resource, "is not served here; list the models to see which are")
 
 
 class SessionNotFoundError(NotThereError):
-    """No session of that name was ever here, or it was deleted."""
+    """There never was a session of that name, or it was deleted."""
 
     def __init__(self, resource: str) -> None:
         super().__init__(resource, "does not exist; create it first")
 
 
 class SessionExpiredError(NotThereError):
-    """The session was not used for its time to live."""
+    """The session was idle for longer than its ttl, or is past its expire_time."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(resource, "has expired; create a new one, with a longer ttl")
+        super().__init__(resource, "has expired; create a new session, with a longer ttl")
 
 
 class SessionEvictedError(NotThereError):
-    """The session was the least recently used when room was needed."""
+    """The session was the least recently used one when memory was needed."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(resource, "was evicted to make room; create a new one")
+        super().__init__(resource, "was evicted to free memory; create a new session")
 
 
 class TurnNotFoundError(NotThereError):
-    """No turn of the session has that request id: it kept nothing, or a rewind has cut it."""
+    """No turn of the session has that request id: nothing of it was kept, or a rewind deleted it."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(resource, "has no turn of that request id; send the turn itself again")
+        super().__init__(resource, "has no turn with that request id; send the Generate again")
 
 
 class SessionExistsError(ServerError):
@@ -135,7 +153,7 @@ class SessionExistsError(ServerError):
     """
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"{resource} already exists; choose another id or leave it empty")
+        super().__init__(f"{resource} already exists; choose another id, or leave it empty")
         self.resource = resource
 
 
@@ -143,26 +161,33 @@ class EtagMismatchError(ServerError):
     """The session changed since the caller saw it.
 
     Attributes:
-        current: the etag that it has now.
+        current: its present etag.
     """
 
     def __init__(self, resource: str, current: str) -> None:
-        super().__init__(f"{resource} changed since; its etag is now {current}")
+        super().__init__(f"{resource} has changed; its etag is now {current}; read it again")
         self.current = current
 
 
-class LeaseLostError(ServerError):
-    """The turn is no longer this stream's: another call goes on with it, or another server has ended it."""
+class RevisionMismatchError(ServerError):
+    """The session in the store is not the one that was read from it: read it again."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"{resource} has another writer now, which goes on with this turn or ended it")
+        super().__init__(f"{resource} was changed since it was read")
+
+
+class LeaseLostError(ServerError):
+    """This stream no longer runs the turn: another call continues it, or another server has ended it."""
+
+    def __init__(self, resource: str) -> None:
+        super().__init__(f"another call continues this turn of {resource}, or has ended it; resume it to take it back")
 
 
 class RetryableError(ServerError):
     """The same request may succeed later.
 
     Attributes:
-        retry_after: seconds to wait before the next try.
+        retry_after: seconds to wait before that.
     """
 
     def __init__(self, message: str, retry_after: float) -> None:
@@ -174,64 +199,67 @@ class SessionBusyError(RetryableError):
     """A turn is running on the session."""
 
     def __init__(self, resource: str, retry_after: float = 0.1) -> None:
-        super().__init__(f"{resource} has a turn running, wait for it or cancel it", retry_after)
+        super().__init__(f"a turn is running on {resource}; wait for it, or cancel it", retry_after)
 
 
 class ModelMismatchError(ServerError):
-    """The session is pinned to a model version that is not served any more."""
+    """The session is pinned to a model version that is not served here."""
 
 
 class PositionOutOfRangeError(ServerError):
     """A position lies outside the transcript.
 
     Attributes:
-        start, end: the valid range, end included.
+        field, value: which position.
+        start, end: the valid range, with its end.
     """
 
     def __init__(self, field: str, value: int, start: int, end: int) -> None:
-        super().__init__(f"{field} is {value}, the valid range is {start} to {end}")
+        super().__init__(f"{field}: is {value}; the valid range is {start} to {end}")
+        self.field = field
+        self.value = value
         self.start = start
         self.end = end
 
 
 class QuotaError(RetryableError):
-    """As many of something are in use as may be.
+    """A limit on how many may be in use is reached.
 
     Attributes:
-        subject: what is used up, such as `sessions`.
-        limit: how many there may be.
+        subject: what is in use, such as `sessions`.
+        limit: the most of them.
     """
 
     def __init__(self, subject: str, limit: int, retry_after: float) -> None:
-        super().__init__(f"the server holds {limit} {subject}, its limit", retry_after)
+        super().__init__(f"the server has reached its limit of {limit} {subject}", retry_after)
         self.subject = subject
         self.limit = limit
 
 
 class UnavailableError(RetryableError):
-    """The server cannot take the request now."""
+    """The server cannot run the request now."""
 
 
 class OverloadedError(UnavailableError):
-    """More requests wait than may."""
+    """Too many requests are waiting."""
 
 
 class StartingError(UnavailableError):
-    """The server does not serve yet."""
+    """The server is starting."""
 
     def __init__(self) -> None:
-        super().__init__("the models are being loaded", 1.0)
+        super().__init__("the server is loading its models", 1.0)
 
 
 class DrainingError(UnavailableError):
-    """The server is about to stop."""
+    """The server is shutting down."""
 
     def __init__(self) -> None:
         super().__init__("the server is shutting down", 1.0)
 
 
 class EngineRestartedError(UnavailableError):
-    """The engine's process died and is being started again."""
+    """The engine's process ended and is being restarted."""
 
     def __init__(self) -> None:
         super().__init__("the model's engine stopped and is being restarted", 1.0)

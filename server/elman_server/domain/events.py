@@ -74,3 +74,6 @@ class Finished:
     state_digest: str
     etag: str = ""
     stop_string: str = ""
+
+
+Event = Started | Chunk | Finished

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import math
+import uuid
 from dataclasses import dataclass, field, replace
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.errors import InvalidFieldError, ValueRangeError
 from elman_server.domain.sampling import Sampling
 from elman_server.domain.vocabulary import REJECT, Unknown, Vocabulary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _Number = TypeVar("_Number", int, float)
 
@@ -150,10 +155,11 @@ class StoppingRequest:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where the state comes from: a session's id or, from its beginning, a model's name."""
+    """Where the state comes from: a session's id or, from its beginning, a model's name; `version`: only that one."""
 
     session: str | None = None
     model: str | None = None
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +185,7 @@ class GenerateRequest:
 
     def digest(self) -> bytes:
         """Return 16 bytes that differ for requests that ask for different turns."""
-        return _digest(replace(self, target=Target(), chunk_chars=0, time_left=None))
+        return digest_of(_given(replace(self, target=Target(), chunk_chars=0, time_left=None)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +215,35 @@ class AppendRequest:
 
     def digest(self) -> bytes:
         """Return 16 bytes that differ for requests that ask for different turns."""
-        return _digest(replace(self, session=""))
+        return digest_of(_given(replace(self, session="")))
+
+
+@dataclass(frozen=True, slots=True)
+class Creation:
+    """A request that makes sessions, as it is known when it comes again.
+
+    Attributes:
+        request_id: 16 bytes; empty: it is not known again.
+        digest: of the request; empty without a request id.
+        index: which of the sessions that it makes.
+    """
+
+    request_id: bytes = b""
+    digest: bytes = b""
+    index: int = 0
+
+    def part(self, index: int) -> Creation:
+        """Return the creation of one of several sessions."""
+        return replace(self, index=index)
+
+    def name(self) -> str:
+        """Return an id for the session: a new one, or always the same one for the same request id."""
+        if not self.request_id:
+            return str(uuid.uuid4())
+        return str(uuid.uuid5(uuid.UUID(bytes=self.request_id), str(self.index)))
+
+
+ANONYMOUS: Final = Creation()  # of a request without an id
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,8 +272,39 @@ def check_top_n(name: str, value: int, largest: int) -> None:
     _number(name, value, 0, largest)
 
 
-def _digest(request: GenerateRequest | AppendRequest) -> bytes:
-    return hashlib.sha256(msgspec.msgpack.encode(request)).digest()[:16]
+def digest_of(given: Mapping[str, Any]) -> bytes:
+    """Return 16 bytes that differ for requests in which other values are given, by name.
+
+    Servers of two versions compare requests. So what is not given must not be in the digest: a field that the contract
+    gains then changes no digest until it is used.
+    """
+    return hashlib.sha256(msgspec.msgpack.encode(given, order="sorted")).digest()[:16]
+
+
+def _given(value: object) -> Any:
+    """Return the fields of a request that differ from their defaults, by name."""
+    defaults = _DEFAULTS.get(type(value))
+    if defaults is None:
+        return value
+    given = {name: getattr(value, name) for name in defaults}
+    # Not by equality alone: 0 and False are equal.
+    changed = [name for name, v in given.items() if (v, type(v)) != (defaults[name], type(defaults[name]))]
+    return {name: _given(given[name]) for name in changed}
+
+
+def _defaults_of(kind: type[Any]) -> Mapping[str, Any]:
+    if issubclass(kind, msgspec.Struct):
+        return dict(zip(kind.__struct_fields__, kind.__struct_defaults__, strict=True))
+    return {
+        field.name: field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        for field in dataclasses.fields(kind)
+    }
+
+
+_DEFAULTS: Final[Mapping[type[Any], Mapping[str, Any]]] = {
+    kind: _defaults_of(kind)
+    for kind in (GenerateRequest, AppendRequest, Target, SamplingRequest, StoppingRequest, Detail, Unknown)
+}
 
 
 def _or(value: _Number | None, default: _Number) -> _Number:
@@ -253,4 +318,4 @@ def _number(name: str, value: float | None, low: float, high: float, *, open_bel
     if not inside:
         above = "above" if open_below else "from"
         most = f" to {high:.15g}" if math.isfinite(high) else ", finite"
-        raise InvalidFieldError(name, f"is {value}; allowed is {above} {low:.15g}{most}")
+        raise ValueRangeError(name, value, f"{low:.15g}", f"{high:.15g}", f"{above} {low:.15g}{most}")

@@ -22,9 +22,16 @@ from elman.v1.generation_pb2 import (
 )
 from elman.v1.generation_pb2_grpc import GenerationServiceServicer
 from elman_server.domain.errors import QuotaError
-from elman_server.grpc.messages.build import from_chat, from_details, from_event, from_resumed, from_score, from_session
+from elman_server.grpc.messages.build import (
+    from_chat,
+    from_details,
+    from_generated,
+    from_resumed,
+    from_score,
+    from_session,
+)
 from elman_server.grpc.messages.names import session_id
-from elman_server.grpc.messages.parse import to_action, to_append, to_generate, to_resume, to_score
+from elman_server.grpc.messages.parse import to_action, to_append, to_generate, to_request_id, to_resume, to_score
 from elman_server.turns.chat import Chat
 
 if TYPE_CHECKING:
@@ -51,25 +58,27 @@ class GenerationService(GenerationServiceServicer):
         del request  # not kept while the stream runs
         with self._places:
             async with contextlib.aclosing(self._turns.generate(turn)) as events:
-                async for event in events:
-                    yield from_event(event)
+                async for happened in events:
+                    yield from_generated(happened)
 
     async def Resume(self, request: ResumeRequest, context: Context) -> AsyncGenerator[ResumeResponse, None]:
         turn = to_resume(request, context.time_remaining())
         with self._places:
             async with contextlib.aclosing(self._turns.resume(turn)) as events:
-                async for event in events:
-                    yield from_resumed(event)
+                async for happened in events:
+                    yield from_resumed(happened)
 
     async def Chat(self, requests: AsyncIterator[ChatRequest], context: Context) -> AsyncGenerator[ChatResponse, None]:
         actions = (to_action(request, context.time_remaining()) async for request in requests)
         with self._places:
             async with contextlib.aclosing(Chat(self._turns, actions).events()) as events:
-                async for event in events:
-                    yield from_chat(event)
+                async for happened in events:
+                    yield from_chat(happened)
 
     async def Cancel(self, request: CancelRequest, _: Context) -> CancelResponse:
-        info = await self._turns.cancel(session_id("session", request.session))
+        position = request.position if request.HasField("position") else None
+        name, request_id = session_id("session", request.session), to_request_id(request.request_id)
+        info = await self._turns.cancel(name, position, request_id)
         return CancelResponse(session=from_session(info))
 
     async def Append(self, request: AppendRequest, _: Context) -> AppendResponse:

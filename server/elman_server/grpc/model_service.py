@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final
 
 from elman.v1.model_pb2 import (
@@ -17,7 +18,8 @@ from elman.v1.model_pb2_grpc import ModelServiceServicer
 from elman_server.domain.requests import check_text
 from elman_server.domain.vocabulary import Unknown
 from elman_server.grpc.messages.build import from_encoded, from_model
-from elman_server.grpc.messages.names import model_name
+from elman_server.grpc.messages.names import model_version
+from elman_server.sessions.pages import PageToken, page_limit
 
 if TYPE_CHECKING:
     import grpc
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 _SKIP: Final = Unknown(skip=True)
+_SCOPE: Final = "models"  # a token of another list is none of this one
 
 
 class ModelService(ModelServiceServicer):
@@ -35,15 +38,22 @@ class ModelService(ModelServiceServicer):
     def __init__(self, models: Models) -> None:
         self._models = models
 
-    async def ListModels(self, _: ListModelsRequest, __: Context) -> ListModelsResponse:
-        return ListModelsResponse(models=[from_model(info) for info in self._models.list()])
+    async def ListModels(self, request: ListModelsRequest, _: Context) -> ListModelsResponse:
+        limit, models = page_limit(request.page_size), self._models.list()
+        start = bisect_right([info.name for info in models], PageToken.decode(request.page_token, _SCOPE))
+        page = models[start : start + limit]
+        has_more = start + limit < len(models)
+        return ListModelsResponse(
+            models=[from_model(info) for info in page],
+            next_page_token=PageToken.encode(page[-1].name, _SCOPE) if has_more else "",
+        )
 
     async def GetModel(self, request: GetModelRequest, _: Context) -> GetModelResponse:
-        info = self._models.get(model_name("name", request.name))
+        info = self._models.get(*model_version("name", request.name))
         return GetModelResponse(model=from_model(info))
 
     async def EncodeText(self, request: EncodeTextRequest, _: Context) -> EncodeTextResponse:
-        info = self._models.get(model_name("model", request.model))
+        info = self._models.get(*model_version("model", request.model))
         check_text("text", request.text, info.limits, empty=True)
         ids = info.vocabulary.encode(request.text, "text", _SKIP)
         return from_encoded(ids, info.vocabulary.unknown(request.text))

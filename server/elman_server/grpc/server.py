@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
 
 from elman.v1 import generation_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
@@ -16,9 +16,10 @@ from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
 from elman_server.grpc.generation_service import GenerationService
-from elman_server.grpc.health import Health
+from elman_server.grpc.health import Health, Need
 from elman_server.grpc.interceptors import CallInterceptor
 from elman_server.grpc.model_service import ModelService
+from elman_server.grpc.reflection import add_reflection
 from elman_server.grpc.session_service import SessionService
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ _SERVICES: Final = [
     for module in (generation_pb2, model_pb2, session_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
+# A fork or a replay needs an engine, too; but every other method of its service does not.
+_NEEDS: Final = {
+    "": frozenset(Need),
+    "elman.v1.SessionService": frozenset({Need.OPEN, Need.STORE}),
+    "elman.v1.GenerationService": frozenset(Need),
+    "elman.v1.ModelService": frozenset({Need.OPEN}),
+}
 _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # Far above any burst: gRPC cancels calls at random beyond its own small default; refusing with a reason is up to us.
 _MAX_PENDING: Final = 100_000
@@ -53,7 +61,7 @@ class GrpcServer:
         self._turns = turns
         self._models = models
         self._history = history
-        self._health = Health(_SERVICES)
+        self._health = Health(_NEEDS)
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
@@ -66,9 +74,10 @@ class GrpcServer:
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
+        server.add_generic_rpc_handlers([self._health.list_handler()])  # first: so it is used if there are two
         add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
-            reflection.enable_server_reflection([*_SERVICES, _HEALTH, reflection.SERVICE_NAME], server)
+            add_reflection([*_SERVICES, _HEALTH], server)
         port = _listen(server, self._settings)
         await server.start()
         if not self.address.startswith("unix:"):
@@ -76,11 +85,19 @@ class GrpcServer:
         return port
 
     async def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  the name says which
-        """Tell health, its watchers and the log whether calls are taken."""
-        self._health.set_serving(is_serving)
+        """Let health and the log know whether calls are taken."""
+        self._health.set(Need.OPEN, is_serving)
         num_models = len(self._models.list())
         models = f"{num_models} model{'' if num_models == 1 else 's'}"
         _log.info(f"{'serving' if is_serving else 'no longer serving'} {models} on {self.address}")
+
+    def set_store(self, is_reachable: bool) -> None:  # noqa: FBT001  the name says which
+        """Let health know whether the session store answers."""
+        self._health.set(Need.STORE, is_reachable)
+
+    def set_engines(self, are_well: bool) -> None:  # noqa: FBT001  the name says which
+        """Let health know whether every model has an engine that serves, or is being restarted."""
+        self._health.set(Need.ENGINES, are_well)
 
     async def stop(self, grace: float) -> None:
         """Take no new call and end; calls that still run after `grace` seconds are cancelled."""
@@ -109,6 +126,8 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
     credentials = _credentials(settings)
+    if settings.listen.startswith("unix:") and _is_in_use(settings.listen.removeprefix("unix:")):
+        raise SettingsError(f"cannot listen on {settings.listen}: it is in use; choose another with --listen")
     try:
         if credentials is None:
             return server.add_insecure_port(settings.listen)
@@ -118,6 +137,19 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> int:
         if credentials is not None:
             causes += ", or certificate and key are no PEM files that belong together"
         raise SettingsError(f"cannot listen on {settings.listen}: {causes}; choose another with --listen") from None
+
+
+def _is_in_use(path: str) -> bool:
+    """Whether somebody accepts connections at a path; gRPC itself would take the path away."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except (TimeoutError, BlockingIOError):  # its queue is full
+            return True
+        except OSError:
+            return False
+        return True
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

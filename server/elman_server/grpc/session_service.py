@@ -11,6 +11,8 @@ from elman.v1.session_pb2 import (
     CreateSessionResponse,
     DeleteSessionRequest,
     DeleteSessionResponse,
+    DeleteSessionsRequest,
+    DeleteSessionsResponse,
     ExportSessionRequest,
     ExportSessionResponse,
     ForkSessionRequest,
@@ -35,7 +37,7 @@ from elman_server.domain.state import DEFAULT
 from elman_server.grpc.messages.build import from_replayed, from_session, from_transcript
 from elman_server.grpc.messages.filters import parse_filter
 from elman_server.grpc.messages.names import model_version, session_id
-from elman_server.grpc.messages.parse import to_changes, to_expiration
+from elman_server.grpc.messages.parse import to_changes, to_creation, to_expiration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -65,6 +67,7 @@ class SessionService(SessionServiceServicer):
             expiration=to_expiration(request),
             labels=dict(request.labels),
             initial_state=request.initial_state or DEFAULT,
+            creation=to_creation(request),
         )
         return CreateSessionResponse(session=from_session(info))
 
@@ -89,6 +92,10 @@ class SessionService(SessionServiceServicer):
         await self._sessions.delete(session_id("name", request.name), etag=request.etag)
         return DeleteSessionResponse()
 
+    async def DeleteSessions(self, request: DeleteSessionsRequest, _: Context) -> DeleteSessionsResponse:
+        num_deleted = await self._sessions.delete_all(parse_filter(request.filter, is_required=True))
+        return DeleteSessionsResponse(deleted_count=num_deleted)
+
     async def GetTranscript(self, request: GetTranscriptRequest, _: Context) -> GetTranscriptResponse:
         end = request.end if request.HasField("end") else None
         transcript = await self._sessions.transcript(session_id("name", request.name), request.start, end)
@@ -96,7 +103,8 @@ class SessionService(SessionServiceServicer):
 
     async def ForkSession(self, request: ForkSessionRequest, _: Context) -> ForkSessionResponse:
         position = request.position if request.HasField("position") else None
-        forks = await self._history.fork(session_id("name", request.name), position=position, count=request.count)
+        name, creation = session_id("name", request.name), to_creation(request)
+        forks = await self._history.fork(name, position=position, count=request.count, creation=creation)
         return ForkSessionResponse(sessions=[from_session(info) for info in forks])
 
     async def RewindSession(self, request: RewindSessionRequest, _: Context) -> RewindSessionResponse:
@@ -108,7 +116,7 @@ class SessionService(SessionServiceServicer):
         return ExportSessionResponse(snapshot=await self._history.export(session_id("name", request.name)))
 
     async def ImportSession(self, request: ImportSessionRequest, _: Context) -> ImportSessionResponse:
-        info = await self._history.restore(request.snapshot, request.session_id)
+        info = await self._history.restore(request.snapshot, request.session_id, to_creation(request))
         return ImportSessionResponse(session=from_session(info))
 
     async def ReplaySession(

@@ -1,4 +1,8 @@
-"""The one table from the domain's errors to gRPC statuses, reasons and details."""
+"""The one table from the domain's errors to gRPC statuses, reasons and details.
+
+RetryInfo goes with UNAVAILABLE, the code that standard retry policies repeat, and with RESOURCE_EXHAUSTED, but with no
+other code: they would contradict each other.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +29,10 @@ if TYPE_CHECKING:
 
     from google.protobuf.message import Message
 
-DOMAIN: Final = "elman"
-INTERNAL_SENTENCE: Final = "the server met an error of its own; tell its operator the request id"
-# Trailers above 8 KiB are dropped by gRPC; ours stay below 4 even in base64.
+# Names the server that a reason belongs to, the same for all versions of the contract: clients compare it as it is.
+DOMAIN: Final = "elman-server.github.io"
+INTERNAL_SENTENCE: Final = "the server has an internal error; contact the operator with the request id"
+# gRPC drops trailers above 8 KiB; ours stay below 4 KiB even in base64.
 _MAX_SENTENCE: Final = 600
 _MAX_VALUE: Final = 200
 
@@ -38,8 +43,8 @@ class Failure:
 
     Attributes:
         message: the sentence for the caller.
-        details: a serialised google.rpc.Status.
-        is_expected: False if the server is at fault: its log then needs the traceback.
+        details: a serialized google.rpc.Status.
+        is_expected: False if the server is at fault: then its log has the traceback.
     """
 
     code: StatusCode
@@ -54,8 +59,8 @@ class Row:
     """What one domain error becomes.
 
     Attributes:
-        details: gives the messages beside ErrorInfo.
-        metadata: gives ErrorInfo's.
+        details: returns the messages beside ErrorInfo.
+        metadata: returns ErrorInfo's.
     """
 
     code: StatusCode
@@ -65,7 +70,7 @@ class Row:
 
 
 def to_failure(error: Exception, request_id: str) -> Failure:
-    """Return what the caller is told of `error`; of one that the table has not only the request id."""
+    """Return what the caller gets for `error`; for one that is not in the table only the request id."""
     row = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), _UNEXPECTED)
     is_expected = row.code not in {StatusCode.INTERNAL, StatusCode.DATA_LOSS}
     message = INTERNAL_SENTENCE if row.code is StatusCode.INTERNAL else _cut(str(error), _MAX_SENTENCE)
@@ -83,6 +88,10 @@ def to_failure(error: Exception, request_id: str) -> Failure:
 def _bad_request(error: errors.InvalidFieldError) -> list[Message]:
     field, description = _cut(error.field, _MAX_VALUE), _cut(error.description, _MAX_SENTENCE)
     return [BadRequest(field_violations=[BadRequest.FieldViolation(field=field, description=description)])]
+
+
+def _values(error: errors.ValueRangeError) -> dict[str, str]:
+    return {"field": error.field, "value": str(error.value), "min": error.low, "max": error.high}
 
 
 def _characters(error: errors.UnknownCharacterError) -> dict[str, str]:
@@ -111,7 +120,7 @@ def _etag(error: errors.EtagMismatchError) -> dict[str, str]:
 
 
 def _range(error: errors.PositionOutOfRangeError) -> dict[str, str]:
-    return {"start": str(error.start), "end": str(error.end)}
+    return {"field": error.field, "value": str(error.value), "start": str(error.start), "end": str(error.end)}
 
 
 _TOO_MANY: Final = {"streams": "TOO_MANY_STREAMS"}
@@ -119,6 +128,7 @@ _UNEXPECTED: Final = Row(StatusCode.INTERNAL, "INTERNAL")
 
 TABLE: Final[Mapping[type[Any], Row]] = {
     errors.InvalidFieldError: Row(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", _bad_request),
+    errors.ValueRangeError: Row(StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", _bad_request, _values),
     errors.UnknownCharacterError: Row(
         StatusCode.INVALID_ARGUMENT, "CHARACTER_NOT_IN_VOCABULARY", _bad_request, _characters
     ),
@@ -132,7 +142,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
-    errors.SessionBusyError: Row(StatusCode.FAILED_PRECONDITION, "SESSION_BUSY", _retry),
+    errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),
     errors.QuotaError: Row(StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", _quota),
     errors.StartingError: Row(StatusCode.UNAVAILABLE, "STARTING", _retry),
     errors.OverloadedError: Row(StatusCode.UNAVAILABLE, "OVERLOADED", _retry),

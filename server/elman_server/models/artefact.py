@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import elman_format
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.vocabulary import Vocabulary
+from elman_server.models.operators import operators
 from elman_server.models.read_outs import Probe
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Artefact:
     Attributes:
         step: the main graph, ready for onnxruntime.
         prefill: the prefill graph, ready too; None if there is none.
+        operators: the names of what both graphs compute with.
         state_shapes: of one row of each state.
         initial_states: name to one row of each state, flat little-endian float32; none: zeros.
         labels: what the logits score instead of the vocabulary; empty: the vocabulary.
@@ -31,6 +33,7 @@ class Artefact:
 
     step: bytes = field(repr=False)
     prefill: bytes | None = field(repr=False)
+    operators: frozenset[str] = field(repr=False)
     state_shapes: tuple[tuple[int, ...], ...]
     name: str
     version: str
@@ -69,6 +72,7 @@ def read_artefact(path: Path) -> Artefact:
     return Artefact(
         step=file.data,
         prefill=file.prefill,
+        operators=operators(file.data) | operators(file.prefill or b""),
         state_shapes=file.state_shapes,
         name=own.name,
         version=own.version,

@@ -1,44 +1,150 @@
-"""Logs: structlog to standard error, one line an event, other libraries' records among them."""
+"""Logs: structlog to standard error, one line per event, other libraries' records among them.
+
+A log cannot stop the server. Lines go through a bounded queue to a thread that writes them; where nobody reads them, or
+the disk is full, they are dropped and counted.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import queue
+import select
 import sys
-from typing import TYPE_CHECKING, TextIO
+import threading
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
     from structlog.typing import Processor
 
-_SHARED: tuple[Processor, ...] = (
+MAX_LINES: Final = 4096  # in the queue; usually about a megabyte
+_STANDARD_ERROR: Final = 2
+_LAST_SECONDS: Final = 0.5  # for the lines of an exception that ends the process
+_stamp: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
+_SHARED: Final[tuple[Processor, ...]] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _stamp,
 )
 
 
-def set_up_logs(log_format: str, log_level: str, stream: TextIO | None = None) -> None:
-    """Send structlog and the standard `logging` to `stream`, by default standard error.
+class LineWriter:
+    """Writes lines to a file descriptor in a thread of its own. `write` never blocks and never raises.
 
     Args:
-        log_format: `console`, `json`, or `auto`: console where `stream` is a terminal.
-        log_level: `debug`, `info`, `warning` or `error`.
-        stream: where the lines go.
+        descriptor: stays open.
+        report: returns the line that reports how many lines were dropped.
     """
-    stream = stream or sys.stderr
-    is_console = log_format == "console" or (log_format == "auto" and stream.isatty())
-    render = _console(is_terminal=stream.isatty()) if is_console else _json()
+
+    def __init__(self, descriptor: int, report: Callable[[int], str]) -> None:
+        self._descriptor = descriptor
+        self._report = report
+        self._lines: queue.Queue[str] = queue.Queue(MAX_LINES)
+        self._num_refused = 0  # the queue was full
+        self._num_failed = 0  # the write failed
+        self._num_reported = 0
+        threading.Thread(target=self._run, name="elman-log", daemon=True).start()
+
+    def write(self, text: str) -> None:
+        """Queue a line; drop it if the queue is full."""
+        try:
+            self._lines.put_nowait(text)
+        except queue.Full:
+            self._num_refused += 1
+
+    def flush(self) -> None:
+        """Do nothing: the thread writes as fast as it can."""
+
+    def drain(self, seconds: float) -> None:
+        """Wait until every line is written or dropped, for that long at most."""
+        with self._lines.all_tasks_done:
+            self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, seconds)
+
+    def _run(self) -> None:
+        while True:
+            line = self._lines.get()
+            num_dropped = self._num_refused + self._num_failed
+            try:
+                if num_dropped > self._num_reported:
+                    self._write(self._report(num_dropped - self._num_reported))
+                    self._num_reported = num_dropped
+                self._write(line)
+            except OSError:  # nobody reads any more, or the disk is full
+                self._num_failed += 1
+            self._lines.task_done()
+
+    def _write(self, text: str) -> None:
+        data = text.encode("utf-8", "backslashreplace")
+        while data:
+            try:
+                data = data[os.write(self._descriptor, data) :]
+            except BlockingIOError:
+                select.select([], [self._descriptor], [])
+
+
+def set_up_logs(log_format: str, log_level: str, descriptor: int = _STANDARD_ERROR) -> LineWriter:
+    """Send structlog and the standard `logging` to a file descriptor, by default standard error.
+
+    Args:
+        log_format: `console`, `json`, or `auto`: console where `descriptor` is a terminal.
+        log_level: `debug`, `info`, `warning` or `error`.
+        descriptor: where the lines go.
+
+    Returns:
+        The writer; drain it before the process ends.
+    """
+    is_terminal = os.isatty(descriptor)
+    is_console = log_format == "console" or (log_format == "auto" and is_terminal)
+    render = _console(is_terminal=is_terminal) if is_console else _json()
     level = logging.getLevelNamesMapping()[log_level.upper()]
+    writer = LineWriter(descriptor, lambda count: _report(render, count))
     structlog.configure(
         processors=[*_SHARED, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=lambda *_: _Logger(writer),
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(writer)
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[remove, *render]))
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    return writer
+
+
+def log_uncaught(writer: LineWriter) -> None:
+    """Let exceptions that nobody catches, in any thread, be events of the log."""
+
+    def log(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        structlog.get_logger().error("uncaught_exception", exc_info=(kind, error, trace))
+        writer.drain(_LAST_SECONDS)
+
+    sys.excepthook = log
+    threading.excepthook = lambda uncaught: log(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+
+
+class _Logger:
+    """Takes events from structlog as rendered lines."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        self._writer.write(message + "\n")
+
+    debug = info = warning = error = critical = msg
+
+
+def _report(render: list[Any], count: int) -> str:
+    """Return the line that reports dropped lines."""
+    line: Any = {"event": "log_lines_dropped", "level": "warning", "count": count}
+    for processor in (_stamp, *render):
+        line = processor(None, "warning", line)
+    return f"{line}\n"
 
 
 # Both renderers write tracebacks without local variables: those hold texts and states.

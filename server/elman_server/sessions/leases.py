@@ -30,6 +30,7 @@ class Lease:
         task: the task that runs the turn, for a turn whose reader does not take what it is delivered.
         token: of the turn's place in the session's head; empty until it stands there.
         is_found: whether the turn has found its session: until then it may expire.
+        is_generating: whether the turn has begun and is not committed.
         end: the reason or the error with which somebody has ended the turn.
         done: set when the turn is committed or given up.
     """
@@ -38,6 +39,7 @@ class Lease:
     request_id: bytes = b""
     token: bytes = b""
     is_found: bool = False
+    is_generating: bool = False
     task: asyncio.Task[object] | None = None
     end: FinishReason | Exception | None = None
     done: LightEvent = field(default_factory=LightEvent)
@@ -91,6 +93,11 @@ class Leases:
         """Whether a turn runs on a session."""
         lease = self._leases.get(session_id)
         return lease is not None and lease.is_found
+
+    def is_generating(self, session_id: str) -> bool:
+        """Whether a turn has begun on a session and is not committed."""
+        lease = self._leases.get(session_id)
+        return lease is not None and lease.is_generating
 
     def found(self, session_id: str) -> None:
         """Note that a session was found; the turn that is about to run on it keeps it from expiring."""

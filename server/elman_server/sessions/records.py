@@ -28,6 +28,7 @@ VERSION: Final = b"\x03"
 PLAIN_VERSION: Final = b"\x02"  # of earlier servers: nothing in it is compact
 _READ: Final = f"this server reads {PLAIN_VERSION.hex()} and {VERSION.hex()}"
 _CRC_BYTES: Final = 4
+OBJECT_BYTES: Final = 400  # what Python's own structures take of a record that is kept as an object
 _ID_TYPES: Final = {1: "B", 2: "H", 4: "I"}
 
 
@@ -113,6 +114,11 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
         """One past the last position."""
         return self.start + len(self.packed) // self.id_bytes
 
+    @property
+    def num_bytes(self) -> int:
+        """Size in memory, about: what a quota counts."""
+        return OBJECT_BYTES + len(self.packed) + (self.state.num_bytes if self.state else 0)
+
 
 class OpenTurn(msgspec.Struct, frozen=True, array_like=True):
     """A turn that has begun and is not committed, and the lease of the server that runs it.
@@ -127,7 +133,7 @@ class OpenTurn(msgspec.Struct, frozen=True, array_like=True):
         checkpoint: the position of the last checkpoint in them.
         prompt_bytes, prompt: the prompt's ids, packed, until they are durable in a segment.
         state: at `position`; None: the head's.
-        goes_on: whether the turn was cut off, and committed so, before.
+        is_continuation: whether the turn was cut off, and committed so, before.
         is_cancelled: somebody wants it to end.
     """
 
@@ -143,7 +149,7 @@ class OpenTurn(msgspec.Struct, frozen=True, array_like=True):
     prompt_bytes: int = 1
     prompt: bytes = b""
     state: SessionState | None = None
-    goes_on: bool = False
+    is_continuation: bool = False
     is_cancelled: bool = False
 
 
@@ -165,6 +171,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         forked_from: the session and the position in it that this one was made from.
         initial_state: the name of the one that it started from.
         older: of the turns before those of `recent`, four bytes of each id.
+        creation: the digest of the request that made it, if that had a request id.
     """
 
     model: str
@@ -190,6 +197,14 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     open: OpenTurn | None = None
     initial_state: str = DEFAULT
     older: bytes = b""
+    creation: bytes = b""
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in memory, about: what a quota counts."""
+        labels = sum(len(key) + len(value) for key, value in self.labels.items())
+        running = self.open.state.num_bytes if self.open and self.open.state else 0
+        return OBJECT_BYTES + self.state.num_bytes + running + labels + len(self.older)
 
 
 _Kind = TypeVar("_Kind", Head, Segment)

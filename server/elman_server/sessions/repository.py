@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import secrets
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from elman_server.domain.errors import EtagMismatchError, LeaseLostError, SessionBusyError
+from elman_server.domain.errors import EtagMismatchError, LeaseLostError, RevisionMismatchError, SessionBusyError
 from elman_server.sessions import records
 from elman_server.sessions.leases import Leases
 from elman_server.sessions.lifetimes import renewed
@@ -18,10 +18,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from elman_server.sessions.leases import Lease
-    from elman_server.sessions.stores import Store, Stored
+    from elman_server.sessions.stores import Store
+    from elman_server.sessions.stores.base import Record
 
 COMMIT_TRIES: Final = 8
 FIRST_TAIL: Final = 8  # segments that are read at first where the end of a transcript is wanted
+
+
+class Loaded(NamedTuple):
+    """A session's head, and the revision of the store at which it is that."""
+
+    head: records.Head
+    revision: int
 
 
 class SessionRepository:
@@ -57,19 +65,24 @@ class SessionRepository:
 
     async def _is_lost(self, session_id: str, token: bytes) -> bool:
         """Whether a turn had its place in the head, and has not come to its end there."""
-        if not token:
+        if not token or not self.is_shared:
             return False
         head, _ = await self.load(session_id)
         return token != head.last_token and (head.open is None or token != head.open.token)
 
-    async def load(self, session_id: str, etag: str = "") -> tuple[records.Head, Stored]:
+    @property
+    def is_shared(self) -> bool:
+        """Whether other servers may change the sessions."""
+        return self._store.is_shared
+
+    async def load(self, session_id: str, etag: str = "") -> Loaded:
         """Return a session's head; raises EtagMismatchError if `etag` is given and stale."""
         stored = await self._store.load(session_id)
-        head = records.decode(stored.head, records.Head)
+        head = self.decoded(stored.head)
         if etag and etag != etag_of(head):
             raise EtagMismatchError(f"sessions/{session_id}", etag_of(head))
         self.leases.found(session_id)
-        return head, stored
+        return Loaded(head, stored.revision)
 
     async def read(self, session_id: str, etag: str = "") -> tuple[records.Head, Sequence[records.Segment]]:
         """Return a session's head and the segments of its committed turns, which belong together."""
@@ -83,7 +96,18 @@ class SessionRepository:
     async def segments(self, session_id: str, start: int, end: int) -> Sequence[records.Segment]:
         """Return some of a session's segments, the oldest first."""
         stored = await self._store.segments(session_id, start, end)
-        return [records.decode(segment, records.Segment) for segment in stored]
+        return stored if self._store.keeps_objects else [records.decode(segment, records.Segment) for segment in stored]
+
+    def decoded(self, head: Record) -> records.Head:
+        """Return a head as the store has it."""
+        if self._store.keeps_objects:
+            assert isinstance(head, records.Head)
+            return head
+        return records.decode(head, records.Head)
+
+    def encoded(self, record: records.Head | records.Segment) -> Record:
+        """Return a record as the store has it."""
+        return record if self._store.keeps_objects else records.encode(record)
 
     async def tail(self, session_id: str, num_segments: int, num_chars: int) -> Sequence[int]:
         """Return the last ids of the first segments of a session, `num_chars` of them or all that there are."""
@@ -113,40 +137,57 @@ class SessionRepository:
             change: given the head, says what to commit; None: nothing, it is committed already.
             etag: must still hold, unless it is empty.
         """
+        return (await self.change_loaded(session_id, None, change, etag=etag)).head
+
+    async def change_loaded(
+        self,
+        session_id: str,
+        loaded: Loaded | None,
+        change: Callable[[records.Head], Change | None],
+        *,
+        etag: str = "",
+    ) -> Loaded:
+        """Apply a change to a session as it was loaded: if it still is as it was, the store is asked once."""
         for _ in range(COMMIT_TRIES):
-            head, stored = await self.load(session_id, etag)
-            changed = change(head)
+            if loaded is None:
+                loaded = await self.load(session_id)
+            if etag and etag != etag_of(loaded.head):
+                raise EtagMismatchError(f"sessions/{session_id}", etag_of(loaded.head))
+            changed = change(loaded.head)
             if changed is None:
-                return head
+                return loaded
             head, segments, keep = changed
             # A running turn keeps its session, which the store may not know of.
             expires = head.expires if head.open is None else max(head.expires, head.open.lease_expires)
-            packed = [records.encode(segment) for segment in segments]
+            parts = [self.encoded(segment) for segment in segments]
             try:
-                await self._store.commit(session_id, stored.revision, records.encode(head), expires, packed, keep=keep)
-            except EtagMismatchError:
+                revision = await self._store.commit(
+                    session_id, loaded.revision, self.encoded(head), expires, parts, keep=keep
+                )
+            except RevisionMismatchError:
+                loaded = None
                 continue
-            return head
+            return Loaded(head, revision)
         raise SessionBusyError(f"sessions/{session_id}")
 
-    async def at_rest(self, session_id: str, etag: str = "") -> records.Head:
-        """Return a session's head once its turn, if any, is over; ends one whose server is gone.
+    async def idle(self, session_id: str, etag: str = "") -> Loaded:
+        """Return a session once its turn, if any, is over; ends one whose server is gone.
 
         Raises:
             EtagMismatchError: `etag` is given and stale.
             SessionBusyError: another server runs a turn on it.
         """
-        head, _ = await self.load(session_id, etag)
-        if head.open is None:
-            return head
-        if self.is_leased(head):
+        loaded = await self.load(session_id, etag)
+        if loaded.head.open is None:
+            return loaded
+        if self.is_leased(loaded.head):
             raise SessionBusyError(f"sessions/{session_id}")
-        token = head.open.token
+        token = loaded.head.open.token
 
         def end(head: records.Head) -> Change | None:
             return abandoned(head) if head.open is not None and head.open.token == token else None
 
-        return await self.change(session_id, end)
+        return await self.change_loaded(session_id, loaded, end)
 
     async def ask_to_end(self, session_id: str, token: bytes) -> None:
         """Tell whoever runs a turn that it shall end; it sees that with its next commit."""

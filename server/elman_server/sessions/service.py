@@ -1,31 +1,36 @@
-"""Sessions: made, looked at, changed and forgotten; one writer at a time."""
+"""Sessions: created, read, changed and deleted; one writer at a time."""
 
 from __future__ import annotations
 
 import contextlib
 import secrets
 import time
-import uuid
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from elman_server.domain.errors import (
+    CorruptRecordError,
     EtagMismatchError,
     InvalidFieldError,
     ModelMismatchError,
+    NotThereError,
     PositionOutOfRangeError,
+    RevisionMismatchError,
     SessionBusyError,
+    SessionExistsError,
     SessionNotFoundError,
 )
+from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.domain.state import DEFAULT
 from elman_server.domain.vocabulary import MAX_UNFINISHED
 from elman_server.sessions import records
-from elman_server.sessions.pages import PageToken
+from elman_server.sessions.pages import MAX_PAGE, PageToken, page_limit
 from elman_server.sessions.repository import COMMIT_TRIES, SessionRepository, etag_of
 from elman_server.sessions.session import (
     Expiration,
     Filter,
+    LabelChange,
     Page,
     SessionInfo,
     SessionStatus,
@@ -44,13 +49,12 @@ if TYPE_CHECKING:
     from elman_server.sessions.lifetimes import Lifetimes
     from elman_server.sessions.stores import Store
 
-SEED_BITS: Final = 32  # of a seed that the server draws: short enough to type
-DEFAULT_PAGE: Final = 100
-MAX_PAGE: Final = 1000
+SEED_BITS: Final = 32  # of a seed that the server chooses: short enough to type
+FEW_SEGMENTS: Final = 16  # as many are read at once rather than one after another
 
 
 class Sessions(SessionRepository):
-    """All sessions of a server, as callers ask for them."""
+    """All sessions of a server, as callers see them."""
 
     def __init__(
         self, store: Store, models: Models, lifetimes: Lifetimes, clock: Callable[[], float] = time.time
@@ -69,6 +73,7 @@ class Sessions(SessionRepository):
         expiration: Expiration,
         labels: Mapping[str, str],
         initial_state: str = DEFAULT,
+        creation: Creation = ANONYMOUS,
     ) -> SessionInfo:
         """Make a session at position 0.
 
@@ -96,21 +101,57 @@ class Sessions(SessionRepository):
             state=info.start(initial_state),
             initial_state=initial_state,
         )
-        return await self.add(session_id, head, expiration)
+        return await self.add(session_id, head, expiration, creation=creation)
 
     async def add(
-        self, session_id: str, head: records.Head, expiration: Expiration, segments: Sequence[records.Segment] = ()
+        self,
+        session_id: str,
+        head: records.Head,
+        expiration: Expiration,
+        segments: Sequence[records.Segment] = (),
+        *,
+        creation: Creation = ANONYMOUS,
     ) -> SessionInfo:
-        """Keep a session that somebody made, with times of its own; raises InvalidFieldError, SessionExistsError."""
+        """Store a new session, with times of its own; one that the same request made before is returned instead.
+
+        Raises:
+            InvalidFieldError, SessionExistsError, QuotaError.
+        """
         if session_id:
             check_id("session_id", session_id)
-        now, name = self._clock(), session_id or str(uuid.uuid4())
+        if (made := await self.made(session_id, creation)) is not None:
+            return made
+        now, name = self._clock(), session_id or creation.name()
         last = now + self._lifetimes.absolute
-        head = msgspec.structs.replace(head, created=now, updated=now, last=last, etag=new_etag())
+        head = msgspec.structs.replace(
+            head, created=now, updated=now, last=last, etag=new_etag(), creation=creation.digest
+        )
         head = self._lifetimes.expiring("", head, expiration, now)
-        packed = [records.encode(segment) for segment in segments]
-        await self._store.create(name, records.encode(head), head.expires, packed)
+        parts = [self.encoded(segment) for segment in segments]
+        try:
+            await self._store.create(name, self.encoded(head), head.expires, parts)
+        except SessionExistsError:
+            if (made := await self.made(session_id, creation)) is None:
+                raise
+            return made  # by the same request, at the same time
         return self.info(name, head)
+
+    async def made(self, session_id: str, creation: Creation) -> SessionInfo | None:
+        """Return the session that a request made when it came before; None: it did not, or has no id.
+
+        Raises:
+            InvalidFieldError: another request had the same request id.
+        """
+        if not creation.request_id:
+            return None
+        name = session_id or creation.name()
+        with contextlib.suppress(NotThereError):
+            head, _ = await self.load(name)
+            if head.creation == creation.digest:
+                return self.info(name, head)
+            if not session_id:
+                raise InvalidFieldError("request_id", "was used for another request; choose a new one")
+        return None
 
     async def get(self, session_id: str) -> SessionInfo:
         """Return a session."""
@@ -118,32 +159,35 @@ class Sessions(SessionRepository):
 
     async def list(self, *, page_size: int, page_token: str, filter: Filter) -> Page:  # noqa: A002  the API's word
         """Return a page of sessions in name order; raises InvalidFieldError."""
-        if not 0 <= page_size <= MAX_PAGE:
-            raise InvalidFieldError("page_size", f"is {page_size}; allowed is from 1 to {MAX_PAGE}, or 0")
-        limit = page_size or DEFAULT_PAGE
-        scope = f"{filter.model}{sorted(filter.labels.items())}"
-        after = PageToken.decode(page_token, scope)
+        limit = page_limit(page_size)
+        after = PageToken.decode(page_token, filter.scope)
         # One store page an answer, however few match: an answer's cost is bounded and an empty page is allowed.
         rows = await self._store.page(after, limit)
         found = []
         for name, stored in rows:
-            head = records.decode(stored.head, records.Head)
-            if filter.matches(head):
-                found.append(self.info(name, head))
-        return Page(tuple(found), PageToken.encode(rows[-1][0], scope) if len(rows) == limit else "")
+            try:
+                head = self.decoded(stored.head)
+            except CorruptRecordError:
+                if filter == Filter():  # nothing else is known of it than its name
+                    found.append(unreadable(name, stored.expires))
+                continue
+            info = self.info(name, head)
+            if filter.matches(head, info.status):
+                found.append(info)
+        return Page(tuple(found), PageToken.encode(rows[-1][0], filter.scope) if len(rows) == limit else "")
 
     async def update(
-        self, session_id: str, *, etag: str, labels: Mapping[str, str] | None, expiration: Expiration | None
+        self, session_id: str, *, etag: str, labels: LabelChange | None, expiration: Expiration | None
     ) -> SessionInfo:
         """Change labels or expiration; None leaves them. Raises InvalidFieldError, EtagMismatchError."""
-        if labels is not None:
-            check_labels("session.labels", labels)
 
         def change(head: records.Head) -> Change:
             now = self._clock()
             head = msgspec.structs.replace(head, updated=now, etag=new_etag())
             if labels is not None:
-                head = msgspec.structs.replace(head, labels=dict(labels))
+                changed = labels.applied(head.labels)
+                check_labels("session.labels", changed)
+                head = msgspec.structs.replace(head, labels=changed)
             if expiration is not None:
                 head = self._lifetimes.expiring("session.", head, expiration, now)
             return Change(head)
@@ -151,12 +195,12 @@ class Sessions(SessionRepository):
         return self.info(session_id, await self.change(session_id, change, etag=etag))
 
     async def delete(self, session_id: str, *, etag: str) -> None:
-        """Forget a session; a turn that runs on it ends with SessionNotFoundError."""
+        """Delete a session; a turn that runs on it ends with SessionNotFoundError."""
         revision = None
         for _ in range(COMMIT_TRIES):
             if etag:
-                revision = (await self.load(session_id, etag))[1].revision
-            with contextlib.suppress(EtagMismatchError):  # a turn has made something durable
+                revision = (await self.load(session_id, etag)).revision
+            with contextlib.suppress(RevisionMismatchError):  # a turn has made something durable
                 await self._store.delete(session_id, revision)
                 break
         else:
@@ -164,25 +208,84 @@ class Sessions(SessionRepository):
         if lease := self.leases.running(session_id):
             lease.interrupt(SessionNotFoundError(f"sessions/{session_id}"))
 
+    async def delete_all(self, filter: Filter) -> int:  # noqa: A002  the API's word
+        """Delete every session that a filter keeps; return how many. Sessions made meanwhile may stay."""
+        after, num_deleted = "", 0
+        while rows := await self._store.page(after, MAX_PAGE):
+            for name, stored in rows:
+                head = self.decoded(stored.head)
+                if not filter.matches(head, self.info(name, head).status):
+                    continue
+                # Not one that has changed since, or that another call or its own lifetime has deleted.
+                with contextlib.suppress(EtagMismatchError, NotThereError):
+                    await self.delete(name, etag=etag_of(head))
+                    num_deleted += 1
+            after = rows[-1][0]
+        return num_deleted
+
     async def transcript(self, session_id: str, start: int, end: int | None) -> Transcript:
-        """Return a part of what a session has read and written; raises PositionOutOfRangeError."""
-        head, segments = await self.read(session_id)
-        end = head.position if end is None else end
-        check_position("end", end, 0, head.position)
-        check_position("start", start, 0, end)
+        """Return a part of a session's text; raises PositionOutOfRangeError. Only what it needs is read."""
+        for _ in range(COMMIT_TRIES):
+            head, _ = await self.load(session_id)
+            last = head.position if end is None else end
+            check_position("end", last, 0, head.position)
+            check_position("start", start, 0, last)
+            index, segments = await self._segments_of(session_id, head, max(0, start - MAX_UNFINISHED), last)
+            if (await self.load(session_id))[0].etag == head.etag:
+                return self._part(head, index, segments, start, last)
+        raise SessionBusyError(f"sessions/{session_id}")
+
+    async def _segments_of(
+        self, session_id: str, head: records.Head, start: int, end: int
+    ) -> tuple[int, Sequence[records.Segment]]:
+        """Return the segments of all turns that have characters from `start` to `end`, and the first one's index."""
+        count = head.num_segments
+        if count <= FEW_SEGMENTS or end - start == head.position:
+            return 0, await self.segments(session_id, 0, count)
+        first = await self._index_at(session_id, start, 0, count)
+        last = min(await self._index_at(session_id, max(start, end - 1), first, count) + 1, count)
+        found = list(await self.segments(session_id, first, last))
+        while first and not (found and found[0].parameters):  # the turn began before
+            before = max(0, first - FEW_SEGMENTS)
+            found = [*await self.segments(session_id, before, first), *found]
+            first = before
+        is_whole = bool(found[-1:]) and found[-1].outcome is not None
+        while last < count and not is_whole:  # the turn ends later
+            more = await self.segments(session_id, last, min(last + FEW_SEGMENTS, count))
+            last += FEW_SEGMENTS
+            found += more
+            is_whole = any(segment.parameters or segment.outcome for segment in more)
+        skipped = next((index for index, segment in enumerate(found) if segment.parameters), len(found))
+        return first + skipped, found[skipped:]
+
+    async def _index_at(self, session_id: str, position: int, low: int, high: int) -> int:
+        """Return the index of the segment that holds a position, by bisection; `high` if there is none."""
+        while low < high:
+            middle = (low + high) // 2
+            found = await self.segments(session_id, middle, middle + 1)
+            is_before = bool(found) and found[0].end <= position  # none: the session has changed
+            low, high = (middle + 1, high) if is_before else (low, middle)
+        return low
+
+    def _part(
+        self, head: records.Head, index: int, segments: Sequence[records.Segment], start: int, end: int
+    ) -> Transcript:
+        """Return a part of a session's text from the segments that hold it."""
         ids: list[int] = []
         begin = max(0, start - MAX_UNFINISHED)  # a character may have begun before
         for segment in segments:
             if segment.end > begin and segment.start < end:
                 ids += segment.ids[max(0, begin - segment.start) : end - segment.start]
+        if len(ids) != end - begin:
+            raise CorruptRecordError("a part of the session's stored text is missing")
         decoder = self.model_of(head).vocabulary.decoder(ids[: start - begin])
-        turns = [turn for turn in turns_of(segments) if turn.end > start and turn.start < end]
+        turns = [turn for turn in turns_of(segments, index) if turn.end > start and turn.start < end]
         return Transcript(decoder.decode(ids[start - begin :]), start, end, tuple(turns))
 
     async def unfinished(
         self, session_id: str | None, start: int, prompt_end: int, vocabulary: Vocabulary
     ) -> Sequence[int]:
-        """Return the last bytes before a turn, if a character that they leave unfinished may go on with its draws."""
+        """Return the last bytes before a turn, if its output may complete a character that they begin."""
         if session_id is None or vocabulary.characters is not None or prompt_end > start:
             return ()
         return await self.before(session_id, start, MAX_UNFINISHED)
@@ -200,7 +303,7 @@ class Sessions(SessionRepository):
     def info(self, name: str, head: records.Head) -> SessionInfo:
         """Return what callers see of a session."""
         status = SessionStatus.EXPIRED if head.expires <= self._clock() else SessionStatus.ACTIVE
-        if head.open is not None and (self.leases.is_running(name) or self.is_leased(head)):
+        if self.leases.is_generating(name) or self.is_leased(head):
             status = SessionStatus.GENERATING
         return SessionInfo(
             name=name,
@@ -219,6 +322,25 @@ class Sessions(SessionRepository):
             forked_from=head.forked_from,
             initial_state=head.initial_state,
         )
+
+
+def unreadable(name: str, expires: float) -> SessionInfo:
+    """Return what callers see of a session whose record cannot be read: they can delete it."""
+    return SessionInfo(
+        name=name,
+        model="",
+        model_digest="",
+        status=SessionStatus.UNREADABLE,
+        create_time=0,
+        update_time=0,
+        expire_time=expires,
+        etag="",
+        position=0,
+        turn_count=0,
+        state_digest="",
+        seed=0,
+        labels={},
+    )
 
 
 def check_position(name: str, value: int, start: int, end: int) -> None:

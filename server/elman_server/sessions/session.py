@@ -24,14 +24,15 @@ _LABEL_CHARS: Final = 63
 class SessionStatus(enum.Enum):
     """Where a session is in its life."""
 
-    ACTIVE = "active"  # at rest, ready for a turn
+    ACTIVE = "active"  # idle, ready for a turn
     GENERATING = "generating"  # a turn is running
-    EXPIRED = "expired"  # its time is over; only lists show it
+    EXPIRED = "expired"  # past its lifetime; only lists show it
+    UNREADABLE = "unreadable"  # its record is damaged, or its key is missing; only lists show it
 
 
 @dataclass(frozen=True, slots=True)
 class Expiration:
-    """When a session is forgotten: after `ttl` idle seconds or at `expire_time`, unix seconds; None: the default."""
+    """When a session expires: after `ttl` idle seconds or at `expire_time`, unix seconds; None: the default."""
 
     ttl: float | None = None
     expire_time: float | None = None
@@ -117,15 +118,44 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Keeps sessions of a model and with certain labels."""
+    """Keeps sessions of a model, or of one version of it, in a state, and with certain labels; None: any."""
 
     model: str | None = None
+    version: str | None = None
+    status: SessionStatus | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
-    def matches(self, head: records.Head) -> bool:
+    @property
+    def scope(self) -> str:
+        """What a page token is bound to: filters with equal scopes keep the same sessions."""
+        return f"{self.model} {self.version} {self.status} {sorted(self.labels.items())}"
+
+    def matches(self, head: records.Head, status: SessionStatus) -> bool:
         """Whether a session is kept."""
-        of_model = self.model in {None, head.model}
-        return of_model and all(head.labels.get(key) == value for key, value in self.labels.items())
+        return (
+            self.model in {None, head.model}
+            and self.version in {None, head.model_version}
+            and self.status in {None, status}
+            and all(head.labels.get(key) == value for key, value in self.labels.items())
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class LabelChange:
+    """How an update changes labels.
+
+    Attributes:
+        labels: to set, by key; None removes the label.
+        replaces_all: whether every label that is not in `labels` is removed.
+    """
+
+    labels: Mapping[str, str | None]
+    replaces_all: bool = False
+
+    def applied(self, old: Mapping[str, str]) -> dict[str, str]:
+        """Return the labels after the change."""
+        kept = {} if self.replaces_all else {key: value for key, value in old.items() if key not in self.labels}
+        return kept | {key: value for key, value in self.labels.items() if value is not None}
 
 
 def check_id(name: str, session_id: str) -> None:

@@ -77,14 +77,14 @@ def closed(head: Head, prompt: Sequence[int], sampled: Sequence[int], state: Ses
     assert opened is not None
     segment, checkpoint = _part(head, prompt, sampled, state, outcome)
     recent, older = head.recent, head.older
-    if (request_id := opened.parameters.request_id) and not opened.goes_on:
+    if (request_id := opened.parameters.request_id) and not opened.is_continuation:
         recent = [*recent, (request_id[:KEY_BYTES], head.num_segments)]
         older += b"".join(key[:OLD_KEY_BYTES] for key, _ in recent[:-NUM_RECENT])
         recent = recent[-NUM_RECENT:]
     head = replace(
         head,
         position=segment.end,
-        turn_count=head.turn_count + (not opened.goes_on),
+        turn_count=head.turn_count + (not opened.is_continuation),
         state=state,
         etag=new_etag(),
         num_segments=opened.num_segments + 1,

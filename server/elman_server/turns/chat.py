@@ -6,7 +6,7 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from elman_server.domain.events import Chunk, Finished, FinishReason, Started
+from elman_server.domain.events import Event, FinishReason
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -32,7 +32,7 @@ class Chat:
         self._running: Lease | None = None
         self._is_ended = False  # what runs, or is about to, shall end
 
-    async def events(self) -> AsyncGenerator[Started | Chunk | Finished, None]:
+    async def events(self) -> AsyncGenerator[tuple[Event, ...], None]:
         """Run the turns in order; yield what happens in them. What is wrong with an action is raised here."""
         reader = asyncio.create_task(self._read())
         try:

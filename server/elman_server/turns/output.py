@@ -14,30 +14,29 @@ if TYPE_CHECKING:
     from elman_server.domain.vocabulary import Decoder, Vocabulary
     from elman_server.engine.prefill import Reading
     from elman_server.models.registry import ModelInfo
+    from elman_server.turns.planning import Plan
     from elman_server.turns.running_turn import RunningTurn
 
 REPLAY_CHARS: Final = 1024  # in one chunk of a text that is told again
 _NOTHING: Final = IdDetail(None, [])
 
 
-def chunks(
-    output: Output, turn: RunningTurn, decoder: Decoder, vocabulary: Vocabulary, *, chunk_chars: int, known: int = 0
-) -> Iterator[Chunk]:
+def chunks(output: Output, turn: RunningTurn, decoder: Decoder, plan: Plan) -> Iterator[Chunk]:
     """Yield an output's text in pieces of at most `chunk_chars`; a piece counts as delivered when it is yielded.
 
-    `known` is a position up to where the reader has the text already: it is taken in and not yielded.
+    Up to `plan.known` the reader has the text already: it is taken in and not yielded.
     """
     if output.state is not None:
         turn.progress.remember(len(turn.progress.delivered) + len(output.ids), output.state)
-    size = chunk_chars or max(1, len(output.ids))
+    size = plan.parameters.chunk_chars or max(1, len(output.ids))
     at = 0
     while at < len(output.ids):
-        is_known = turn.position < known
-        end = at + (min(size, known - turn.position) if is_known else size)
+        is_known = turn.position < plan.known
+        end = at + (min(size, plan.known - turn.position) if is_known else size)
         ids = output.ids[at:end]
         text = decoder.decode(ids)
         turn.deliver(ids)
-        details = _details(ids, output.details[at:end], vocabulary) if output.details else ()
+        details = _details(ids, output.details[at:end], plan.model.vocabulary) if output.details else ()
         at = end
         if (text or details) and not is_known:
             yield Chunk(text, turn.position, details, turn.durable)

@@ -40,6 +40,11 @@ class Plan:
     known: int = 0
     sampled: tuple[int, ...] = ()
 
+    @property
+    def is_windowed(self) -> bool:
+        """Whether the engine may have to wait for the reader."""
+        return self.job.max_chars > self.job.window
+
 
 def parameters_of(request: GenerateRequest, model: ModelInfo, turn: RunningTurn, seed: int) -> Parameters:
     """Check a request and plan its prompt; return the parameters of its turn.
@@ -66,7 +71,7 @@ def parameters_of(request: GenerateRequest, model: ModelInfo, turn: RunningTurn,
     return Parameters(
         fingerprint=model.fingerprint,
         request_id=request.request_id,
-        request=request.digest(),
+        request=request.digest() if request.request_id else b"",
         sampling=request.sampling.seeded(sampling.seed),
         max_chars=max_chars,
         stop_strings=request.stopping.stop_strings,

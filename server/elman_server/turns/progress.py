@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Progress:
-    """What a turn has read and delivered since it was last durable, and the states that the engine told.
+    """What a turn has read and delivered since it was last durable, and the states that the engine sent.
 
     Attributes:
         start: the state when it was last durable.
@@ -26,7 +26,7 @@ class Progress:
     _states: list[tuple[int, SessionState]] = field(default_factory=list)  # few: a deque would weigh more than they
 
     def remember(self, num_sampled: int, state: SessionState) -> None:
-        """Keep the state after so many sampled characters."""
+        """Keep the state after `num_sampled` characters."""
         self._states.append((num_sampled, state))
 
     def deliver(self, ids: list[int]) -> None:
@@ -35,18 +35,18 @@ class Progress:
         while len(self._states) > 1 and self._states[1][0] <= len(self.delivered):
             del self._states[0]
 
-    def told(self) -> tuple[int, SessionState] | None:
-        """Return the last state that the engine told of what was delivered, and after how many characters."""
+    def last_state(self) -> tuple[int, SessionState] | None:
+        """Return the last state known of what was delivered, and after how many characters it is."""
         return self._states[0] if self._states and self._states[0][0] <= len(self.delivered) else None
 
     def nearest(self) -> tuple[SessionState, list[int]]:
         """Return the last known state not beyond what was delivered, and the ids still to be read after it."""
-        if told := self.told():
-            num_sampled, state = told
+        if known := self.last_state():
+            num_sampled, state = known
             return state, self.delivered[num_sampled:].tolist()
         return self.start, [*self.prompt, *self.delivered]
 
     def advance(self, num_sampled: int, state: SessionState) -> None:
-        """Forget what has become durable."""
+        """Drop what has become durable."""
         self.start, self.prompt, self.delivered = state, [], self.delivered[num_sampled:]
         self._states = [(number - num_sampled, known) for number, known in self._states if number > num_sampled]

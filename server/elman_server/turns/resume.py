@@ -11,7 +11,7 @@ from elman_server.domain.events import Finished, FinishReason
 from elman_server.engine.job import Job, StopMatcher
 from elman_server.engine.prefill import read
 from elman_server.history.service import state_at
-from elman_server.sessions.repository import etag_of
+from elman_server.sessions.repository import Loaded, etag_of
 from elman_server.sessions.service import check_position
 from elman_server.sessions.session import turns_of
 from elman_server.sessions.transitions import KEY_BYTES, OLD_KEY_BYTES
@@ -61,14 +61,14 @@ class EarlierTurn:
         return self.reason in COMPLETE
 
     @property
-    def goes_on(self) -> bool:
+    def can_continue(self) -> bool:
         """Whether it can be brought to its end."""
         return self.is_last and not self.is_complete
 
     def known(self, position: int | None) -> int:
         """Return up to where a caller has the turn who says a position, or None; raises PositionOutOfRangeError."""
         known = self.prompt_end if position is None else position
-        end = self.prompt_end + self.parameters.max_chars if self.goes_on else self.end
+        end = self.prompt_end + self.parameters.max_chars if self.can_continue else self.end
         check_position("position", known, self.prompt_end, end)
         return known
 
@@ -139,35 +139,36 @@ class Redelivery:
         return read_details(job, await read(self._engine, job), self._model)
 
 
-async def find(sessions: Sessions, session_id: str, request_id: bytes) -> tuple[Head, EarlierTurn | None]:
-    """Return a session, and the turn of it that has a request id; without one the session is at rest.
+async def find(sessions: Sessions, session_id: str, request_id: bytes) -> tuple[Loaded, EarlierTurn | None]:
+    """Return a session, and the turn of it that has a request id; without one the session is idle.
 
     Both are of one moment: a turn that begins on this head is not one that another server has done meanwhile.
 
     Raises:
-        SessionBusyError: another turn runs elsewhere; what is committed can be told all the same.
+        SessionBusyError: another turn runs elsewhere; what is committed can be delivered all the same.
     """
-    head, _ = await sessions.load(session_id)
-    opened, busy = head.open, None
+    loaded = await sessions.load(session_id)
+    opened, busy = loaded.head.open, None
     if opened is not None and request_id and opened.parameters.request_id == request_id:
-        first = _index(head, request_id) if opened.goes_on else head.num_segments
-        return head, await _past(sessions, session_id, head, first, opened)
+        first = _index(loaded.head, request_id) if opened.is_continuation else loaded.head.num_segments
+        return loaded, await _earlier(sessions, session_id, loaded.head, first, opened)
     if opened is not None:
         try:
-            head = await sessions.at_rest(session_id)
+            loaded = await sessions.idle(session_id)
         except SessionBusyError as error:
             busy = error
+    head = loaded.head
     known = [*_keys(head, request_id), *await _older(sessions, session_id, head, request_id)] if request_id else []
     for first in known:
-        past = await _past(sessions, session_id, head, first, None)
-        if past.parameters.request_id == request_id:
-            return head, past
+        turn = await _earlier(sessions, session_id, head, first, None)
+        if turn.parameters.request_id == request_id:
+            return loaded, turn
     if busy is not None:
         raise busy
-    return head, None
+    return loaded, None
 
 
-async def _past(sessions: Sessions, session_id: str, head: Head, first: int, opened: OpenTurn | None) -> EarlierTurn:
+async def _earlier(sessions: Sessions, session_id: str, head: Head, first: int, opened: OpenTurn | None) -> EarlierTurn:
     num_segments = opened.num_segments if opened else head.num_segments
     segments = await sessions.segments(session_id, first, num_segments)
     if not segments:

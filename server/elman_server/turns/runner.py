@@ -1,4 +1,4 @@
-"""Writers: which turns of this server write to sessions, and how these begin, end and let go."""
+"""The runner: lets turns run, one on a session at a time; begins, commits and ends them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from elman_server.domain.errors import DrainingError, LeaseLostError, NotThereError, ServerError, StoreUnavailableError
+from elman_server.domain.errors import (
+    DrainingError,
+    LeaseLostError,
+    NotThereError,
+    ServerError,
+    StoreUnavailableError,
+)
 from elman_server.domain.events import FinishReason
 from elman_server.sessions.leases import wait_for
 
@@ -20,7 +26,7 @@ if TYPE_CHECKING:
 
     from elman_server.engine import JobStream
     from elman_server.sessions.leases import Lease
-    from elman_server.sessions.records import Parameters
+    from elman_server.sessions.records import Head, Parameters
     from elman_server.sessions.service import Sessions
     from elman_server.sessions.session import SessionInfo
     from elman_server.sessions.transitions import Durability
@@ -36,19 +42,21 @@ _NO_DEADLINE: Final = nullcontext()
 
 @dataclass(slots=True)
 class Run:
-    """A turn that has begun, or is about to: what it runs on.
+    """A turn that has begun, or is about to, and what it runs on.
 
     Attributes:
         keep: whether to commit what was delivered, should the turn be cut off.
+        renewal: starts to make the turn durable on the way, once it has run for a while.
     """
 
     lease: Lease
     turn: RunningTurn | None = None
     keep: bool = False
+    renewal: asyncio.TimerHandle | None = None
 
 
-class Writers:
-    """Lets turns write to sessions, one to each."""
+class TurnRunner:
+    """Lets turns run, one on a session at a time."""
 
     def __init__(self, sessions: Sessions, durability: Durability) -> None:
         self._sessions = sessions
@@ -60,18 +68,18 @@ class Writers:
     @asynccontextmanager
     async def lease(self, session_id: str | None, request_id: bytes) -> AsyncIterator[Run]:
         """Become the session's writer; in the end commit what is left to commit, and let go."""
-        if self._is_draining:
-            raise DrainingError
+        self._check_draining()
         run = Run(await self._sessions.lease(session_id, request_id))
         lease = run.lease
         self._leases.add(lease)
         lease.task = asyncio.current_task()
         try:
+            self._check_draining()  # it may have begun while another turn came to its end
             yield run
         except ServerError as error:
             task = self._leave(run)
             has_news = run.turn is not None and run.keep and run.turn.has_news
-            # Who hears that a turn failed, and left nothing, may send the next one at once.
+            # A caller who hears that a turn failed, and left nothing, may send the next one at once.
             if task is not None and not has_news and not isinstance(error, StoreUnavailableError):
                 await asyncio.shield(task)
             raise
@@ -81,43 +89,75 @@ class Writers:
         else:
             self._leave(run)
 
+    def _check_draining(self) -> None:
+        if self._is_draining:
+            raise DrainingError
+
     def _leave(self, run: Run) -> asyncio.Task[None] | None:
         """Let go of a session, or begin to: the caller may be gone, what is left to do is done without it."""
         turn = run.turn
-        if turn is not None and isinstance(run.lease.end, LeaseLostError) and turn.settling is None:
-            turn.leave()
-        if turn is not None and turn.is_open:
-            return self._spawn(self._give_up(run))
-        self._release(run.lease)
-        return None
+        if turn is None or not turn.has_begun:
+            self._release(run)
+            return None
+        is_taken_over = isinstance(run.lease.end, LeaseLostError) and turn.settling is None
+        return self._spawn(self._end(run, turn.give_way() if is_taken_over else turn.give_up(keep=run.keep)))
 
-    async def settle(self, run: Run, reason: FinishReason, stop_string: str = "") -> tuple[str, SessionInfo | None]:
-        """Commit, whether or not the caller waits for it; return the state's digest and the session."""
+    async def _end(self, run: Run, end: Coroutine[object, object, None]) -> None:
+        try:
+            await end
+        finally:
+            self._release(run)
+
+    def _release(self, run: Run) -> None:
+        if run.renewal is not None:
+            run.renewal.cancel()
+        self._leases.discard(run.lease)
+        self._sessions.leases.release(run.lease)
+
+    async def begin(
+        self, run: Run, parameters: Parameters, etag: str = "", *, is_continuation: bool = False, is_taken: bool = False
+    ) -> None:
+        """Begin a turn, and make it durable from now on; see `RunningTurn.begin`.
+
+        With `is_taken` its place was another run's: it is written whatever the store.
+        """
+        turn, lease = run.turn, run.lease
+        assert turn is not None
+        is_seen = is_taken or self._sessions.is_shared
+        await turn.begin(parameters, etag, is_continuation=is_continuation, is_seen=is_seen)
+        if not turn.has_begun:
+            return
+        lease.token, lease.is_generating = turn.token, True
+
+        def renew() -> None:
+            turn.on_due = _nothing
+            if run.renewal is not None:
+                run.renewal.cancel()
+            if not turn.is_ending:
+                self._spawn(keep_durable(turn, lease, self._durability))
+
+        turn.on_due = renew
+        run.renewal = asyncio.get_running_loop().call_later(self._durability.commit_seconds, renew)
+
+    async def settle(self, run: Run, reason: FinishReason, stop_string: str = "") -> Head | None:
+        """Commit, whether or not the caller waits for it; return the session after it, None without one."""
         turn = run.turn
         assert turn is not None
-        turn.settling = asyncio.create_task(turn.settle(reason, stop_string))
-        state, info = await asyncio.shield(turn.settling)
-        self._release(run.lease)  # before the caller hears of it and sends the next turn
-        return state.digest(), info
+        if turn.settling is None and turn.can_settle_at_once:
+            head = await turn.settle(reason, stop_string)
+        else:
+            head = await asyncio.shield(self.settling(run, reason, stop_string))
+        run.lease.is_generating = False
+        self._release(run)  # before the caller hears of it and sends the next turn
+        return head
 
-    async def _give_up(self, run: Run) -> None:
-        assert run.turn is not None
-        try:
-            await run.turn.give_up(keep=run.keep)
-        finally:
-            self._release(run.lease)
-
-    def _release(self, lease: Lease) -> None:
-        self._leases.discard(lease)
-        self._sessions.leases.release(lease)
-
-    async def open(self, run: Run, parameters: Parameters, etag: str = "", *, goes_on: bool = False) -> None:
-        """Write a turn's lease into its session, and keep the turn durable from now on; see `Turn.open`."""
-        assert run.turn is not None
-        await run.turn.open(parameters, etag, goes_on=goes_on)
-        if run.turn.is_open:
-            run.lease.token = run.turn.token
-            self._spawn(keep(run.turn, run.lease, self._durability))
+    def settling(self, run: Run, reason: FinishReason, stop_string: str = "") -> asyncio.Task[Head | None]:
+        """Begin to commit, whatever becomes of the caller."""
+        turn = run.turn
+        assert turn is not None
+        if turn.settling is None:
+            turn.settling = asyncio.create_task(turn.settle(reason, stop_string))
+        return turn.settling
 
     def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -125,11 +165,12 @@ class Writers:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def cancel(self, session_id: str) -> SessionInfo:
-        """End the turn that runs on a session, if any; return the session at rest."""
-        if lease := self._sessions.leases.running(session_id):
+    async def cancel(self, session_id: str, request_id: bytes = b"") -> SessionInfo:
+        """End the turn that runs on a session, if any; `request_id`: only the turn that has it."""
+        lease = self._sessions.leases.running(session_id)
+        if lease is not None and request_id in {b"", lease.request_id}:
             await lease.finish(FinishReason.CANCELLED)
-        await self._cancel_elsewhere(session_id)  # also one that has taken the place of ours
+        await self._cancel_elsewhere(session_id, request_id)  # also one that has taken the place of ours
         return await self._sessions.get(session_id)
 
     async def drain(self, grace: float) -> None:
@@ -139,10 +180,10 @@ class Writers:
         await wait_for(leases, grace)
         await asyncio.gather(*(lease.finish(FinishReason.SERVER_DRAINING) for lease in leases))
 
-    async def _cancel_elsewhere(self, session_id: str) -> None:
+    async def _cancel_elsewhere(self, session_id: str, request_id: bytes) -> None:
         """Ask another server to end its turn and wait for that; end one whose server is gone."""
         head, _ = await self._sessions.load(session_id)
-        if head.open is None:
+        if head.open is None or request_id not in {b"", head.open.parameters.request_id}:
             return
         token = head.open.token
         if self._sessions.is_leased(head):
@@ -153,9 +194,34 @@ class Writers:
         if head.open is not None and not self._sessions.leases.running(session_id):  # or a new one has begun here
             lease = self._sessions.leases.take(session_id)
             try:
-                await self._sessions.at_rest(session_id)
+                await self._sessions.idle(session_id)
             finally:
                 self._sessions.leases.release(lease)
+
+
+async def keep_durable(turn: RunningTurn, lease: Lease, durability: Durability) -> None:
+    """Commit a turn's progress until it ends; end it if it is not this server's any more, or the store stays away."""
+    clock = asyncio.get_running_loop().time
+    last_success = clock()
+    while not turn.is_ending:
+        turn.needs_commit.clear()
+        try:
+            if await turn.save():
+                lease.interrupt(FinishReason.CANCELLED)
+            last_success = clock()
+        except (LeaseLostError, NotThereError) as error:
+            lease.interrupt(error)
+            return
+        except ServerError as error:
+            log.warning("turn_not_durable_yet", session=lease.session_id, durable=turn.durable, error=str(error))
+            if clock() - last_success >= durability.patience_seconds:
+                lease.interrupt(error)
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+            continue
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(durability.commit_seconds):
+                await turn.needs_commit.wait()
 
 
 def watched(stream: JobStream, lease: Lease, time_left: float | None) -> AbstractContextManager[None]:
@@ -174,30 +240,5 @@ def _deadline(stream: JobStream, time_left: float) -> Iterator[None]:
         timer.cancel()
 
 
-async def keep(turn: RunningTurn, lease: Lease, durability: Durability) -> None:
-    """Commit a turn's progress until it is over; end it if it is no longer its server's, or the store stays away."""
-    clock = asyncio.get_running_loop().time
-    is_well = clock()
-    while await _is_due(turn, durability.commit_seconds):
-        try:
-            if await turn.save():
-                lease.interrupt(FinishReason.CANCELLED)
-            is_well = clock()
-        except (LeaseLostError, NotThereError) as error:
-            lease.interrupt(error)
-            return
-        except ServerError as error:
-            log.warning("turn_not_durable_yet", session=lease.session_id, durable=turn.durable, error=str(error))
-            if clock() - is_well >= durability.patience_seconds:
-                lease.interrupt(error)
-                return
-            await asyncio.sleep(RETRY_SECONDS)
-
-
-async def _is_due(turn: RunningTurn, seconds: float) -> bool:
-    """Wait until the turn has much to commit, or for so long; return False if it is over."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await turn.needs_commit.wait()
-    turn.needs_commit.clear()
-    return not turn.is_over
+def _nothing() -> None:
+    """Do nothing."""

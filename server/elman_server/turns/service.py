@@ -1,33 +1,40 @@
-"""Turns: text in, characters out, on a session's state."""
+"""Turns: text in, characters out, on a session's state.
+
+A turn walks a straight line: parsed by the transport, planned (`planning`), run (`runner`, the engine), delivered
+(`output`), committed (`running_turn`).
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import secrets
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from elman_server.domain.errors import InvalidFieldError, SessionBusyError, TurnNotFoundError
-from elman_server.domain.events import CharacterDetail, Chunk, Finished, FinishReason, Started
+from elman_server.domain.events import CharacterDetail, Event, Finished, FinishReason
 from elman_server.domain.requests import MAX_WINDOW, Target
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read
 from elman_server.sessions.records import Parameters
-from elman_server.sessions.repository import COMMIT_TRIES
+from elman_server.sessions.repository import COMMIT_TRIES, Loaded, etag_of
 from elman_server.sessions.service import SEED_BITS, check_position
 from elman_server.sessions.transitions import Durability
+from elman_server.turns.cut import cut_turn
 from elman_server.turns.output import chunks, read_details
 from elman_server.turns.planning import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
 from elman_server.turns.resume import COMPLETE, Redelivery, find
-from elman_server.turns.runner import Run, Writers, watched
-from elman_server.turns.running_turn import RunningTurn
+from elman_server.turns.runner import Run, TurnRunner, watched
+from elman_server.turns.running_turn import RunningTurn, TurnStatus
 from elman_server.turns.scoring import score
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
     from elman_server.domain.requests import AppendRequest, GenerateRequest, ResumeRequest, ScoreRequest
-    from elman_server.engine import AnyEngine
+    from elman_server.engine import AnyEngine, JobStream
+    from elman_server.engine.job import Output
     from elman_server.models.registry import ModelInfo, Models
     from elman_server.sessions.leases import Lease
     from elman_server.sessions.records import Head
@@ -35,11 +42,12 @@ if TYPE_CHECKING:
     from elman_server.sessions.session import SessionInfo
     from elman_server.turns.resume import EarlierTurn
 
-    Event = Started | Chunk | Finished
+STARTED_SECONDS: Final = 0.05  # Started waits for the first text this long, to go out in one message;
+LAST_TEXT_SECONDS: Final = 0.05  # and the last text for the commit, to go out with Finished
 
 
 class Turns:
-    """Runs every turn of a server.
+    """Runs every turn of a server. What happens in a turn is yielded in tuples of events: each is one message.
 
     Args:
         engines: by model name.
@@ -56,12 +64,12 @@ class Turns:
         self._models = models
         self._engines = engines
         self._durability = durability
-        self._writers = Writers(sessions, durability)
+        self._runner = TurnRunner(sessions, durability)
 
     async def generate(
         self, request: GenerateRequest, begun: Callable[[Lease], None] | None = None
-    ) -> AsyncGenerator[Event, None]:
-        """Run one turn that draws characters; of a request that came before, tell its turn and go on with it.
+    ) -> AsyncGenerator[tuple[Event, ...], None]:
+        """Run one turn that samples characters; of a request that came before, deliver its turn and continue it.
 
         Args:
             request: what to do.
@@ -72,21 +80,21 @@ class Turns:
         """
         session_id = request.target.session
         if session_id is None and request.request_id:
-            raise InvalidFieldError("request_id", "is known again on a session alone; leave it out, or name one")
-        async with self._writers.lease(session_id, request.request_id) as run:
+            raise InvalidFieldError("request_id", "works on a session alone; leave it out, or name a session")
+        async with self._runner.lease(session_id, request.request_id) as run:
             if begun is not None:
                 begun(run.lease)
-            head, past = await self._taken(run, request.request_id, lambda past: past.check(request.digest()))
-            if past is not None:
-                events = self._again(run, past, past.prompt_end, request.time_left)
+            loaded, earlier = await self._find(run, request.request_id, lambda turn: turn.check(request.digest()))
+            if earlier is not None:
+                events = self._again(run, earlier, earlier.prompt_end, request.time_left)
             else:
-                events = self._run(run, await self._plan(run, request, head), request.time_left)
+                events = self._run(run, await self._plan(run, request, loaded), request.time_left)
             async with aclosing(events):
-                async for event in events:
-                    yield event
+                async for happened in events:
+                    yield happened
 
-    async def resume(self, request: ResumeRequest) -> AsyncGenerator[Event, None]:
-        """Tell a turn again from a position on, and go on to the end that it would have had.
+    async def resume(self, request: ResumeRequest) -> AsyncGenerator[tuple[Event, ...], None]:
+        """Deliver a turn again from a position on, and continue to the end that it would have had.
 
         A stream that still runs it ends with LeaseLostError.
 
@@ -95,49 +103,50 @@ class Turns:
             PositionOutOfRangeError: the turn never came to that position.
         """
 
-        def check(past: EarlierTurn) -> None:
-            if past.parameters.sampling is None:
+        def check(earlier: EarlierTurn) -> None:
+            if earlier.parameters.sampling is None:
                 raise InvalidFieldError("request_id", "is one of an Append; send that again instead")
-            past.known(request.position)
+            earlier.known(request.position)
 
-        async with self._writers.lease(request.session, request.request_id) as run:
-            _, past = await self._taken(run, request.request_id, check)
-            if past is None:
+        async with self._runner.lease(request.session, request.request_id) as run:
+            _, earlier = await self._find(run, request.request_id, check)
+            if earlier is None:
                 raise TurnNotFoundError(f"sessions/{request.session}")
-            events = self._again(run, past, past.known(request.position), request.time_left)
+            events = self._again(run, earlier, earlier.known(request.position), request.time_left)
             async with aclosing(events):
-                async for event in events:
-                    yield event
+                async for happened in events:
+                    yield happened
 
     async def append(self, request: AppendRequest) -> tuple[SessionInfo, tuple[CharacterDetail, ...]]:
         """Feed a text to a session; return the session after it and what was asked of each character.
 
         A request that came before is not fed again.
         """
-        async with self._writers.lease(request.session, request.request_id) as run:
-            head, past = await find(self._sessions, request.session, request.request_id)
-            if past is not None:
-                past.check(request.digest())
-            if past and past.is_complete:
-                model = self._sessions.model_of(past.head)
+        async with self._runner.lease(request.session, request.request_id) as run:
+            loaded, earlier = await find(self._sessions, request.session, request.request_id)
+            head = loaded.head
+            if earlier is not None:
+                earlier.check(request.digest())
+            if earlier and earlier.is_complete:
+                model = self._sessions.model_of(earlier.head)
                 ids = text_ids("text", request.text, model, request.unknown)
-                details = await self._retelling(run, past).details(past.start, ids, request.detail)
-                return self._sessions.info(request.session, past.head), details
+                details = await self._redelivery(run, earlier).details(earlier.start, ids, request.detail)
+                return self._sessions.info(request.session, earlier.head), details
             model = self._sessions.model_of(head)
             ids = text_ids("text", request.text, model, request.unknown)
             detail = checked(request.detail, ids, model)
             if detail and model.labels:
                 raise InvalidFieldError("detail", f"is not to be had: {model.resource} {TELLS_LABELS}")
-            run.turn = turn = self._turn(model, request.session, head)
+            run.turn = turn = self._turn(model, request.session, loaded)
             turn.plan(ids)
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())
-            await self._writers.open(run, parameters, "" if past else request.etag)
+            await self._runner.begin(run, parameters, "" if earlier else request.etag)
             job = Job(head.state, head.position, ids, detail=detail)
             reading = await read(self._engines[model.name], job)
             turn.progress.remember(0, reading.state)
-            _, info = await self._writers.settle(run, FinishReason.MAX_CHARS)
-            assert info is not None
-            return info, read_details(job, reading, model)
+            after = await self._runner.settle(run, FinishReason.MAX_CHARS)
+            assert after is not None
+            return self._sessions.info(request.session, after), read_details(job, reading, model)
 
     async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
         """Return how likely each character of a text is after a state, which stays as it is; or its labels."""
@@ -146,20 +155,33 @@ class Turns:
         state, position = (head.state, head.position) if head else (model.initial, 0)
         return await score(self._engines[model.name], model, state, position, request)
 
-    async def cancel(self, session_id: str) -> SessionInfo:
-        """End the turn that runs on a session, if any; return the session at rest."""
-        return await self._writers.cancel(session_id)
+    async def cancel(self, session_id: str, position: int | None = None, request_id: bytes = b"") -> SessionInfo:
+        """End the turn that runs on a session, if any; return the idle session.
+
+        Args:
+            session_id: which.
+            position: up to where the turn is kept, also if it has just finished; None: all that was delivered.
+            request_id: of the turn; another turn continues. Empty: whichever runs, or is the last.
+
+        Raises:
+            PositionOutOfRangeError: the turn was not delivered up to that position, or another one followed it.
+        """
+        info = await self._runner.cancel(session_id, request_id)
+        if position is None or position == info.position:
+            return info
+        return await cut_turn(self._sessions, self._engines, session_id, position, request_id)
 
     async def drain(self, grace: float) -> None:
         """Refuse new turns; let those that run finish for `grace` seconds, then end and commit them."""
-        await self._writers.drain(grace)
+        await self._runner.drain(grace)
 
     # One turn
 
-    async def _plan(self, run: Run, request: GenerateRequest, head: Head | None) -> Plan:
-        """Check a request against its model; say what the engine shall do."""
+    async def _plan(self, run: Run, request: GenerateRequest, loaded: Loaded | None) -> Plan:
+        """Check a request against its model; plan what the engine does."""
+        head = loaded.head if loaded else None
         model = self._model(request.target, head)
-        run.turn = turn = self._turn(model, request.target.session, head)
+        run.turn = turn = self._turn(model, request.target.session, loaded)
         seed = head.seed if head else secrets.randbits(SEED_BITS)
         parameters = parameters_of(request, model, turn, seed)
         job = await self._job(run, model, parameters, head.num_segments if head else 0)
@@ -167,7 +189,7 @@ class Turns:
         return Plan(model, job, parameters, (event,), request.etag)
 
     async def _job(self, run: Run, model: ModelInfo, parameters: Parameters, num_segments: int) -> Job:
-        """Return what the engine has to do of a turn; the session has so many segments before that."""
+        """Return the engine's part of a turn; the session has `num_segments` before it."""
         turn, sampling = run.turn, parameters.sampling
         recent: Sequence[int] = ()
         assert turn is not None
@@ -176,7 +198,7 @@ class Turns:
             recent = await self._sessions.tail(run.lease.session_id, num_segments, MAX_WINDOW)
         return job_of(parameters, turn, model, recent)
 
-    async def _run(self, run: Run, plan: Plan, time_left: float | None) -> AsyncGenerator[Event, None]:
+    async def _run(self, run: Run, plan: Plan, time_left: float | None) -> AsyncGenerator[tuple[Event, ...], None]:
         """Run a turn in the engine to its end."""
         turn, parameters, vocabulary = run.turn, plan.parameters, plan.model.vocabulary
         assert turn is not None
@@ -184,109 +206,127 @@ class Turns:
         decoder = vocabulary.decoder(before)
         decoder.decode(plan.sampled)
         with self._engines[plan.model.name].open(plan.job) as stream, watched(stream, run.lease, time_left):
-            if not turn.is_open:
-                await self._writers.open(run, parameters, plan.etag)
-            for event in plan.started:
-                yield event
+            if not turn.has_begun:
+                await self._runner.begin(run, parameters, plan.etag)
             run.keep = not parameters.rollback
-            while True:
+            opening: tuple[Event, ...] = plan.started
+            output = await _first(stream, is_awaited=bool(opening))
+            while output is None or output.finished is None:
+                pieces = () if output is None else chunks(output, turn, decoder, plan)
+                for chunk in pieces:
+                    yield (*opening, chunk)
+                    opening = ()
+                if opening:
+                    yield opening
+                    opening = ()
+                if output is not None and plan.is_windowed:
+                    stream.allow(len(output.ids))
+                del output, pieces  # its ids weigh more than the rest of the turn, and the next may be long in coming
                 output = await stream.next()
-                for chunk in chunks(
-                    output, turn, decoder, vocabulary, chunk_chars=parameters.chunk_chars, known=plan.known
-                ):
-                    yield chunk
-                if output.finished is not None:
-                    break
-                stream.allow(len(output.ids))
-                del output  # its ids weigh more than the rest of the turn, and the next may be long in coming
+            end = turn.position + len(output.ids)
+            for chunk in chunks(output, turn, decoder, plan):
+                if turn.position < end:
+                    yield (*opening, chunk)
+                    opening = ()
+                else:
+                    opening = (*opening, chunk)  # goes out with the end of the turn
         if plan.known and output.finished in COMPLETE:
             check_position("position", plan.known, turn.prompt_end, turn.position)
         stop = parameters.stop_strings[output.stop] if output.stop >= 0 else ""
-        yield await self._finished(run, output.finished, stop)
+        async for happened in self._ended(run, output.finished, stop, opening):
+            yield happened
 
-    async def _finished(self, run: Run, reason: FinishReason, stop_string: str = "") -> Finished:
-        """Commit a turn, or let it be as if it had never been; return the last event."""
+    async def _ended(
+        self, run: Run, reason: FinishReason, stop_string: str, last: tuple[Event, ...] = ()
+    ) -> AsyncGenerator[tuple[Event, ...], None]:
+        """Commit a turn, or let it be as if it had never been; yield its last events, `last` before Finished."""
         turn = run.turn
         assert turn is not None
         num_sampled = turn.num_sampled
         if reason not in COMPLETE and not (run.keep and turn.has_news):
             turn.undo()
         position = turn.position
-        state_digest, info = await self._writers.settle(run, reason, stop_string)
-        return Finished(
+        if last and not turn.can_settle_at_once:
+            await asyncio.wait({self._runner.settling(run, reason, stop_string)}, timeout=LAST_TEXT_SECONDS)
+            if turn.status is not TurnStatus.OVER:  # the store is slow: the text need not wait for it
+                yield last
+                last = ()
+        head = await self._runner.settle(run, reason, stop_string)
+        finished = Finished(
             reason=reason,
             prompt_chars=turn.prompt_end - turn.start if position > turn.start else 0,
             generated_chars=num_sampled,
             position=position,
-            state_digest=state_digest,
-            etag=info.etag if info else "",
+            state_digest=turn.state_digest,
+            etag=etag_of(head) if head else "",
             stop_string=stop_string,
         )
+        yield (*last, finished)
 
-    # A turn that was
+    # A turn that was asked for before
 
-    async def _taken(
+    async def _find(
         self, run: Run, request_id: bytes, check: Callable[[EarlierTurn], object]
-    ) -> tuple[Head | None, EarlierTurn | None]:
-        """Find a turn that came before, and take its place if it can go on: before anything of it is told.
+    ) -> tuple[Loaded | None, EarlierTurn | None]:
+        """Find a turn that came before, and take its place if it can continue: before anything of it is delivered.
 
         Another server may still have it, and write until its place is taken; then the turn is looked for again.
-        `check` refuses the turn that was found. If none was, the session is at rest.
+        `check` refuses the turn that was found. If none was, the session is idle.
         """
         session_id = run.lease.session_id
         if session_id is None:
             return None, None
         for _ in range(COMMIT_TRIES):
-            head, past = await find(self._sessions, session_id, request_id)
-            if past is None:
-                return head, None
-            check(past)
-            if not past.goes_on:
-                return head, past
-            run.turn = turn = self._turn(self._sessions.model_of(past.head), session_id, past.head)
-            turn.go_on(past.start, past.prompt_end, past.opened)
+            loaded, earlier = await find(self._sessions, session_id, request_id)
+            if earlier is None:
+                return loaded, None
+            check(earlier)
+            if not earlier.can_continue:
+                return loaded, earlier
+            run.turn = turn = self._turn(self._sessions.model_of(earlier.head), session_id, loaded)
+            turn.continue_from(earlier.start, earlier.prompt_end, earlier.opened)
             with contextlib.suppress(SessionBusyError):
-                await self._writers.open(run, past.parameters, goes_on=past.opened is None)
-                run.keep = not past.parameters.rollback
-                return head, past
+                await self._runner.begin(run, earlier.parameters, is_continuation=earlier.opened is None, is_taken=True)
+                run.keep = not earlier.parameters.rollback
+                return loaded, earlier
         raise SessionBusyError(f"sessions/{session_id}")
 
     async def _again(
-        self, run: Run, past: EarlierTurn, known: int, time_left: float | None
-    ) -> AsyncGenerator[Event, None]:
-        """Tell what is durable of a turn from a position on, and go on with it if its place was taken."""
-        model = self._sessions.model_of(past.head)
-        async with aclosing(self._retelling(run, past).events(known)) as told:
-            async for event in told:
-                yield event
-        if not past.goes_on:
-            yield past.finished()
+        self, run: Run, earlier: EarlierTurn, known: int, time_left: float | None
+    ) -> AsyncGenerator[tuple[Event, ...], None]:
+        """Deliver what is durable of a turn from a position on, and continue it if its place was taken."""
+        model = self._sessions.model_of(earlier.head)
+        async with aclosing(self._redelivery(run, earlier).events(known)) as events:
+            async for event in events:
+                yield (event,)
+        if not earlier.can_continue:
+            yield (earlier.finished(),)
             return
-        parameters = past.parameters
-        job = await self._job(run, model, parameters, (past.opened or past.head).num_segments)
-        if end := past.end_reached(job.stops):
+        parameters = earlier.parameters
+        job = await self._job(run, model, parameters, (earlier.opened or earlier.head).num_segments)
+        if end := earlier.end_reached(job.stops):
             reason, stop = end
-            yield await self._finished(run, reason, parameters.stop_strings[stop] if stop >= 0 else "")
+            async for happened in self._ended(run, reason, parameters.stop_strings[stop] if stop >= 0 else ""):
+                yield happened
             return
-        plan = Plan(model, job, parameters, (), known=known, sampled=tuple(past.sampled))
+        plan = Plan(model, job, parameters, (), known=known, sampled=tuple(earlier.sampled))
         async with aclosing(self._run(run, plan, time_left)) as sampled:
             async for now in sampled:
                 yield now
 
-    def _retelling(self, run: Run, past: EarlierTurn) -> Redelivery:
+    def _redelivery(self, run: Run, earlier: EarlierTurn) -> Redelivery:
         assert run.lease.session_id is not None
-        return Redelivery(self._sessions, self._engines[past.head.model], run.lease.session_id, past)
+        return Redelivery(self._sessions, self._engines[earlier.head.model], run.lease.session_id, earlier)
 
     # What it stands on
 
-    def _turn(self, model: ModelInfo, session_id: str | None, head: Head | None) -> RunningTurn:
-        state = head.state if head else model.initial
+    def _turn(self, model: ModelInfo, session_id: str | None, loaded: Loaded | None) -> RunningTurn:
         return RunningTurn(
             self._engines[model.name],
             self._sessions,
             session_id,
-            head=head,
-            state=state,
+            loaded=loaded,
+            state=loaded.head.state if loaded else model.initial,
             durability=self._durability,
         )
 
@@ -294,4 +334,15 @@ class Turns:
         if head is not None:
             return self._sessions.model_of(head)
         assert target.model is not None
-        return self._models.get(target.model)
+        return self._models.get(target.model, target.version)
+
+
+async def _first(stream: JobStream, *, is_awaited: bool) -> Output | None:
+    """Return a job's first output; None if it is long in coming and the beginning of the turn is to go out before."""
+    if not is_awaited:
+        return await stream.next()
+    hurry = asyncio.get_running_loop().call_later(STARTED_SECONDS, stream.hurry)
+    try:
+        return await stream.next_or_none()
+    finally:
+        hurry.cancel()

@@ -1,13 +1,25 @@
 """Requests: what is out of range is refused by name; what is not set has its default."""
 
 import math
+from typing import Any
 
 import pytest
 
 from elman_server.domain.errors import InvalidFieldError, UnknownCharacterError
-from elman_server.domain.requests import Limits, SamplingRequest, StoppingRequest, check_text, check_top_n
+from elman_server.domain.requests import (
+    AppendRequest,
+    Creation,
+    Detail,
+    GenerateRequest,
+    Limits,
+    SamplingRequest,
+    StoppingRequest,
+    Target,
+    check_text,
+    check_top_n,
+)
 from elman_server.domain.sampling import Sampling
-from elman_server.domain.vocabulary import Vocabulary
+from elman_server.domain.vocabulary import Unknown, Vocabulary
 from tests.models import CHARACTERS
 
 VOCABULARY = Vocabulary(tuple(CHARACTERS))
@@ -157,6 +169,90 @@ def test_stop_strings_that_cannot_be_honoured_are_refused(stops, field):
         StoppingRequest(1, stops).resolve(VOCABULARY, LIMITS)
     assert refused.value.field == field
     assert len(str(refused.value)) < 200
+
+
+TARGET = Target(session="abcd")
+
+
+@pytest.mark.parametrize(
+    ("request_", "digest"),
+    [
+        (GenerateRequest(TARGET), "1aa04c32dbd3bdfd88cc6ba0c2567239"),
+        (GenerateRequest(TARGET, "ab"), "b7ec10e005d69de62140de4ea9b1f8a2"),
+        (GenerateRequest(TARGET, "ab", SamplingRequest(temperature=0.0)), "21decfd5a72fc4db09b7de5c1f737f97"),
+        (GenerateRequest(TARGET, "ab", SamplingRequest(seed=0)), "db157cb4ca5a8047583d30e64d6480ae"),
+        (
+            GenerateRequest(TARGET, "ab", stopping=StoppingRequest(5, ("x", "y"), include_stop=True)),
+            "92d98eff88c130b2ae1f725c695ede68",
+        ),
+        (
+            GenerateRequest(TARGET, "ab", etag="1f", rollback=True, detail=Detail(log_probability=True, top_n=3)),
+            "9152f36459a60b4ccbb67037b4376513",
+        ),
+        (
+            GenerateRequest(TARGET, "ab", unknown=Unknown(replace_with="?"), request_id=bytes(16)),
+            "14207e7c9f7fe5d702e3518581121fb9",
+        ),
+        (
+            GenerateRequest(
+                TARGET,
+                "ab",
+                SamplingRequest(
+                    logit_bias=(("a", 1.5),),
+                    allowed_characters="ab",
+                    repetition_penalty=1.5,
+                    repetition_window=10,
+                    temperature=0.5,
+                    top_k=3,
+                    top_p=0.5,
+                    min_p=0.25,
+                    seed=2**64 - 1,
+                ),
+            ),
+            "bedca5be5938706158f3443d1ed9483b",
+        ),
+        (AppendRequest("abcd", "ab"), "cab88ba20e2a058d0690438d7aa6a96b"),
+        (
+            AppendRequest("abcd", "ab", "1f", Detail(top_n=2), Unknown(skip=True), bytes(16)),
+            "3e3a12fa622cc390e834859e95b737d6",
+        ),
+    ],
+)
+def test_the_digests_of_turns_stay(request_: Any, digest: str):
+    """Servers of two versions know the same turn again: no field that the contract gains may change a digest."""
+    assert request_.digest().hex() == digest
+
+
+def test_a_digest_has_only_what_makes_another_turn():
+    """Where it runs, how its text is cut and how much time is left make none; what is 0 is not what is unset."""
+    request = GenerateRequest(TARGET, "ab")
+    for same in (
+        GenerateRequest(Target(session="efgh"), "ab"),
+        GenerateRequest(TARGET, "ab", chunk_chars=1),
+        GenerateRequest(TARGET, "ab", time_left=2.5),
+        GenerateRequest(TARGET, "ab", SamplingRequest(), StoppingRequest(), detail=Detail(), unknown=Unknown()),
+    ):
+        assert same.digest() == request.digest()
+    others: list[GenerateRequest | AppendRequest] = [
+        request,
+        GenerateRequest(TARGET, "ab", SamplingRequest(seed=0)),
+        GenerateRequest(TARGET, "ab", SamplingRequest(temperature=0.0)),
+        GenerateRequest(TARGET, "ab", SamplingRequest(top_k=0)),
+        GenerateRequest(TARGET, "ab", stopping=StoppingRequest(0)),
+        GenerateRequest(TARGET, "ab", rollback=True),
+        AppendRequest("abcd", "ab"),
+    ]
+    assert len({other.digest() for other in others}) == len(others)
+
+
+def test_a_creation_with_a_request_id_has_always_the_same_names():
+    """Two requests share none, and neither do the sessions of one; without an id every name is a new one."""
+    one, other = Creation(bytes(16), b"1"), Creation(bytes(15) + b"\x01", b"1")
+    names = [creation.part(index).name() for creation in (one, other) for index in range(3)]
+    assert names[0] == "b6c54489-38a0-5f50-a60a-fd8d76219cae"
+    assert names[:3] == [one.part(index).name() for index in range(3)]
+    assert len(set(names)) == 6
+    assert Creation().name() != Creation().name()
 
 
 def test_texts_have_a_longest_and_perhaps_a_shortest():

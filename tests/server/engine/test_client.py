@@ -255,7 +255,7 @@ async def test_stop_ends_the_process_and_its_streams(path):
     assert engine._process is not None
     process, stream = engine._process, engine.open(job(model, 100_000, window=5))
     await engine.stop()
-    assert process.returncode == 0
+    assert process.returncode is not None
     with pytest.raises(EngineRestartedError):
         await read(stream)
     with pytest.raises(EngineRestartedError):

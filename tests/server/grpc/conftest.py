@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -17,10 +18,11 @@ from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman.v1.model_pb2_grpc import ModelServiceStub
 from elman.v1.session_pb2_grpc import SessionServiceStub
 from elman_server.grpc.server import GrpcServer
-from elman_server.models.registry import Models
+from elman_server.models.registry import ModelInfo, Models
 from elman_server.process.logs import set_up_logs
 from elman_server.process.settings import Settings
 from tests.server.grpc.fakes import MODEL, FakeHistory, FakeSessions, FakeTurns
+from tests.server_process import PATIENCE
 
 if TYPE_CHECKING:
     from elman.v1.generation_pb2_grpc import GenerationServiceAsyncStub
@@ -59,9 +61,9 @@ Serve = Callable[..., AbstractAsyncContextManager[Served]]
 
 
 @contextlib.asynccontextmanager
-async def _serve(**settings: Any) -> AsyncIterator[Served]:
+async def _serve(models: Sequence[ModelInfo] = (MODEL,), **settings: Any) -> AsyncIterator[Served]:
     sessions, turns, history = FakeSessions(), FakeTurns(), FakeHistory()
-    domain = cast("Any", (sessions, turns, Models([MODEL]), history))
+    domain = cast("Any", (sessions, turns, Models(models), history))
     server = GrpcServer(Settings(**{"listen": "127.0.0.1:0", **settings}), *domain)
     port = await server.start()
     try:
@@ -87,10 +89,17 @@ async def served() -> AsyncIterator[Served]:
 @pytest.fixture
 def log() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Capture the log; call it for the lines so far, parsed."""
-    stream = io.StringIO()
     handlers, level = logging.root.handlers[:], logging.root.level
     logging.root.handlers = []
-    set_up_logs("json", "debug", stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    structlog.reset_defaults()
+    with tempfile.TemporaryFile() as file:
+        writer = set_up_logs("json", "debug", file.fileno())
+
+        def lines() -> list[dict[str, Any]]:
+            writer.drain(PATIENCE)
+            size = os.fstat(file.fileno()).st_size
+            return [json.loads(line) for line in os.pread(file.fileno(), size, 0).splitlines()]
+
+        yield lines
+        structlog.reset_defaults()
+        writer.drain(PATIENCE)
     logging.root.handlers, logging.root.level = handlers, level

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 from elman_server.domain.events import CharacterDetail, Chunk, Finished, FinishReason, Started
 from elman_server.domain.requests import (
     AppendRequest,
+    Creation,
     GenerateRequest,
     Limits,
     ResumeRequest,
@@ -24,6 +25,7 @@ from elman_server.sessions.session import (
     CommittedTurn,
     Expiration,
     Filter,
+    LabelChange,
     Page,
     SessionInfo,
     SessionStatus,
@@ -128,8 +130,9 @@ class FakeSessions:
         expiration: Expiration,
         labels: Mapping[str, str],
         initial_state: str,
+        creation: Creation,
     ) -> SessionInfo:
-        return self._answer(model, version, session_id, seed, expiration, labels, initial_state)
+        return self._answer(model, version, session_id, seed, expiration, labels, initial_state, creation.request_id)
 
     async def get(self, session_id: str) -> SessionInfo:
         return self._answer(session_id)
@@ -138,12 +141,16 @@ class FakeSessions:
         return Page((self._answer(page_size, page_token, filter),), "more")
 
     async def update(
-        self, session_id: str, *, etag: str, labels: Mapping[str, str] | None, expiration: Expiration | None
+        self, session_id: str, *, etag: str, labels: LabelChange | None, expiration: Expiration | None
     ) -> SessionInfo:
         return self._answer(session_id, etag, labels, expiration)
 
     async def delete(self, session_id: str, *, etag: str) -> None:
         self._answer(session_id, etag)
+
+    async def delete_all(self, filter: Filter) -> int:  # noqa: A002  the API's word
+        self._answer(filter)
+        return 3
 
     async def transcript(self, session_id: str, start: int, end: int | None) -> Transcript:
         self._answer(session_id, start, end)
@@ -156,8 +163,8 @@ class FakeHistory:
     def __init__(self) -> None:
         self.calls: list[Any] = []
 
-    async def fork(self, session_id: str, *, position: int | None, count: int) -> list[SessionInfo]:
-        self.calls.append((session_id, position, count))
+    async def fork(self, session_id: str, *, position: int | None, count: int, creation: Creation) -> list[SessionInfo]:
+        self.calls.append((session_id, position, count, creation.request_id))
         return [SESSION, SESSION]
 
     async def rewind(self, session_id: str, *, position: int, etag: str) -> SessionInfo:
@@ -168,8 +175,8 @@ class FakeHistory:
         self.calls.append(session_id)
         return b"snapshot"
 
-    async def restore(self, snapshot: bytes, session_id: str) -> SessionInfo:
-        self.calls.append((snapshot, session_id))
+    async def restore(self, snapshot: bytes, session_id: str, creation: Creation) -> SessionInfo:
+        self.calls.append((snapshot, session_id, creation.request_id))
         return SESSION
 
     async def replay(self, session_id: str) -> AsyncGenerator[Replayed, None]:
@@ -193,24 +200,24 @@ class FakeTurns:
         self.num_open = 0
         self.closed = asyncio.Event()
 
-    async def resume(self, request: ResumeRequest) -> AsyncGenerator[Event, None]:
+    async def resume(self, request: ResumeRequest) -> AsyncGenerator[tuple[Event, ...], None]:
         async for event in self.generate(request):
             yield event
 
     async def generate(
         self, request: GenerateRequest | ResumeRequest, begun: Callable[[Lease], None] | None = None
-    ) -> AsyncGenerator[Event, None]:
+    ) -> AsyncGenerator[tuple[Event, ...], None]:
         self.calls.append(request)
         if begun is not None:
             begun(Lease(None))
         self.num_open += 1
         try:
             for event in self.events:
-                yield event
+                yield (event,)
             if self.error is not None:
                 raise self.error
             while self.is_flooding:
-                yield Chunk("a" * 10_000, 10)
+                yield (Chunk("a" * 10_000, 10),)
             if self.is_endless:
                 await asyncio.Event().wait()
         finally:
@@ -225,6 +232,6 @@ class FakeTurns:
         self.calls.append(request)
         return CharacterDetail("a", None), DETAIL, DETAIL
 
-    async def cancel(self, session_id: str) -> SessionInfo:
-        self.calls.append(session_id)
+    async def cancel(self, session_id: str, position: int | None, request_id: bytes) -> SessionInfo:
+        self.calls.append((session_id, position, request_id))
         return SESSION

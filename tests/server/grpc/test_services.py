@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -10,15 +11,19 @@ from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman_server.domain import requests as domain
 from elman_server.grpc.messages.build import (
     from_chat,
-    from_event,
+    from_generated,
     from_model,
     from_replayed,
     from_resumed,
     from_session,
     from_transcript,
 )
-from elman_server.sessions.session import Expiration, Filter
+from elman_server.sessions.pages import PageToken
+from elman_server.sessions.session import Expiration, Filter, LabelChange, SessionStatus
 from tests.server.grpc.fakes import CHUNK, FINISHED, MODEL, REPLAYED, SESSION, STARTED, TRANSCRIPT
+
+REQUEST_ID = "00000000-0000-0000-0000-0000000000af"
+RAW_ID = bytes(15) + b"\xaf"
 
 
 async def test_session_calls_reach_the_domain(served):
@@ -31,6 +36,7 @@ async def test_session_calls_reach_the_domain(served):
         ttl=Duration(seconds=5),
         labels={"a": "b"},
         initial_state="juliet",
+        request_id=REQUEST_ID,
     )
     update = session_pb2.UpdateSessionRequest(
         session=session_pb2.Session(name="sessions/abcd", etag="1f", labels={"a": "b"}),
@@ -44,19 +50,22 @@ async def test_session_calls_reach_the_domain(served):
     page = await stub.ListSessions(listed)
     updated = await stub.UpdateSession(update)
     await stub.DeleteSession(session_pb2.DeleteSessionRequest(name="sessions/abcd", etag="1f"))
+    deleted = await stub.DeleteSessions(session_pb2.DeleteSessionsRequest(filter='state = "ACTIVE"'))
     transcript = await stub.GetTranscript(session_pb2.GetTranscriptRequest(name="sessions/abcd", start=3, end=0))
     await stub.GetTranscript(session_pb2.GetTranscriptRequest(name="sessions/abcd"))
 
     assert [answer.session for answer in (created, got, updated)] == [from_session(SESSION)] * 3
     assert page == session_pb2.ListSessionsResponse(sessions=[from_session(SESSION)], next_page_token="more")
     assert transcript == from_transcript(TRANSCRIPT)
+    assert deleted.deleted_count == 3
     assert served.sessions.calls == [
-        ("tiny", "1", "abcd", 0, Expiration(ttl=5.0), {"a": "b"}, "juliet"),
-        ("tiny", None, "", None, Expiration(), {}, "default"),
+        ("tiny", "1", "abcd", 0, Expiration(ttl=5.0), {"a": "b"}, "juliet", RAW_ID),
+        ("tiny", None, "", None, Expiration(), {}, "default", b""),
         ("abcd",),
         (3, "t", Filter(labels={"a": "b"})),
-        ("abcd", "1f", {"a": "b"}, None),
+        ("abcd", "1f", LabelChange({"a": "b"}, replaces_all=True), None),
         ("abcd", "1f"),
+        (Filter(status=SessionStatus.ACTIVE),),
         ("abcd", 3, 0),
         ("abcd", 0, None),
     ]
@@ -65,11 +74,15 @@ async def test_session_calls_reach_the_domain(served):
 async def test_calls_about_the_past_reach_the_domain(served):
     """Fork, rewind, export, import and replay convert, call and convert back."""
     stub, name = served.session, "sessions/abcd"
-    forked = await stub.ForkSession(session_pb2.ForkSessionRequest(name=name, position=0, count=2))
+    forked = await stub.ForkSession(
+        session_pb2.ForkSessionRequest(name=name, position=0, count=2, request_id=REQUEST_ID)
+    )
     await stub.ForkSession(session_pb2.ForkSessionRequest(name=name))
     rewound = await stub.RewindSession(session_pb2.RewindSessionRequest(name=name, position=3, etag="1f"))
     exported = await stub.ExportSession(session_pb2.ExportSessionRequest(name=name))
-    imported = await stub.ImportSession(session_pb2.ImportSessionRequest(snapshot=b"x", session_id="efgh"))
+    imported = await stub.ImportSession(
+        session_pb2.ImportSessionRequest(snapshot=b"x", session_id="efgh", request_id=REQUEST_ID)
+    )
     replayed = [answer async for answer in stub.ReplaySession(session_pb2.ReplaySessionRequest(name=name))]
 
     assert list(forked.sessions) == [from_session(SESSION)] * 2
@@ -77,24 +90,23 @@ async def test_calls_about_the_past_reach_the_domain(served):
     assert exported.snapshot == b"snapshot"
     assert replayed == [from_replayed(REPLAYED)]
     assert served.history.calls == [
-        ("abcd", 0, 2),
-        ("abcd", None, 0),
+        ("abcd", 0, 2, RAW_ID),
+        ("abcd", None, 0, b""),
         ("abcd", 3, "1f"),
         "abcd",
-        (b"x", "efgh"),
+        (b"x", "efgh", RAW_ID),
         "abcd",
     ]
 
 
 async def test_a_resumed_stream_is_the_domains_events(served):
     """Resume sends every event, in order."""
-    request_id = "00000000-0000-0000-0000-0000000000af"
     call = served.generation.Resume(
-        generation_pb2.ResumeRequest(session="sessions/abcd", request_id=request_id, position=3)
+        generation_pb2.ResumeRequest(session="sessions/abcd", request_id=REQUEST_ID, position=3)
     )
 
-    assert [event async for event in call] == [from_resumed(event) for event in (STARTED, CHUNK, FINISHED)]
-    assert served.turns.calls == [domain.ResumeRequest("abcd", bytes(15) + b"\xaf", 3)]
+    assert [event async for event in call] == [from_resumed([event]) for event in (STARTED, CHUNK, FINISHED)]
+    assert served.turns.calls == [domain.ResumeRequest("abcd", RAW_ID, 3)]
 
 
 async def test_chat_takes_turns_one_after_another(served):
@@ -102,7 +114,7 @@ async def test_chat_takes_turns_one_after_another(served):
     turn = generation_pb2.ChatRequest(turn=generation_pb2.GenerateRequest(model="models/tiny", prompt="a"))
     stop = generation_pb2.ChatRequest(stop=generation_pb2.Stop())
     call = served.generation.Chat(iter([stop, turn, stop, turn]))
-    assert [event async for event in call] == [from_chat(event) for event in (STARTED, CHUNK, FINISHED)] * 2
+    assert [event async for event in call] == [from_chat([event]) for event in (STARTED, CHUNK, FINISHED)] * 2
 
     refused = served.generation.Chat(iter([generation_pb2.ChatRequest()]))
     assert await refused.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -123,6 +135,41 @@ async def test_model_calls_reach_the_catalogue(served):
     )
 
 
+async def test_a_models_version_is_a_model(served):
+    """What a session says of its model can be got and encodes texts; another version is not found."""
+    stub, name = served.models, SESSION.model
+    assert (await stub.GetModel(model_pb2.GetModelRequest(name=name))).model.name == "models/tiny"
+    assert (await stub.EncodeText(model_pb2.EncodeTextRequest(model=name, text="a"))).ids == [0]
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.GetModel(model_pb2.GetModelRequest(name="models/tiny/versions/2"))
+
+    assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_models_come_page_by_page(serve):
+    """In the order of their names, as many as asked for, until there is no token; another list's token is refused."""
+    models = [replace(MODEL, name=name) for name in ("b", "a", "c")]
+    async with serve(models=models) as served:
+        pages: list[list[str]] = []
+        token = ""
+        while not pages or token:
+            request = model_pb2.ListModelsRequest(page_size=2, page_token=token)
+            answer = await served.models.ListModels(request)
+            pages.append([model.name for model in answer.models])
+            token = answer.next_page_token
+        for wrong in (
+            model_pb2.ListModelsRequest(page_size=-1),
+            model_pb2.ListModelsRequest(page_token=PageToken.encode("a", Filter().scope)),
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await served.models.ListModels(wrong)
+            assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        everything = await served.models.ListModels(model_pb2.ListModelsRequest(page_size=2**31 - 1))
+
+    assert pages == [["models/a", "models/b"], ["models/c"]]
+    assert (len(everything.models), everything.next_page_token) == (3, "")
+
+
 async def test_a_text_to_encode_has_the_length_of_a_prompt(served):
     """EncodeText keeps the limit that the model tells."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -137,14 +184,16 @@ async def test_unary_generation_calls_reach_the_domain(served):
     appended = await stub.Append(generation_pb2.AppendRequest(session="sessions/abcd", text="x"))
     scored = await stub.Score(generation_pb2.ScoreRequest(model="models/tiny", text="x"))
     cancelled = await stub.Cancel(generation_pb2.CancelRequest(session="sessions/abcd"))
+    await stub.Cancel(generation_pb2.CancelRequest(session="sessions/abcd", position=0, request_id=REQUEST_ID))
 
     assert (appended.session, len(appended.details)) == (from_session(SESSION), 1)
-    assert (scored.log_probability, scored.num_scored) == (-1.0, 2)
+    assert (scored.log_probability, scored.scored_count) == (-1.0, 2)
     assert cancelled.session == from_session(SESSION)
     assert served.turns.calls == [
         domain.AppendRequest("abcd", "x"),
         domain.ScoreRequest(domain.Target(model="tiny"), "x"),
-        "abcd",
+        ("abcd", None, b""),
+        ("abcd", 0, RAW_ID),
     ]
 
 
@@ -152,7 +201,7 @@ async def test_a_stream_is_the_domains_events(served):
     """Generate sends every event, in order, and then ends well."""
     call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
 
-    assert [event async for event in call] == [from_event(event) for event in (STARTED, CHUNK, FINISHED)]
+    assert [event async for event in call] == [from_generated([event]) for event in (STARTED, CHUNK, FINISHED)]
     assert await call.code() is grpc.StatusCode.OK
     assert served.turns.calls[0].time_left is None
 
@@ -223,13 +272,13 @@ async def test_streams_are_counted(serve):
         second = served.generation.Generate(request)
 
         assert await second.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-        assert await second.details() == "the server holds 1 streams, its limit; try again in 1 s"
+        assert await second.details() == "the server has reached its limit of 1 streams; try again in 1 s"
 
         first.cancel()
         await served.turns.closed.wait()
         third = served.generation.Generate(request)
 
-        assert (await third.read()).WhichOneof("event") == "started"
+        assert (await third.read()).HasField("started")
         third.cancel()
 
 
@@ -241,4 +290,4 @@ async def test_a_refused_stream_does_not_count(serve):
             assert await refused.code() is grpc.StatusCode.INVALID_ARGUMENT
         accepted = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
 
-        assert (await accepted.read()).WhichOneof("event") == "started"
+        assert (await accepted.read()).HasField("started")

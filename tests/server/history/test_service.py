@@ -2,7 +2,9 @@
 
 import asyncio
 import random
+import uuid
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -16,11 +18,18 @@ from elman_server.domain.errors import (
     SessionBusyError,
     SessionNotFoundError,
 )
-from elman_server.domain.requests import AppendRequest, GenerateRequest, SamplingRequest, StoppingRequest, Target
+from elman_server.domain.requests import (
+    AppendRequest,
+    Creation,
+    GenerateRequest,
+    SamplingRequest,
+    StoppingRequest,
+    Target,
+)
 from elman_server.engine import prefill
 from elman_server.history import service as history_module
-from elman_server.sessions.records import Segment, encode
-from elman_server.sessions.session import Filter
+from elman_server.sessions.records import Segment
+from elman_server.sessions.session import Filter, LabelChange
 from elman_server.sessions.stores import MemoryStore
 from elman_server.sessions.transitions import CHECKPOINT_CHARS
 from tests.models import CHARACTERS, tiny_model
@@ -101,7 +110,7 @@ async def test_forks_are_sessions_of_their_own(house):
     """What happens to one shows in no other; they are as many as were asked for, with the labels of their origin."""
     session = await house.session("tiny")
     text = await talk(house, session.name)
-    await house.sessions.update(session.name, etag="", labels={"team": "red"}, expiration=None)
+    await house.sessions.update(session.name, etag="", labels=LabelChange({"team": "red"}), expiration=None)
     forks = await house.history.fork(session.name, position=None, count=5)
     assert len({fork.name for fork in forks} | {session.name}) == 6
     assert {fork.position for fork in forks} == {len(text)}
@@ -128,7 +137,7 @@ async def test_during_a_turn_a_session_is_what_it_was(house):
     copy = await house.history.restore(await house.history.export(session.name), "")
     assert fork.position == copy.position == len(PROMPT) + 5
     assert await transcript(house, session.name) == PROMPT + before.text
-    await house.sessions.update(session.name, etag=before.end.etag, labels={"a": "b"}, expiration=None)
+    await house.sessions.update(session.name, etag=before.end.etag, labels=LabelChange({"a": "b"}), expiration=None)
     with pytest.raises(SessionBusyError):
         await house.history.rewind(session.name, position=0, etag="")
     reader.gate.set()
@@ -166,6 +175,37 @@ async def test_forks_that_find_no_room_are_all_forgotten(tmp_path):
             await small.history.fork(session.name, position=None, count=5)
         page = await small.sessions.list(page_size=0, page_token="", filter=Filter())
         assert [info.name for info in page.sessions] == [session.name]
+
+
+async def test_a_fork_that_comes_twice_makes_its_sessions_once(house):
+    """As many as before, also if the session has moved on or is deleted; another request under its id is refused."""
+    session = await house.session("tiny")
+    text = await talk(house, session.name)
+    once = Creation(uuid.uuid4().bytes, b"digest")
+    forks = await house.history.fork(session.name, position=None, count=3, creation=once)
+    await house.generate(Target(session=session.name), "x", 5)
+    assert await house.history.fork(session.name, position=None, count=3, creation=once) == forks
+
+    await house.sessions.delete(forks[1].name, etag="")  # a fork that was cut off: the second is missing
+    again = await house.history.fork(session.name, position=None, count=3, creation=once)
+    assert [fork.name for fork in again] == [fork.name for fork in forks]
+    assert {fork.position for fork in again} == {len(text)}
+
+    with pytest.raises(InvalidFieldError, match="request_id"):
+        await house.history.fork(session.name, position=0, count=3, creation=replace(once, digest=b"other"))
+    await house.sessions.delete(session.name, etag="")
+    assert await house.history.fork(session.name, position=None, count=3, creation=once) == again
+
+
+async def test_an_import_that_comes_twice_makes_one_session(house):
+    """The snapshot is restored once for each request id, and as often as wanted without one."""
+    session = await house.session("tiny")
+    await talk(house, session.name)
+    snapshot = await house.history.export(session.name)
+    once = Creation(uuid.uuid4().bytes, b"digest")
+    first = await house.history.restore(snapshot, "", once)
+    assert await house.history.restore(snapshot, "", once) == first
+    assert (await house.history.restore(snapshot, "")).name != first.name
 
 
 async def test_the_past_of_a_missing_session_is_missing(house):
@@ -314,14 +354,14 @@ async def test_a_replay_says_where_it_differs(house):
         parameters=first.parameters,
         outcome=first.outcome,
     )
-    entry.segments[0] = encode(changed)
+    entry.segments[0] = changed
     (found,) = [turn async for turn in house.history.replay(session.name)]
     assert found.difference_at == 20
     entry.segments[:] = kept
     other = Segment.of(
         second.start, [(key + 1) % 65 for key in second.ids], [], parameters=second.parameters, outcome=second.outcome
     )
-    entry.segments[1] = encode(other)
+    entry.segments[1] = other
     found = [turn async for turn in house.history.replay(session.name)][-1]
     assert (found.turn.start, found.difference_at, found.is_state_equal) == (second.start, None, False)
     entry.segments[:] = kept
@@ -352,7 +392,7 @@ async def test_a_snapshot_goes_on_elsewhere(house, tmp_path):
         there = await other.generate(Target(session="arrived"), "!", 40)
         here = await house.generate(Target(session=session.name), "!", 40)
         assert (there.text, there.end.state_digest) == (here.text, here.end.state_digest)
-        assert all([turn.is_state_equal async for turn in other.history.replay("arrived")])
+        assert [turn.is_state_equal async for turn in other.history.replay("arrived")] == [True] * 5
 
 
 async def test_a_snapshot_of_another_model_is_refused(house, tmp_path):

@@ -226,7 +226,7 @@ class Machine(RuleBasedStateMachine):
         self.server.way.is_cut = True
         with contextlib.suppress(ServerError):
             await reader.rest()
-        for lease in list(self.server.turns._writers._leases):
+        for lease in list(self.server.turns._runner._leases):
             await lease.done.wait()
         return len(reader.text.text)
 

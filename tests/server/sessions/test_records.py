@@ -66,7 +66,7 @@ opens = st.builds(
     checkpoint=positions,
     prompt=st.binary(max_size=10),
     state=st.none() | states,
-    goes_on=st.booleans(),
+    is_continuation=st.booleans(),
     is_cancelled=st.booleans(),
 )
 heads = st.builds(

@@ -1,8 +1,12 @@
 """Sessions at rest: made, shown, listed, changed, forgotten; one writer each."""
 
+import asyncio
 import re
 import uuid
+from collections.abc import Sequence
+from dataclasses import replace
 
+import msgspec
 import pytest
 
 from elman_server.domain.errors import (
@@ -12,20 +16,29 @@ from elman_server.domain.errors import (
     ModelMismatchError,
     ModelNotFoundError,
     PositionOutOfRangeError,
+    QuotaError,
+    RevisionMismatchError,
     SessionBusyError,
     SessionExistsError,
     SessionExpiredError,
     SessionNotFoundError,
 )
 from elman_server.domain.events import FinishReason
-from elman_server.domain.requests import SamplingRequest
+from elman_server.domain.requests import ANONYMOUS, Creation, SamplingRequest
 from elman_server.domain.state import SessionState
 from elman_server.domain.vocabulary import Vocabulary
 from elman_server.models.registry import ModelInfo, Models
 from elman_server.sessions.lifetimes import Lifetimes
-from elman_server.sessions.records import Head, Parameters, Segment
-from elman_server.sessions.service import Sessions
-from elman_server.sessions.session import CommittedTurn, Expiration, Filter, SessionInfo, SessionStatus
+from elman_server.sessions.records import Head, Outcome, Parameters, Segment
+from elman_server.sessions.service import SEED_BITS, Sessions
+from elman_server.sessions.session import (
+    CommittedTurn,
+    Expiration,
+    Filter,
+    LabelChange,
+    SessionInfo,
+    SessionStatus,
+)
 from elman_server.sessions.stores import MemoryStore
 from elman_server.sessions.transitions import Change, Durability
 from elman_server.turns.running_turn import RunningTurn
@@ -62,7 +75,13 @@ class Rest:
         self.sessions = Sessions(self.store, self.models, Lifetimes(IDLE, ABSOLUTE), self.clock)
 
     async def create(
-        self, session_id: str = "", *, name: str = "letters", seed: int | None = None, **kwargs: float | dict[str, str]
+        self,
+        session_id: str = "",
+        *,
+        name: str = "letters",
+        seed: int | None = None,
+        creation: Creation = ANONYMOUS,
+        **kwargs: float | dict[str, str],
     ) -> SessionInfo:
         """Make a session."""
         labels = kwargs.pop("labels", {})
@@ -74,6 +93,7 @@ class Rest:
             seed=seed,
             expiration=Expiration(**kwargs),  # type: ignore[arg-type]
             labels=labels,
+            creation=creation,
         )
 
     async def commit(self, name: str, prompt: list[int], sampled: list[int]) -> SessionInfo:
@@ -90,11 +110,12 @@ class Rest:
 
     async def begin(self, name: str, prompt: list[int]) -> RunningTurn:
         """Open a turn that reads a prompt, and has read it."""
-        self.sessions.leases.take(name)
-        head, _ = await self.sessions.load(name)
-        turn = RunningTurn(None, self.sessions, name, head=head, state=head.state, durability=Durability())  # type: ignore[arg-type]
+        self.sessions.leases.take(name).is_generating = True
+        loaded = await self.sessions.load(name)
+        state = loaded.head.state
+        turn = RunningTurn(None, self.sessions, name, loaded=loaded, state=state, durability=Durability())  # type: ignore[arg-type]
         turn.plan(prompt)
-        await turn.open(ASKED)
+        await turn.begin(ASKED)
         turn.progress.remember(0, SessionState((b"\0\0\0\1",), prompt[-1]))
         return turn
 
@@ -185,7 +206,7 @@ async def test_labels_have_bounds(rest, labels):
     """Too many, too long, or of other characters: refused with the field's name, at create and at update."""
     assert await refused_field(rest.create(labels=labels)) == "labels"
     info = await rest.create()
-    update = rest.sessions.update(info.name, etag="", labels=labels, expiration=None)
+    update = rest.sessions.update(info.name, etag="", labels=LabelChange(labels), expiration=None)
     assert await refused_field(update) == "session.labels"
 
 
@@ -222,7 +243,7 @@ async def test_an_expired_session_is_told_apart(rest):
     rest.clock.now += IDLE
     for call in (
         rest.sessions.get("abcd"),
-        rest.sessions.update("abcd", etag="", labels={}, expiration=None),
+        rest.sessions.update("abcd", etag="", labels=LabelChange({}, replaces_all=True), expiration=None),
         rest.sessions.delete("abcd", etag=""),
         rest.sessions.transcript("abcd", 0, None),
     ):
@@ -248,8 +269,10 @@ async def test_a_running_turn_keeps_its_session(rest):
     rest.clock.now += IDLE + 1
     info = await rest.sessions.get("abcd")
     assert info.status is SessionStatus.GENERATING
-    _, renewed = await turn.settle(FinishReason.MAX_CHARS)
+    after = await turn.settle(FinishReason.MAX_CHARS)
+    assert after is not None
     rest.release("abcd")
+    renewed = rest.sessions.info("abcd", after)
     assert (renewed.status, renewed.expire_time) == (SessionStatus.ACTIVE, START + 2 * IDLE + 1)
     assert (await rest.sessions.get("abcd")).status is SessionStatus.ACTIVE
 
@@ -261,7 +284,9 @@ async def test_update_changes_what_is_given(rest):
     """Labels and expiration change apart; everything else stays; the etag is new."""
     info = await rest.create("abcd", labels={"a": "1"}, seed=3)
     rest.clock.now += 10
-    labelled = await rest.sessions.update("abcd", etag=info.etag, labels={"b": "2"}, expiration=None)
+    labelled = await rest.sessions.update(
+        "abcd", etag=info.etag, labels=LabelChange({"b": "2"}, replaces_all=True), expiration=None
+    )
     assert (labelled.labels, labelled.expire_time, labelled.update_time) == ({"b": "2"}, START + IDLE, START + 10)
     longer = await rest.sessions.update("abcd", etag="", labels=None, expiration=Expiration(ttl=200.0))
     assert (longer.labels, longer.expire_time) == ({"b": "2"}, START + 210)
@@ -274,7 +299,7 @@ async def test_a_stale_etag_changes_nothing(rest, etag):
     """Update and delete under a condition are refused with the etag that would have fitted."""
     info = await rest.create("abcd")
     for call in (
-        rest.sessions.update("abcd", etag=etag, labels={"a": "b"}, expiration=None),
+        rest.sessions.update("abcd", etag=etag, labels=LabelChange({"a": "b"}), expiration=None),
         rest.sessions.delete("abcd", etag=etag),
         rest.sessions.load("abcd", etag),
     ):
@@ -291,7 +316,7 @@ async def test_a_delete_under_a_condition_keeps_the_condition(rest, monkeypatch)
 
     async def disturbed(name: str, revision: int | None) -> None:
         if revision is not None:
-            raise EtagMismatchError(f"sessions/{name}", "")
+            raise RevisionMismatchError(f"sessions/{name}")
         await delete(name, revision)
 
     monkeypatch.setattr(rest.store, "delete", disturbed)
@@ -376,7 +401,7 @@ async def test_a_commit_keeps_what_changed_beside_it(rest):
     async def late(*args, **options):
         tries.append(args)
         if len(tries) == 1:
-            await rest.sessions.update("abcd", etag="", labels={"a": "2"}, expiration=None)
+            await rest.sessions.update("abcd", etag="", labels=LabelChange({"a": "2"}), expiration=None)
         return await commit(*args, **options)
 
     rest.store.commit = late
@@ -390,11 +415,11 @@ async def test_a_commit_that_always_loses_gives_up(rest):
     await rest.create("abcd")
 
     async def never(*_, **__):
-        raise EtagMismatchError("sessions/abcd", "1")
+        raise RevisionMismatchError("sessions/abcd")
 
     rest.store.commit = never
     with pytest.raises(SessionBusyError):
-        await rest.sessions.update("abcd", etag="", labels={}, expiration=None)
+        await rest.sessions.update("abcd", etag="", labels=LabelChange({}, replaces_all=True), expiration=None)
 
 
 # Listed
@@ -417,17 +442,22 @@ async def test_a_list_is_walked_by_pages(rest):
 
 
 async def test_a_list_is_filtered(rest):
-    """By model, by labels, and by both."""
+    """By model, version, state and labels, and by several of them."""
     for number in range(8):
         await rest.create(
             f"s-{number:02}",
             name="other" if number % 2 else "letters",
             labels={"half": str(number // 4), "number": str(number)},
         )
+    await rest.begin("s-02", [1])
     for wanted, expected in (
         (Filter(model="other"), ["s-01", "s-03", "s-05", "s-07"]),
         (Filter(labels={"half": "1"}), ["s-04", "s-05", "s-06", "s-07"]),
-        (Filter("letters", {"half": "1"}), ["s-04", "s-06"]),
+        (Filter("letters", labels={"half": "1"}), ["s-04", "s-06"]),
+        (Filter("letters", "1"), ["s-00", "s-02", "s-04", "s-06"]),
+        (Filter("letters", "2"), []),
+        (Filter(status=SessionStatus.GENERATING), ["s-02"]),
+        (Filter("other", status=SessionStatus.ACTIVE, labels={"half": "0"}), ["s-01", "s-03"]),
         (Filter(labels={"half": "1", "number": "3"}), []),
         (Filter(labels={"none": ""}), []),
     ):
@@ -440,15 +470,99 @@ async def test_a_page_token_is_of_one_list(rest):
     for number in range(4):
         await rest.create(f"s-{number:02}")
     page = await rest.sessions.list(page_size=2, page_token="", filter=Filter())
-    for token, wanted in ((page.next_page_token, Filter(model="letters")), ("forged", Filter())):
+    for token, wanted in (
+        (page.next_page_token, Filter(model="letters")),
+        (page.next_page_token, Filter(status=SessionStatus.ACTIVE)),
+        ("forged", Filter()),
+    ):
         call = rest.sessions.list(page_size=2, page_token=token, filter=wanted)
         assert await refused_field(call) == "page_token"
 
 
-@pytest.mark.parametrize("size", [-1, 1001, 2**31 - 1])
-async def test_a_page_has_a_largest_size(rest, size):
-    """Neither negative nor above 1000."""
-    assert await refused_field(rest.sessions.list(page_size=size, page_token="", filter=Filter())) == "page_size"
+async def test_a_page_has_a_largest_size(rest, monkeypatch):
+    """What asks for more gets that; a negative number is refused."""
+    monkeypatch.setattr("elman_server.sessions.pages.MAX_PAGE", 5)
+    for number in range(7):
+        await rest.create(f"s-{number:02}")
+    page = await rest.sessions.list(page_size=2**31 - 1, page_token="", filter=Filter())
+    assert (len(page.sessions), bool(page.next_page_token)) == (5, True)
+    assert await refused_field(rest.sessions.list(page_size=-1, page_token="", filter=Filter())) == "page_size"
+
+
+async def test_sessions_are_deleted_by_a_filter(rest, monkeypatch):
+    """All that it keeps, more than a page, with their turns; the others stay, and doing it again deletes none."""
+    monkeypatch.setattr("elman_server.sessions.service.MAX_PAGE", 3)
+    for number in range(10):
+        await rest.create(f"s-{number:02}", labels={"half": str(number // 5)})
+    await rest.begin("s-06", [1])
+    lease = rest.sessions.leases.running("s-06")
+
+    assert await rest.sessions.delete_all(Filter(labels={"half": "1"})) == 5
+    assert isinstance(lease.end, SessionNotFoundError)
+    assert await rest.sessions.delete_all(Filter(labels={"half": "1"})) == 0
+    page = await rest.sessions.list(page_size=0, page_token="", filter=Filter())
+    assert [info.name for info in page.sessions] == [f"s-{number:02}" for number in range(5)]
+    assert await rest.sessions.delete_all(Filter()) == 5
+
+
+async def test_a_session_that_changed_meanwhile_is_not_deleted(rest):
+    """Of two that the filter kept, the one that got another label before its turn came stays."""
+    for name in ("s-01", "s-02"):
+        await rest.create(name, labels={"a": "1"})
+    delete = rest.sessions.delete
+
+    async def then_label(name: str, *, etag: str) -> None:
+        await delete(name, etag=etag)
+        await rest.sessions.update("s-02", etag="", labels=LabelChange({"a": "2"}), expiration=None)
+
+    rest.sessions.delete = then_label
+    assert await rest.sessions.delete_all(Filter(labels={"a": "1"})) == 1
+    assert (await rest.sessions.get("s-02")).labels == {"a": "2"}
+
+
+# Made once
+
+
+ONCE = Creation(bytes(15) + b"\x01", b"digest")
+
+
+@pytest.mark.parametrize("session_id", ["", "abcd"])
+async def test_a_create_that_comes_twice_makes_one_session(rest, session_id):
+    """The second one, and one at the same time, is answered with the session as it now is."""
+
+    async def create(creation: Creation) -> SessionInfo:
+        made: SessionInfo = await rest.create(session_id, creation=creation)
+        return made
+
+    first, second = await asyncio.gather(create(ONCE), create(ONCE))
+    assert first == second
+    after = await rest.commit(first.name, [0], [1])
+    assert await create(ONCE) == after
+    other = replace(ONCE, digest=b"other")
+    if session_id:
+        with pytest.raises(SessionExistsError):
+            await create(other)
+    else:
+        assert await refused_field(create(other)) == "request_id"
+        assert (await create(ANONYMOUS)).name != first.name
+    await rest.sessions.delete(first.name, etag="")
+    assert (await create(other)).position == 0
+
+
+async def test_a_create_that_comes_twice_finds_no_limit(rest):
+    """A server that is full answers a create that it has done before."""
+    rest.store._max_sessions = 1
+    first = await rest.create(creation=ONCE)
+    rest.sessions.leases.take(first.name).is_found = True  # not evicted
+    with pytest.raises(QuotaError):
+        await rest.create()
+    assert await rest.create(creation=ONCE) == first
+
+
+async def test_seeds_of_the_server_are_exact_numbers_in_javascript(rest):
+    """Below 2^53, whatever the chance."""
+    assert all([(await rest.create()).seed < 2**53 for _ in range(100)])
+    assert SEED_BITS <= 53
 
 
 async def test_a_list_says_who_is_busy_and_who_is_over(rest):
@@ -485,6 +599,77 @@ async def test_a_transcript_is_cut_by_positions(rest):
             assert part.turns == touched
 
 
+@pytest.mark.parametrize("part_chars", [2, 3])
+async def test_a_part_of_a_long_transcript_reads_little(rest, monkeypatch, part_chars):
+    """Of many segments only those of the turns around the part are read; turns of many segments are whole."""
+    await rest.create("abcd")
+    text, turns = "", []
+    for number in range(200):
+        parts = 40 if number == 30 else 1
+        start = len(text)
+        for part in range(parts):
+            ids = [(number + part + at) % 8 for at in range(part_chars)]
+            text += "".join("abcdefgh"[character] for character in ids)
+            segment = Segment.of(
+                len(text) - part_chars,
+                ids if not part else [],
+                [] if not part else ids,
+                parameters=None if part else ASKED,
+                outcome=Outcome(FinishReason.MAX_CHARS, "", b"") if part == parts - 1 and number % 5 else None,
+            )
+            await _append(rest, segment)
+        turns.append((start, len(text)))
+    num_read = 0
+    read = rest.sessions.segments
+
+    async def counted(session_id: str, start: int, end: int) -> Sequence[Segment]:
+        nonlocal num_read
+        found: Sequence[Segment] = await read(session_id, start, end)
+        num_read += len(found)
+        return found
+
+    whole = await rest.sessions.transcript("abcd", 0, None)
+    assert [(turn.start, turn.end) for turn in whole.turns] == turns
+    monkeypatch.setattr(rest.sessions, "segments", counted)
+    for start in range(0, len(text) + 1, 7):
+        for size in (0, 1, 4, 13):
+            end = min(len(text), start + size)
+            num_read = 0
+            part = await rest.sessions.transcript("abcd", start, end)
+            assert part.text == text[start:end]
+            assert part.turns == tuple(turn for turn in whole.turns if turn.start < end and turn.end > start)
+            assert num_read <= 100
+    beginning = await rest.sessions.transcript("abcd", 4, 5)
+    assert beginning.text == text[4]
+
+
+async def test_a_text_that_is_missing_in_the_store_is_no_empty_text(rest, monkeypatch):
+    """Segments that are not there are data loss."""
+    await rest.create("abcd")
+    await rest.commit("abcd", [0, 1], [2, 3])
+    await rest.commit("abcd", [4], [])
+    read = rest.sessions.segments
+
+    async def robbed(session_id: str, start: int, end: int) -> Sequence[Segment]:
+        found: Sequence[Segment] = await read(session_id, start, end)
+        return found[:1]
+
+    monkeypatch.setattr(rest.sessions, "segments", robbed)
+    with pytest.raises(CorruptRecordError):
+        await rest.sessions.transcript("abcd", 0, None)
+
+
+async def _append(rest: Rest, segment: Segment) -> None:
+    """Add a segment as commits do."""
+
+    def change(head: Head) -> Change:
+        return Change(
+            msgspec.structs.replace(head, position=segment.end, num_segments=head.num_segments + 1), (segment,)
+        )
+
+    await rest.sessions.change("abcd", change)
+
+
 @pytest.mark.parametrize(
     ("start", "end", "field"), [(0, 9, "end"), (0, -1, "end"), (-1, 4, "start"), (5, 4, "start"), (9, None, "start")]
 )
@@ -492,7 +677,7 @@ async def test_a_transcript_has_bounds(rest, start, end, field):
     """Positions past the end are refused with the valid range."""
     await rest.create("abcd")
     await rest.commit("abcd", [0, 1], [2, 3, 4, 5, 6, 7])
-    with pytest.raises(PositionOutOfRangeError, match=f"^{field} is"):
+    with pytest.raises(PositionOutOfRangeError, match=f"^{field}: is"):
         await rest.sessions.transcript("abcd", start, end)
 
 
@@ -511,6 +696,7 @@ async def test_a_session_is_pinned_to_its_model(rest):
 
 async def test_a_corrupt_record_is_told(rest):
     """A stored session that was changed is an error, not another session."""
+    rest.store.keeps_objects = False
     await rest.create("abcd")
     entry = rest.store._entries["abcd"]
     entry.head = entry.head[:-1] + bytes([entry.head[-1] ^ 1])

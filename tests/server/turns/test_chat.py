@@ -64,8 +64,8 @@ class Talk:
             yield action
 
     async def _run(self, chat: Chat) -> None:
-        async for event in chat.events():
-            self.events.append(event)
+        async for happened in chat.events():
+            self.events += happened
             self._changed.set()
 
 

@@ -15,7 +15,7 @@ def state(number: int) -> SessionState:
 
 def test_a_turn_without_a_session_keeps_no_more_than_since_the_last_memory() -> None:
     """However much it draws: nobody commits it. Positions and counts go on as if it kept everything."""
-    turn = RunningTurn(None, None, None, head=None, state=state(0), durability=Durability())  # type: ignore[arg-type]
+    turn = RunningTurn(None, None, None, loaded=None, state=state(0), durability=Durability())  # type: ignore[arg-type]
     turn.plan([1, 2, 3])
     for number in range(1, 101):
         turn.progress.remember(len(turn.progress.delivered) + PIECE, state(number))
@@ -35,10 +35,10 @@ def test_a_memory_beyond_what_was_handed_over_is_not_told() -> None:
     progress.remember(2, state(2))
     progress.remember(4, state(4))
     progress.deliver([7])
-    assert (progress.told(), progress.nearest()) == (None, (state(0), [1, 7]))
+    assert (progress.last_state(), progress.nearest()) == (None, (state(0), [1, 7]))
     progress.deliver([8, 9])
-    assert (progress.told(), progress.nearest()) == ((2, state(2)), (state(2), [9]))
+    assert (progress.last_state(), progress.nearest()) == ((2, state(2)), (state(2), [9]))
     progress.deliver([9])
-    assert progress.told() == (4, state(4))
+    assert progress.last_state() == (4, state(4))
     progress.advance(4, state(4))
     assert progress.nearest() == (state(4), [])

@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
 import pytest_asyncio
@@ -18,7 +18,7 @@ from elman_server.domain.errors import (
     StoreUnavailableError,
     TurnNotFoundError,
 )
-from elman_server.domain.events import Chunk, FinishReason
+from elman_server.domain.events import Chunk, Event, FinishReason
 from elman_server.domain.requests import (
     AppendRequest,
     Detail,
@@ -53,6 +53,7 @@ async def house(tmp_path_factory) -> AsyncIterator[House]:
         tiny_model(folder / "bytes.onnx", "gru", 1, 32, seed=3, vocabulary=None, name="bytes"),
     ]
     async with House(paths) as house:
+        house.store.is_shared = True  # by replicas
         yield house
 
 
@@ -275,7 +276,7 @@ async def test_a_turn_that_was_left_comes_to_its_end(house, prompt, options, num
         assert second.started.start_position == 0
     info = await house.sessions.get(session.name)
     assert (info.turn_count, info.state_digest) == (1, digest)
-    assert all([turn.is_state_equal async for turn in house.history.replay(session.name)])
+    assert [turn.is_state_equal async for turn in house.history.replay(session.name)] == [True]
 
 
 async def test_a_turn_may_be_left_again_and_again(house):
@@ -530,7 +531,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_twice(house):
         assert await transcript(house, session.name) == PROMPT + text.text
         info = await house.sessions.get(session.name)
         assert (info.turn_count, info.position) == (1, len(PROMPT) + LONG)
-        assert all([turn.is_state_equal async for turn in house.history.replay(session.name)])
+        assert [turn.is_state_equal async for turn in house.history.replay(session.name)] == [True]
 
 
 @pytest.mark.parametrize("include_stop", [True, False])
@@ -543,18 +544,17 @@ async def test_a_turn_that_was_lost_at_its_very_end_ends_the_same(house, include
         session, request_id = await house.session("tiny", seed=5), new_id()
         request = asked(session.name, request_id, PROMPT, 300, stopping=stopping, chunk_chars=10)
         whole, digest = await undisturbed(house, request)
-        events = one.turns.generate(request)
-        text = ""
-        async for event in events:
-            if isinstance(event, Chunk):
-                text += event.text
-                if text == whole.text:
-                    await one.way.committed(one.way.num_commits + 2)
-                    one.way.is_cut = True
-                    break
+
+        async def lost(*_: object, replica: Replica = one) -> AsyncGenerator[tuple[Event, ...], None]:
+            await replica.way.committed(replica.way.num_commits + 2)
+            replica.way.is_cut = True
+            raise StoreUnavailableError("", 1.0)
+            yield ()
+
+        one.turns._ended = lost  # type: ignore[method-assign, assignment]
         with pytest.raises(StoreUnavailableError):
-            await anext(events)
-        second = await other.resume(session.name, request_id, len(PROMPT) + len(text))
+            await collected(one.turns.generate(request))
+        second = await other.resume(session.name, request_id, len(PROMPT) + len(whole.text))
         assert (second.text, second.end.reason, second.end.stop_string) == ("", whole.end.reason, whole.end.stop_string)
         assert second.end.state_digest == digest
 
@@ -591,7 +591,7 @@ async def test_many_servers_take_a_turn_from_one_another(house):
             else one.turns.generate(request)
         )
         try:
-            async for event in events:
+            async for event in (event async for happened in events for event in happened):
                 if isinstance(event, Chunk):
                     text, position = text + event.text, event.position
                     one.way.is_cut = len(text) > 200 * (number + 1)

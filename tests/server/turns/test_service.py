@@ -16,7 +16,7 @@ from elman_server.domain.errors import (
     SessionNotFoundError,
     UnknownCharacterError,
 )
-from elman_server.domain.events import Finished, FinishReason
+from elman_server.domain.events import FinishReason
 from elman_server.domain.requests import (
     AppendRequest,
     Detail,
@@ -27,12 +27,12 @@ from elman_server.domain.requests import (
     Target,
 )
 from elman_server.domain.vocabulary import Unknown
-from elman_server.sessions.session import Expiration, Filter, SessionStatus
+from elman_server.sessions.session import Expiration, Filter, LabelChange, SessionStatus
 from elman_server.sessions.stores import MemoryStore
 from elman_server.turns.service import Turns
 from tests.clock import Clock
 from tests.models import tiny_model
-from tests.server.house import PLAIN, House, Text
+from tests.server.house import PLAIN, House, Text, collected
 from tests.server.reader import Reader
 
 PROMPT = "What is the city but the people?\n"
@@ -123,14 +123,10 @@ async def test_cancel_between_started_and_the_first_character(house):
     """A cancel that comes before there is a job to end ends it all the same, with nothing kept."""
     session = await house.session("tiny")
     request = GenerateRequest(Target(session=session.name), PROMPT, PLAIN, ENDLESS)
-    async with contextlib.aclosing(house.turns.generate(request)) as events:
-        await anext(events)
-        cancel = asyncio.create_task(house.turns.cancel(session.name))
-        await asyncio.sleep(0)
-        (finished,) = [event async for event in events]
-        assert isinstance(finished, Finished)
-        assert finished.reason is FinishReason.CANCELLED
-        assert (await cancel).etag == session.etag
+    turn = asyncio.create_task(collected(house.turns.generate(request)))
+    await asyncio.sleep(0)
+    assert (await house.turns.cancel(session.name)).etag == session.etag
+    assert (await turn).end.reason is FinishReason.CANCELLED
 
 
 async def test_delete_between_started_and_the_first_character(house):
@@ -238,7 +234,7 @@ async def test_labels_set_during_a_turn_survive_it(house):
     """The turn's commit changes what is the turn's and nothing else."""
     session = await house.session("tiny")
     reader = await begun(house, session.name)
-    await house.sessions.update(session.name, etag="", labels={"mood": "calm"}, expiration=None)
+    await house.sessions.update(session.name, etag="", labels=LabelChange({"mood": "calm"}), expiration=None)
     reader.gate.set()
     info = await house.turns.cancel(session.name)
     assert (info.labels, info.turn_count) == ({"mood": "calm"}, 1)

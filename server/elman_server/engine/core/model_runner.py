@@ -11,6 +11,7 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # again here: nothing may import onnx
 
 import hashlib
 import platform
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ import onnxruntime as ort
 
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.state import DEFAULT, SessionState
+from elman_server.models.operators import CUT_SAFE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +33,45 @@ if TYPE_CHECKING:
     States = list[NDArray[np.float32]]
 
 MIN_PARAMETERS_FOR_THREADS: Final = 1_000_000
-_CHECK_BATCHES: Final = (1, 2, 7, 64)
-_CHECK_STEPS: Final = 6
+CHECK_BATCHES: Final = (1, 2, 7, 17, 64)  # as the exporter's `verify`: what it wrote is served
+_CUT_BATCHES: Final = (13, 40, 89)  # with threads besides: they cut these at odd places
+_CHECK_STEPS: Final = 8
+
+
+class ThreadsError(ArtefactError):
+    """A model cannot be honoured with so many threads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How rows are laid into a batch that computes the same bits for each of them.
+
+    Onnxruntime computes four numbers at a time, and those that are left one by one, which rounds otherwise. At a width
+    that is no multiple of 4 some are left in the last row, and where a row begins decides in which order it is summed.
+
+    Attributes:
+        spacing: rows lie so far apart; what is between them is computed for nothing.
+        multiple: the batch has a multiple of so many rows.
+    """
+
+    spacing: int
+    multiple: int
+
+    def size(self, batch: int) -> int:
+        """Return how many rows are computed for so many."""
+        return -(-batch * self.spacing // self.multiple) * self.multiple
+
+    def spread(self, rows: NDArray[Any], axis: int = 0) -> NDArray[Any]:
+        """Return an array with each row `spacing` times along an axis, the last one until the batch is full."""
+        batch = rows.shape[axis]
+        if (size := self.size(batch)) == batch:
+            return rows
+        spread: NDArray[Any] = rows.take(np.minimum(np.arange(size) // self.spacing, batch - 1), axis)
+        return spread
+
+
+LAYOUTS: Final = (Layout(1, 1), Layout(1, 2), Layout(1, 4), Layout(2, 4), Layout(4, 4))
+_FULL_PACKETS: Final = LAYOUTS[2:]  # any operator has then four numbers at a time, to the end
 
 
 def choose_threads(num_parameters: int, num_cores: int) -> int:
@@ -47,6 +86,14 @@ def choose_threads(num_parameters: int, num_cores: int) -> int:
     if num_parameters < MIN_PARAMETERS_FOR_THREADS:
         return 1
     return max(1, min(num_cores, 2), num_cores // 2)
+
+
+def limit_threads(artefact: Artefact, num_threads: int) -> tuple[int, str]:
+    """Return how many of the threads a model may run with, and why not with all; "" if with all."""
+    unsafe = sorted(artefact.operators - CUT_SAFE)
+    if num_threads == 1 or not unsafe:
+        return num_threads, ""
+    return 1, f"{', '.join(unsafe)[:80]} may round by where threads cut the work"
 
 
 def share_threads(num_threads: int) -> None:
@@ -65,35 +112,46 @@ class ModelRunner:
     used in turn: a step reads one and writes the other.
 
     Args:
-        num_threads: of each graph of its own; 0: those of `share_threads`.
+        num_threads: the most threads of a graph.
+        shares_threads: they are the `limit_threads` ones of `share_threads`; else each graph has its own.
 
     Attributes:
         chars: [capacity] int64, the next character of each row; the caller writes it.
         capacity: the largest batch.
-        min_batch: 1, or 2 for graphs whose rows are only alike from two on (the ONNX RNN operator).
+        num_threads: how many threads it was proved with.
+        limited_by: why they are fewer; "" if they are not.
+        layout: how rows are laid into a batch: the first of LAYOUTS that was proved.
         initial_states: what sessions may start from, by name; `default` is always there.
         initial: the one named `default`.
         probes: read-outs of its states, by name.
         fingerprint: names the arithmetic: equal fingerprints gave equal bits on the same test.
     """
 
-    def __init__(self, artefact: Artefact, *, capacity: int, num_threads: int) -> None:
+    def __init__(self, artefact: Artefact, *, capacity: int, num_threads: int, shares_threads: bool = False) -> None:
         self._artefact = artefact
-        self._step = _session(artefact.step, num_threads)
-        self._prefill = None if artefact.prefill is None else _session(artefact.prefill, num_threads)
-        self._shapes = artefact.state_shapes
         self.capacity = capacity
-        self.min_batch = 1
-        self._allocate(max(self.capacity, _CHECK_BATCHES[-1]))
+        self.num_threads, self.limited_by = limit_threads(artefact, num_threads)
+        self._load(shares_threads=shares_threads)
         self.initial_states = self._initial_states()
         self.initial = self.initial_states[DEFAULT]
         self.probes = {probe.name: probe for probe in artefact.probes}
-        self.fingerprint = self._self_check()
+        self.fingerprint = self._prove()
 
-    def _allocate(self, num_rows: int) -> None:
-        self.chars: Ids = np.zeros(num_rows, np.int64)
-        self._logits: Logits = np.zeros((num_rows, self._artefact.output_size), np.float32)
-        self._states: list[States] = [[np.zeros((num_rows, *s), np.float32) for s in self._shapes] for _ in range(2)]
+    def _load(self, *, shares_threads: bool) -> None:
+        artefact, num_threads = self._artefact, 0 if shares_threads else self.num_threads
+        self._step = _session(artefact.step, num_threads)
+        self._prefill = None if artefact.prefill is None else _session(artefact.prefill, num_threads)
+        self._shapes = artefact.state_shapes
+
+    def _arrange(self, layout: Layout) -> None:
+        """Allocate the batch in a layout."""
+        self.layout = layout
+        size, step = layout.size(max(self.capacity, CHECK_BATCHES[-1], *_CUT_BATCHES)), layout.spacing
+        self.chars: Ids = np.zeros(size, np.int64)[::step]
+        self._logits: Logits = np.zeros((size, self._artefact.output_size), np.float32)[::step]
+        self._states: list[States] = [
+            [np.zeros((size, *s), np.float32)[::step] for s in self._shapes] for _ in range(2)
+        ]
         self._parity = 0
         self._bindings: dict[tuple[int, int], Any] = {}
 
@@ -121,21 +179,21 @@ class ModelRunner:
         Returns:
             [batch, V] float32, valid until the next step.
         """
-        size = max(batch, self.min_batch)
-        binding = self._bindings.get((size, self._parity)) or self._bind(size)
+        binding = self._bindings.get((batch, self._parity)) or self._bind(batch)
         self._step.run_with_iobinding(binding)
         self._parity ^= 1
         return self._logits[:batch]
 
-    def _bind(self, size: int) -> Any:
-        binding = self._step.io_binding()
+    def _bind(self, batch: int) -> Any:
+        """Bind the arrays' beginnings: of all rows that are computed, whatever lies between those of the batch."""
+        binding, size = self._step.io_binding(), self.layout.size(batch)
         source, target = self._states[self._parity], self._states[self._parity ^ 1]
         binding.bind_input("char", "cpu", 0, np.int64, [size], self.chars.ctypes.data)
         binding.bind_output("logits", "cpu", 0, np.float32, [size, self._logits.shape[1]], self._logits.ctypes.data)
         for index, shape in enumerate(self._shapes):
             binding.bind_input(f"state_{index}", "cpu", 0, np.float32, [size, *shape], source[index].ctypes.data)
             binding.bind_output(f"next_state_{index}", "cpu", 0, np.float32, [size, *shape], target[index].ctypes.data)
-        self._bindings[size, self._parity] = binding
+        self._bindings[batch, self._parity] = binding
         return binding
 
     def load_row(self, row: int, tensors: Sequence[bytes]) -> None:
@@ -168,9 +226,9 @@ class ModelRunner:
         if self._prefill is None:
             logits, walked = self.walk(chars, states)
             return logits, [state[-1] for state in walked]
-        batch = chars.shape[1]
-        logits, states = _run(self._prefill, *self._padded(chars, states))
-        return logits[:, :batch], [state[:batch] for state in states]
+        taken = self._taken(chars.shape[1])
+        logits, states = _run(self._prefill, *self._spread(chars, states))
+        return logits[:, taken], [state[taken] for state in states]
 
     def walk(self, chars: Ids, states: States) -> tuple[Logits, States]:
         """Read as `read` does, with the same bits, and keep the states on the way.
@@ -178,20 +236,21 @@ class ModelRunner:
         Returns:
             logits [T, B, V] and the states [T, B, ...] after each character.
         """
-        batch = chars.shape[1]
-        chars, states = self._padded(chars, states)
+        taken = self._taken(chars.shape[1])
+        chars, states = self._spread(chars, states)
         steps = []
         for column in chars:
             logits, states = _run(self._step, column, states)
-            steps.append((logits[:batch], *(state[:batch] for state in states)))
+            steps.append((logits[taken], *(state[taken] for state in states)))
         logits, *walked = (np.stack(parts) for parts in zip(*steps, strict=True))
         return logits, walked
 
-    def _padded(self, chars: Ids, states: States) -> tuple[Ids, States]:
-        """Return them with each row twice, where a row may not be alone."""
-        if chars.shape[1] >= self.min_batch:
-            return chars, states
-        return np.repeat(chars, 2, axis=1), [np.repeat(state, 2, axis=0) for state in states]
+    def _spread(self, chars: Ids, states: States) -> tuple[Ids, States]:
+        return self.layout.spread(chars, axis=1), [self.layout.spread(state) for state in states]
+
+    def _taken(self, batch: int) -> slice:
+        """Return where the rows of a batch lie."""
+        return slice(0, batch * self.layout.spacing, self.layout.spacing)
 
     def rows(self, memories: Sequence[SessionState]) -> States:
         """Stack memories into state arrays, [B, ...] each."""
@@ -203,50 +262,70 @@ class ModelRunner:
 
     # Self-check
 
-    def _self_check(self) -> str:
+    def _prove(self) -> str:
         """Prove on this machine what the exactness contract rests on; return the fingerprint.
 
         Raises:
             ArtefactError: rows depend on the batch, prefill differs from stepping, or something is not finite.
+            ThreadsError: one thread might prove what more do not.
         """
-        for self.min_batch in (1, 2):
-            expected = self._trial(_CHECK_BATCHES[-1], 0)
-            if not np.isfinite(expected).all():
+        for layout in LAYOUTS if self._artefact.operators <= CUT_SAFE else _FULL_PACKETS:
+            self._arrange(layout)
+            if (fingerprint := self._proof()) is not None:
+                return fingerprint
+        if self.num_threads > 1:
+            raise ThreadsError(f"with {self.num_threads} threads its rows depend on the batch they are in")
+        raise ArtefactError(
+            "its rows depend on the batch they are in, or its prefill graph differs from its step: "
+            "no text could be repeated; take out what mixes rows, and export it again"
+        )
+
+    def _proof(self) -> str | None:
+        """Return the fingerprint of the arithmetic; None if a row is another one in another batch.
+
+        64 rows read a text. At each position the last of them step again from the same states in other batches.
+        """
+        sha, seen = hashlib.sha256(), []
+        batches = (*CHECK_BATCHES, *(_CUT_BATCHES if self.num_threads > 1 else ()))
+        shape = (_CHECK_STEPS, CHECK_BATCHES[-1])
+        chars = np.arange(np.prod(shape)).reshape(shape) * 7 % len(self._artefact.vocabulary)
+        states = start = self.rows([self.initial] * shape[1])
+        for column in chars:
+            (logits,), following = self.walk(column[None], states)
+            following = [state[0] for state in following]
+            if not np.isfinite(logits).all():
                 raise ArtefactError("its logits are not finite in the self-test; train or export it again")
-            if all(self._alike(expected, batch) for batch in _CHECK_BATCHES):
-                break
-        else:
-            raise ArtefactError(
-                "its rows depend on the batch they are in, or its prefill graph differs from its step: "
-                "no text could be repeated; take out what mixes rows, and export it again"
-            )
-        sha = hashlib.sha256(expected.tobytes())
-        sha.update(np.exp(expected[:, 0].astype(np.float64)).tobytes())  # the sampler's arithmetic is NumPy's
+            if not all(self._is_alike(column, states, [logits, *following], batch) for batch in batches):
+                return None
+            states = following
+            seen.append(logits)
+            sha.update(logits.tobytes())
+            sha.update(np.exp(logits[:, 0].astype(np.float64)).tobytes())  # the sampler's arithmetic is NumPy's
+        expected = [np.stack(seen), *states]
+        for batch in CHECK_BATCHES:
+            logits, after = self.read(chars[:, -batch:], [state[-batch:] for state in start])
+            last = [expected[0][:, -batch:], *(state[-batch:] for state in states)]
+            if not _are_equal([logits, *after], last):
+                return None
         return f"onnxruntime-{ort.__version__}/numpy-{np.__version__}/{platform.machine()}/{sha.hexdigest()[:16]}"
 
-    def _trial_chars(self) -> Ids:
-        shape = (_CHECK_STEPS, _CHECK_BATCHES[-1])
-        return np.arange(np.prod(shape)).reshape(shape) * 7 % len(self._artefact.vocabulary)
+    def _is_alike(self, chars: Ids, states: States, expected: Sequence[Logits], batch: int) -> bool:
+        """Tell whether the last rows, or more than all, step as they did among all."""
+        rows = np.arange(-batch, 0) % len(chars)
+        self.chars[:batch] = chars[rows]
+        for own, state in zip(self._states[self._parity], states, strict=True):
+            own[:batch] = state[rows]
+        logits = self.step(batch)
+        actual = [logits, *(state[:batch] for state in self._states[self._parity])]
+        return _are_equal(actual, [array[rows] for array in expected])
 
-    def _trial(self, batch: int, first: int) -> Logits:
-        """Return the logits of the trial's rows first … first + batch, [steps, batch, V]."""
-        rows = []
-        for row in range(max(batch, self.min_batch)):
-            self.load_row(row, self.initial.tensors)
-        for chars in self._trial_chars():
-            self.chars[:batch] = chars[first : first + batch]
-            rows.append(self.step(batch).copy())
-        return np.stack(rows)
 
-    def _alike(self, expected: Logits, batch: int) -> bool:
-        first = _CHECK_BATCHES[-1] - batch  # at another place of the batch, too
-        theirs = expected[:, first:]
-        chars = self._trial_chars()[:, first:]
-        read, _ = self.read(chars, self.rows([self.initial] * batch))
-        return np.array_equal(self._trial(batch, first), theirs) and np.array_equal(read, theirs)
+def _are_equal(actual: Sequence[Logits], expected: Sequence[Logits]) -> bool:
+    return all(np.array_equal(mine, other, equal_nan=True) for mine, other in zip(actual, expected, strict=True))
 
 
 def _session(graph: bytes, num_threads: int) -> ort.InferenceSession:
+    """Load a graph with threads of its own, or 0: those that all share."""
     options = ort.SessionOptions()
     if num_threads:
         options.intra_op_num_threads, options.inter_op_num_threads = num_threads, 1

@@ -12,7 +12,7 @@ from elman.v1 import generation_pb2 as generation_messages
 from elman.v1 import model_pb2 as model_messages
 from elman.v1 import sampling_pb2 as sampling_messages
 from elman.v1 import session_pb2 as session_messages
-from elman_server.domain.events import CharacterDetail, Chunk, Finished, FinishReason, Started
+from elman_server.domain.events import CharacterDetail, Chunk, Event, Finished, FinishReason, Started
 from elman_server.domain.state import DEFAULT
 from elman_server.sessions.session import SessionStatus
 
@@ -32,6 +32,9 @@ _Response = TypeVar(
 )
 
 _MAX_UNKNOWN: Final = 100
+_NUMBERS: Final = (
+    "repetition_penalty", "repetition_window", "temperature", "top_k", "top_p", "min_p", "seed"
+)  # fmt: skip
 
 _FINISH_REASONS: Final = {
     FinishReason.MAX_CHARS: generation_messages.FINISH_REASON_MAX_CHARS,
@@ -44,6 +47,7 @@ _STATES: Final = {
     SessionStatus.ACTIVE: session_messages.Session.STATE_ACTIVE,
     SessionStatus.GENERATING: session_messages.Session.STATE_GENERATING,
     SessionStatus.EXPIRED: session_messages.Session.STATE_EXPIRED,
+    SessionStatus.UNREADABLE: session_messages.Session.STATE_UNREADABLE,
 }
 _CELLS: Final = {
     "elman": model_messages.CELL_ELMAN,
@@ -95,35 +99,35 @@ def from_replayed(replayed: Replayed) -> session_messages.ReplaySessionResponse:
     )
 
 
-def from_event(event: Started | Chunk | Finished) -> generation_messages.GenerateResponse:
+def from_generated(events: Iterable[Event]) -> generation_messages.GenerateResponse:
     """Return one message of a Generate stream."""
-    return _from_event(event, generation_messages.GenerateResponse)
+    return _from_events(events, generation_messages.GenerateResponse())
 
 
-def from_resumed(event: Started | Chunk | Finished) -> generation_messages.ResumeResponse:
+def from_resumed(events: Iterable[Event]) -> generation_messages.ResumeResponse:
     """Return one message of a Resume stream."""
-    return _from_event(event, generation_messages.ResumeResponse)
+    return _from_events(events, generation_messages.ResumeResponse())
 
 
-def from_chat(event: Started | Chunk | Finished) -> generation_messages.ChatResponse:
+def from_chat(events: Iterable[Event]) -> generation_messages.ChatResponse:
     """Return one message of a Chat stream."""
-    return _from_event(event, generation_messages.ChatResponse)
+    return _from_events(events, generation_messages.ChatResponse())
 
 
-def _from_event(event: Started | Chunk | Finished, kind: type[_Response]) -> _Response:
-    match event:
-        case Chunk():  # first, and set in place: nearly all are
-            response = kind()
-            chunk = response.chunk
-            chunk.text, chunk.position = event.text, event.position
-            chunk.committed_position = event.committed_position
-            if event.details:
-                chunk.details.extend(from_details(event.details))
-            return response
-        case Started():
-            return kind(started=_from_started(event))
-        case Finished():
-            return kind(finished=_from_finished(event))
+def _from_events(events: Iterable[Event], response: _Response) -> _Response:
+    for event in events:
+        match event:
+            case Chunk():  # set in place: nearly all are
+                chunk = response.chunk
+                chunk.text, chunk.position = event.text, event.position
+                chunk.committed_position = event.committed_position
+                if event.details:
+                    chunk.details.extend(from_details(event.details))
+            case Started():
+                _fill_started(response.started, event)
+            case Finished():
+                _fill_finished(response.finished, event)
+    return response
 
 
 def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages.CharacterDetail]:
@@ -147,7 +151,7 @@ def from_score(details: Sequence[CharacterDetail]) -> generation_messages.ScoreR
     """Return the judgement of a text with its sum."""
     scored = [detail.log_probability for detail in details if detail.log_probability is not None]
     return generation_messages.ScoreResponse(
-        details=from_details(details), log_probability=math.fsum(scored), num_scored=len(scored)
+        details=from_details(details), log_probability=math.fsum(scored), scored_count=len(scored)
     )
 
 
@@ -158,13 +162,13 @@ def from_model(info: ModelInfo) -> model_messages.Model:
         name=f"models/{info.name}",
         version=info.version,
         cell=_CELLS[info.cell],
-        num_layers=info.num_layers,
+        layer_count=info.num_layers,
         hidden_size=info.hidden_size,
         vocabulary=[ord(character) for character in characters or ()],
         byte_level=characters is None,
         state_bytes=info.initial.num_bytes,
         digest=info.digest,
-        num_parameters=info.num_parameters,
+        parameter_count=info.num_parameters,
         evaluations=[_from_evaluation(evaluation) for evaluation in info.evaluations],
         limits=model_messages.Limits(
             max_prompt_chars=info.limits.max_prompt_chars,
@@ -179,7 +183,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
                 name=read_out.name,
                 labels=read_out.labels,
                 accuracy=read_out.accuracy,
-                num_held_out=read_out.num_held_out,
+                held_out_count=read_out.num_held_out,
             )
             for read_out in info.read_outs
         ],
@@ -204,48 +208,41 @@ def _from_evaluation(evaluation: Evaluation) -> model_messages.Evaluation:
         protocol=evaluation.protocol,
         nats_per_character=evaluation.nats_per_character,
         standard_error=evaluation.standard_error,
-        num_characters=evaluation.num_characters,
+        character_count=evaluation.num_characters,
     )
 
 
-def _from_started(event: Started) -> generation_messages.Started:
-    return generation_messages.Started(
-        sampling=_from_sampling(event.sampling),
-        max_chars=event.max_chars,
-        start_position=event.start_position,
-        prompt_chars=event.prompt_chars,
-        model_digest=event.model_digest,
-    )
+def _fill_started(message: generation_messages.Started, event: Started) -> None:
+    _fill_sampling(message.sampling, event.sampling)
+    message.max_chars = event.max_chars
+    message.start_position = event.start_position
+    message.prompt_chars = event.prompt_chars
+    message.model_digest = event.model_digest
 
 
-def _from_sampling(sampling: SamplingRequest) -> sampling_messages.Sampling:
-    return sampling_messages.Sampling(
-        logit_bias=[
-            sampling_messages.LogitBias(character=character, bias=bias) for character, bias in sampling.logit_bias
-        ],
-        allowed_characters=sampling.allowed_characters,
-        banned_characters=sampling.banned_characters,
-        repetition_penalty=sampling.repetition_penalty,
-        repetition_window=sampling.repetition_window,
-        temperature=sampling.temperature,
-        top_k=sampling.top_k,
-        top_p=sampling.top_p,
-        min_p=sampling.min_p,
-        seed=sampling.seed,
-    )
+def _fill_sampling(message: sampling_messages.Sampling, sampling: SamplingRequest) -> None:
+    for character, bias in sampling.logit_bias:
+        message.logit_bias.add(character=character, bias=bias)
+    message.allowed_characters = sampling.allowed_characters
+    message.banned_characters = sampling.banned_characters
+    for name in _NUMBERS:
+        if (value := getattr(sampling, name)) is not None:
+            setattr(message, name, value)
 
 
 def _from_turn(turn: CommittedTurn) -> session_messages.Turn:
     parameters = turn.parameters
-    return session_messages.Turn(
+    message = session_messages.Turn(
         start=turn.start,
         prompt_end=turn.prompt_end,
         end=turn.end,
         seed=turn.seed,
         request_id=str(uuid.UUID(bytes=parameters.request_id)) if parameters.request_id else "",
-        sampling=None if parameters.sampling is None else _from_sampling(parameters.sampling.effective()),
         fingerprint=parameters.fingerprint,
     )
+    if parameters.sampling is not None:
+        _fill_sampling(message.sampling, parameters.sampling.effective())
+    return message
 
 
 def _from_origin(origin: tuple[str, int] | None) -> session_messages.ForkedFrom | None:
@@ -254,15 +251,14 @@ def _from_origin(origin: tuple[str, int] | None) -> session_messages.ForkedFrom 
     return session_messages.ForkedFrom(name=f"sessions/{origin[0]}", position=origin[1])
 
 
-def _from_finished(event: Finished) -> generation_messages.Finished:
-    return generation_messages.Finished(
-        finish_reason=_FINISH_REASONS[event.reason],
-        usage=generation_messages.Usage(prompt_chars=event.prompt_chars, generated_chars=event.generated_chars),
-        position=event.position,
-        etag=event.etag,
-        state_digest=event.state_digest,
-        stop_string=event.stop_string,
-    )
+def _fill_finished(message: generation_messages.Finished, event: Finished) -> None:
+    message.finish_reason = _FINISH_REASONS[event.reason]
+    message.usage.prompt_chars = event.prompt_chars
+    message.usage.generated_chars = event.generated_chars
+    message.position = event.position
+    message.etag = event.etag
+    message.state_digest = event.state_digest
+    message.stop_string = event.stop_string
 
 
 def _from_moment(seconds: float) -> Timestamp:

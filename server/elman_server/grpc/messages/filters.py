@@ -1,4 +1,4 @@
-"""The filter of ListSessions: `model = "models/x" AND labels.key = "value"`."""
+"""The filter of ListSessions and DeleteSessions: `model = "models/x" AND state = "ACTIVE" AND labels.key = "value"`."""
 
 from __future__ import annotations
 
@@ -6,30 +6,44 @@ import re
 from typing import Final
 
 from elman_server.domain.errors import InvalidFieldError
-from elman_server.grpc.messages.names import model_name
-from elman_server.sessions.session import Filter
+from elman_server.grpc.messages.names import model_version
+from elman_server.sessions.session import Filter, SessionStatus
 
-_TERM: Final = re.compile(r'\s*(model|labels\.[a-z][a-z0-9_-]{0,62})\s*=\s*"((?:[^"\\]|\\["\\])*)"\s*')
+_TERM: Final = re.compile(r'\s*(model|state|labels\.[a-z][a-z0-9_-]{0,62})\s*=\s*"((?:[^"\\]|\\["\\])*)"\s*')
 _AND: Final = re.compile(r"AND\s")
 _ESCAPE: Final = re.compile(r"\\(.)")
 _MAX_CHARS: Final = 4096
 _LABEL: Final = "labels."
+EVERYTHING: Final = "*"
 
 
-def parse_filter(text: str) -> Filter:
-    """Return what a filter asks for; blank asks for all.
+def parse_filter(text: str, *, is_required: bool = False) -> Filter:
+    """Return what a filter keeps; blank and `*` keep all sessions.
 
     Raises:
-        InvalidFieldError: the text is not of the form, or names something twice.
+        InvalidFieldError: the text is not of the form, names something twice, or is blank though `is_required`.
     """
+    if is_required and not text.strip():
+        raise InvalidFieldError("filter", f"is empty; write {EVERYTHING} for all sessions")
     if len(text) > _MAX_CHARS:
         raise InvalidFieldError("filter", f"has {len(text)} characters; at most {_MAX_CHARS} are allowed")
-    terms = _terms(text) if text.strip() else {}
-    model = terms.pop("model", None)
+    terms = _terms(text) if text.strip() not in {"", EVERYTHING} else {}
+    model, state = terms.pop("model", None), terms.pop("state", None)
+    name, version = (None, None) if model is None else model_version("filter", model)
     return Filter(
-        model=None if model is None else model_name("filter", model),
+        model=name,
+        version=version,
+        status=None if state is None else _status(state),
         labels={key.removeprefix(_LABEL): value for key, value in terms.items()},
     )
+
+
+def _status(state: str) -> SessionStatus:
+    if state not in SessionStatus.__members__:
+        raise InvalidFieldError(
+            "filter", f"has the state {state[:80]!a}; use one of {', '.join(SessionStatus.__members__)}"
+        )
+    return SessionStatus[state]
 
 
 def _terms(text: str) -> dict[str, str]:
@@ -51,5 +65,5 @@ def _terms(text: str) -> dict[str, str]:
 
 
 def _misread(position: int) -> InvalidFieldError:
-    form = '`model = "models/x"` and `labels.key = "value"`, joined by AND'
-    return InvalidFieldError("filter", f"cannot be read from character {position} on; write {form}")
+    form = '`model = "models/x"`, `state = "ACTIVE"` and `labels.key = "value"`, joined by AND'
+    return InvalidFieldError("filter", f"is not a filter from character {position} on; write {form}")

@@ -1,4 +1,4 @@
-"""Resource names, read strictly: what does not have exactly the form is refused, with the field that held it."""
+"""Resource names, parsed strictly: a name of another form is an error that names the field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from elman_server.domain.errors import InvalidFieldError
 _MODEL: Final = r"models/(?P<model>[a-z0-9][a-z0-9-]{0,62})"
 _VERSION: Final = r"/versions/(?P<version>[a-z0-9][a-z0-9.-]{0,62})"
 _SESSION_NAME: Final = re.compile(r"sessions/(?P<session>[a-z0-9-]{4,63})")
-_MODEL_NAME: Final = re.compile(_MODEL)
 _VERSION_NAME: Final = re.compile(f"{_MODEL}(?:{_VERSION})?")
 _MAX_SHOWN: Final = 80
 
@@ -18,11 +17,6 @@ _MAX_SHOWN: Final = 80
 def session_id(field: str, name: str) -> str:
     """Return the id in `sessions/{session}`; raises InvalidFieldError."""
     return _match(_SESSION_NAME, field, name, "`sessions/` and 4 to 63 of a-z, 0-9 and -")["session"]
-
-
-def model_name(field: str, name: str) -> str:
-    """Return the name in `models/{model}`; raises InvalidFieldError."""
-    return _match(_MODEL_NAME, field, name, "`models/` and a model's name")["model"]
 
 
 def model_version(field: str, name: str) -> tuple[str, str | None]:

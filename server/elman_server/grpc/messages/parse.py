@@ -5,14 +5,18 @@ Checked here is what only the wire can hold: names, masks, unset choices, unknow
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+from google.protobuf.message import Message
 
 from elman.v1 import generation_pb2 as messages
 from elman_server.domain.errors import InvalidFieldError
 from elman_server.domain.requests import (
     AppendRequest,
+    Creation,
     Detail,
     GenerateRequest,
     ResumeRequest,
@@ -20,20 +24,26 @@ from elman_server.domain.requests import (
     ScoreRequest,
     StoppingRequest,
     Target,
+    digest_of,
 )
 from elman_server.domain.vocabulary import REJECT, Unknown
-from elman_server.grpc.messages.names import model_name, session_id
-from elman_server.sessions.session import Expiration
+from elman_server.grpc.messages.names import model_version, session_id
+from elman_server.sessions.session import Expiration, LabelChange, check_labels
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 
     from elman.v1.sampling_pb2 import Sampling
-    from elman.v1.session_pb2 import CreateSessionRequest, Session, UpdateSessionRequest
+    from elman.v1.session_pb2 import (
+        CreateSessionRequest,
+        ForkSessionRequest,
+        ImportSessionRequest,
+        Session,
+        UpdateSessionRequest,
+    )
 
+_LABEL: Final = "labels."
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NANOS: Final = 10**9
 _MAX_SECONDS: Final = 315_576_000_000  # google.protobuf.Duration: 10,000 years
@@ -133,21 +143,58 @@ def to_expiration(request: CreateSessionRequest | Session, prefix: str = "") -> 
             return Expiration()
 
 
-def to_changes(
-    request: UpdateSessionRequest,
-) -> tuple[Mapping[str, str] | None, Expiration | None]:
-    """Return new labels and new expiration of an update; None leaves them."""
-    paths = set(request.update_mask.paths)
-    unknown = sorted(paths - {"labels", "ttl", "expire_time"})
-    if unknown or not paths:
-        what = f"names {unknown[0][:80]!a}" if unknown else "is empty"
-        raise InvalidFieldError("update_mask", f"{what}; allowed are labels, ttl and expire_time")
-    chosen = paths - {"labels"}
-    given = request.session.WhichOneof("expiration")
-    if chosen and chosen != {given}:
-        raise InvalidFieldError("update_mask", f"names {' and '.join(sorted(chosen))}; set just that in session")
-    labels = dict(request.session.labels) if "labels" in paths else None
-    return labels, to_expiration(request.session, "session.") if chosen else None
+def to_changes(request: UpdateSessionRequest) -> tuple[LabelChange | None, Expiration | None]:
+    """Return what an update changes of labels and expiration; None leaves them."""
+    session = request.session
+    paths = _paths(request)
+    keys = sorted(path.removeprefix(_LABEL) for path in paths if path.startswith(_LABEL))
+    check_labels("update_mask", dict.fromkeys(keys, ""))
+    chosen = {path for path in paths if not path.startswith(_LABEL)} - {"labels"}
+    if unknown := sorted(chosen - {"ttl", "expire_time"}):
+        allowed = "labels, labels.key, ttl and expire_time, or * alone"
+        raise InvalidFieldError("update_mask", f"names {unknown[0][:80]!a}; allowed are {allowed}")
+    if chosen and chosen != {session.WhichOneof("expiration")}:
+        raise InvalidFieldError("update_mask", f"names {' and '.join(sorted(chosen))}; set exactly that in session")
+    labels = None
+    if "labels" in paths:
+        labels = LabelChange(dict(session.labels), replaces_all=True)
+    elif keys:
+        labels = LabelChange({key: session.labels.get(key) for key in keys})
+    return labels, to_expiration(session, "session.") if chosen else None
+
+
+def _paths(request: UpdateSessionRequest) -> set[str]:
+    """Return what an update names, or without a mask what its session sets."""
+    paths, session = set(request.update_mask.paths), request.session
+    if paths and paths != {"*"}:
+        return paths
+    given = {name for name in ("ttl", "expire_time") if session.HasField(name)}
+    if paths or session.labels:
+        given.add("labels")
+    if not given:
+        raise InvalidFieldError("session", "sets nothing to change; set labels, ttl or expire_time")
+    return given
+
+
+def to_creation(request: CreateSessionRequest | ForkSessionRequest | ImportSessionRequest) -> Creation:
+    """Return by what a request is known when it comes again."""
+    if not request.request_id:
+        return Creation()
+    given = _set_fields(request)
+    del given["request_id"]
+    return Creation(to_request_id(request.request_id), digest_of({request.DESCRIPTOR.name: given}))
+
+
+def _set_fields(message: Message) -> dict[str, Any]:
+    return {field.name: _plain(value) for field, value in message.ListFields()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Message):
+        return _set_fields(value)
+    if isinstance(value, bytes):
+        return hashlib.sha256(value).digest()
+    return value if isinstance(value, str | int) else dict(value)  # the one field of many values is a map
 
 
 def _to_target(request: messages.GenerateRequest | messages.ScoreRequest) -> Target:
@@ -155,7 +202,8 @@ def _to_target(request: messages.GenerateRequest | messages.ScoreRequest) -> Tar
         case "session":
             return Target(session=session_id("session", request.session))
         case "model":
-            return Target(model=model_name("model", request.model))
+            model, version = model_version("model", request.model)
+            return Target(model=model, version=version)
         case _:
             raise InvalidFieldError("target", "is not set; name a session or a model")
 

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
+Record: TypeAlias = Any  # encoded, bytes; in a store that keeps objects a `records.Head` or `records.Segment` itself
+
+
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A session's head and where it stands.
+    """A session's head and its place in the store.
 
     Attributes:
-        head: encoded `records.Head`.
+        head: the record.
         revision: grows with every commit and never comes back, not even after deletion.
         expires: unix seconds.
     """
 
-    head: bytes
+    head: Record
     revision: int
     expires: float
 
@@ -32,12 +35,16 @@ class Store(Protocol):
     has changed, and what returned is kept.
 
     Attributes:
+        keeps_objects: whether records are kept as they are: they never leave the process, so nothing is encoded.
+        is_shared: whether other processes may change the sessions.
         in_use: says of a session whether a turn of this process runs on it; such do not expire.
     """
 
+    keeps_objects: bool
+    is_shared: bool
     in_use: Callable[[str], bool]
 
-    async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
+    async def create(self, name: str, head: Record, expires: float, segments: Sequence[Record] = ()) -> int:
         """Keep a new session; return its revision.
 
         Raises:
@@ -52,9 +59,9 @@ class Store(Protocol):
         self,
         name: str,
         revision: int,
-        head: bytes,
+        head: Record,
         expires: float,
-        segments: Sequence[bytes] = (),
+        segments: Sequence[Record] = (),
         *,
         keep: int | None = None,
     ) -> int:
@@ -63,7 +70,7 @@ class Store(Protocol):
         Of the segments that are there only the `keep` oldest stay, all if it is None.
 
         Raises:
-            EtagMismatchError: the revision does not hold.
+            RevisionMismatchError: the revision does not hold.
         """
 
     async def delete(self, name: str, revision: int | None) -> None:
@@ -75,7 +82,7 @@ class Store(Protocol):
         Fewer than `limit` are the last.
         """
 
-    async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[bytes]:
+    async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[Record]:
         """Return a session's segments `start` to `end` (indices, `end` not included), the oldest first."""
 
     async def close(self) -> None:

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 from sortedcontainers import SortedList
 
 from elman_server.domain.errors import (
-    EtagMismatchError,
     QuotaError,
+    RevisionMismatchError,
     SessionEvictedError,
     SessionExistsError,
     SessionExpiredError,
     SessionNotFoundError,
 )
-from elman_server.sessions.stores.base import Stored
+from elman_server.sessions.stores.base import Record, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,15 +36,15 @@ _End = type[SessionNotFoundError] | type[SessionExpiredError] | type[SessionEvic
 
 @dataclass(slots=True)
 class _Entry:
-    head: bytes
+    head: Record
     revision: int
     expires: float
     alarm: float = 0.0  # when the store looks whether it expired: not later than `expires`, unless a turn ran on it
-    segments: list[bytes] = field(default_factory=list)
+    segments: list[Record] = field(default_factory=list)
 
     @property
     def num_bytes(self) -> int:
-        return ENTRY_BYTES + len(self.head) + sum(map(_size, self.segments))
+        return ENTRY_BYTES + _size(self.head) + sum(SEGMENT_BYTES + _size(segment) for segment in self.segments)
 
 
 class MemoryStore:
@@ -58,6 +58,9 @@ class MemoryStore:
     Attributes:
         in_use: says of a session whether a turn runs on it; such are neither evicted nor do they expire.
     """
+
+    keeps_objects = True
+    is_shared = False
 
     def __init__(
         self,
@@ -76,7 +79,7 @@ class MemoryStore:
         self._ends: OrderedDict[str, _End] = OrderedDict()
         self._names = SortedList()  # of the entries: a page of a million sessions must not sort them all
 
-    async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
+    async def create(self, name: str, head: Record, expires: float, segments: Sequence[Record] = ()) -> int:
         """Keep a new session; see Store."""
         self._purge()
         if name in self._entries and not self._expire(name):
@@ -103,9 +106,9 @@ class MemoryStore:
         self,
         name: str,
         revision: int,
-        head: bytes,
+        head: Record,
         expires: float,
-        segments: Sequence[bytes] = (),
+        segments: Sequence[Record] = (),
         *,
         keep: int | None = None,
     ) -> int:
@@ -113,7 +116,9 @@ class MemoryStore:
         entry = self._entry(name)
         self._check(name, entry, revision)
         dropped = entry.segments[len(entry.segments) if keep is None else keep :]
-        self._num_bytes += len(head) - len(entry.head) + sum(map(_size, segments)) - sum(map(_size, dropped))
+        self._num_bytes += _size(head) - _size(entry.head)
+        self._num_bytes += sum(SEGMENT_BYTES + _size(segment) for segment in segments)
+        self._num_bytes -= sum(SEGMENT_BYTES + _size(segment) for segment in dropped)
         entry.head, entry.expires, entry.revision = head, expires, self._next_revision()
         del entry.segments[len(entry.segments) - len(dropped) :]
         entry.segments += segments
@@ -138,7 +143,7 @@ class MemoryStore:
             found.append((name, Stored(entry.head, entry.revision, entry.expires)))
         return found
 
-    async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[bytes]:
+    async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[Record]:
         """Return a session's segments; see Store."""
         return self._entry(name).segments[start:end]
 
@@ -156,7 +161,7 @@ class MemoryStore:
 
     def _check(self, name: str, entry: _Entry, revision: int) -> None:
         if entry.revision != revision:
-            raise EtagMismatchError(f"sessions/{name}", f"{entry.revision:x}")
+            raise RevisionMismatchError(f"sessions/{name}")
 
     def _expire(self, name: str) -> bool:
         """Forget a session if its time is over."""
@@ -205,5 +210,5 @@ class MemoryStore:
                 self._ends.popitem(last=False)
 
 
-def _size(segment: bytes) -> int:
-    return len(segment) + SEGMENT_BYTES
+def _size(record: Record) -> int:
+    return len(record) if isinstance(record, bytes) else int(record.num_bytes)

@@ -254,7 +254,7 @@ def test_the_onnx_rnn_operator_is_exact_at_every_batch(tmp_path):
     """Where a row alone has other bits than a row among others, a row alone is padded: nobody sees a difference."""
     weights = random_weights("elman", 1, 96)
     model = load(_rnn(tmp_path / "rnn.onnx", weights), capacity=64)
-    assert model.min_batch in {1, 2}
+    assert model.layout.spacing == 1
     chars = chars_of(20, 64)
     expected, rows = steps(model, chars)
     for batch in (1, 2, 7):

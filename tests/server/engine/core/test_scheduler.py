@@ -60,6 +60,32 @@ def test_places_go_to_the_first_who_waits():
     assert ids(scheduler.admit()) == [2]
 
 
+class Counted(Stream):
+    """A stream that counts how often one is compared with another."""
+
+    num_compared = 0
+
+    def __eq__(self, other: object) -> bool:
+        Counted.num_compared += 1
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+def test_a_stream_that_waits_leaves_in_one_step():
+    """The end of a stream compares it with no other one, waiting or reading: cancelling n streams costs n steps."""
+    scheduler = Scheduler(50)
+    streams = [Counted.of(number, Job(START, 0, [1] * 5, max_chars=1)) for number in range(100)]
+    for stream in streams:
+        scheduler.add(stream)
+    scheduler.admit()
+    Counted.num_compared = 0
+    for stream in reversed(streams):
+        scheduler.end(stream)
+    assert scheduler.is_idle
+    assert Counted.num_compared == 0
+
+
 def test_a_job_that_only_reads_never_draws():
     """Without characters to draw even a text of one character is read, and takes a place until it ends."""
     scheduler = Scheduler(1)

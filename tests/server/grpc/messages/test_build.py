@@ -10,7 +10,7 @@ from elman_server.domain.vocabulary import Vocabulary
 from elman_server.grpc.messages.build import (
     from_chat,
     from_encoded,
-    from_event,
+    from_generated,
     from_model,
     from_replayed,
     from_resumed,
@@ -81,8 +81,8 @@ def test_a_replayed_turn_is_written_whole():
 def test_events_of_all_streams_are_the_same():
     """Generate, Resume and Chat tell alike."""
     for event in (STARTED, CHUNK, FINISHED):
-        expected = from_event(event).SerializeToString()
-        assert from_resumed(event).SerializeToString() == from_chat(event).SerializeToString() == expected
+        expected = from_generated([event]).SerializeToString()
+        assert from_resumed([event]).SerializeToString() == from_chat([event]).SerializeToString() == expected
 
 
 def test_transcripts_are_written_whole():
@@ -94,7 +94,7 @@ def test_transcripts_are_written_whole():
 
 def test_started_has_every_parameter_set():
     """The first event tells effective parameters, zeros included."""
-    started = from_event(STARTED).started
+    started = from_generated([STARTED]).started
 
     assert (started.max_chars, started.start_position, started.prompt_chars) == (50, 7, 2)
     assert started.model_digest == "ab" * 32
@@ -112,7 +112,7 @@ def test_started_has_every_parameter_set():
 
 def test_chunks_carry_details():
     """A chunk has its text, position and details; a first character has no log-probability."""
-    assert from_event(CHUNK).chunk == generation_pb2.Chunk(
+    assert from_generated([CHUNK]).chunk == generation_pb2.Chunk(
         text="a",
         position=10,
         details=[DETAIL_MESSAGE, generation_pb2.CharacterDetail(text="b")],
@@ -122,7 +122,7 @@ def test_chunks_carry_details():
 
 def test_finished_is_written_whole():
     """The last event says why, how much and where."""
-    assert from_event(FINISHED).finished == generation_pb2.Finished(
+    assert from_generated([FINISHED]).finished == generation_pb2.Finished(
         finish_reason=generation_pb2.FINISH_REASON_STOP_STRING,
         usage=generation_pb2.Usage(prompt_chars=2, generated_chars=1),
         position=10,
@@ -136,7 +136,7 @@ def test_scores_are_summed_over_what_has_one():
     """The sum leaves out a first character."""
     response = from_score([dataclasses.replace(DETAIL, log_probability=None), DETAIL, DETAIL])
 
-    assert (response.log_probability, response.num_scored) == (-1.0, 2)
+    assert (response.log_probability, response.scored_count) == (-1.0, 2)
     assert response.details[1] == DETAIL_MESSAGE
 
 
@@ -146,25 +146,25 @@ def test_models_are_written_whole():
         name="models/tiny",
         version="1",
         cell=model_pb2.CELL_GRU,
-        num_layers=1,
+        layer_count=1,
         hidden_size=2,
         vocabulary=[97, 98, 223],
         state_bytes=8,
         digest="ab" * 32,
-        num_parameters=42,
+        parameter_count=42,
         evaluations=[
             model_pb2.Evaluation(
                 corpus_sha256="ef" * 32,
                 protocol="streaming",
                 nats_per_character=1.5,
                 standard_error=0.01,
-                num_characters=1000,
+                character_count=1000,
             )
         ],
         limits=model_pb2.Limits(max_prompt_chars=1000, max_chars=50, max_stop_strings=16, max_stop_string_chars=256),
         fingerprint="some-machine",
         labels=["yes", "no"],
-        read_outs=[model_pb2.ReadOut(name="mood", labels=["bad", "good"], accuracy=0.75, num_held_out=8)],
+        read_outs=[model_pb2.ReadOut(name="mood", labels=["bad", "good"], accuracy=0.75, held_out_count=8)],
         initial_states=["default", "juliet"],
     )
 
@@ -189,7 +189,7 @@ def test_every_value_has_a_number(value: enum.Enum):
     """No finish reason and no status of the domain lacks its number in the contract."""
     if isinstance(value, FinishReason):
         event: Finished = dataclasses.replace(FINISHED, reason=value)
-        assert generation_pb2.FinishReason.Name(from_event(event).finished.finish_reason).endswith(value.name)
+        assert generation_pb2.FinishReason.Name(from_generated([event]).finished.finish_reason).endswith(value.name)
     elif isinstance(value, SessionStatus):
         state = from_session(dataclasses.replace(SESSION, status=value)).state
         assert session_pb2.Session.State.Name(state) == f"STATE_{value.name}"

@@ -1,13 +1,12 @@
 import pytest
 
 from elman_server.domain.errors import InvalidFieldError
-from elman_server.grpc.messages.names import model_name, model_version, session_id
+from elman_server.grpc.messages.names import model_version, session_id
 
 
 def test_names_give_their_ids():
     """A well-formed name gives its parts."""
     assert session_id("name", "sessions/my-session-1") == "my-session-1"
-    assert model_name("model", "models/tiny") == "tiny"
     assert model_version("model", "models/tiny") == ("tiny", None)
     assert model_version("model", "models/tiny/versions/1.0-b") == ("tiny", "1.0-b")
 
@@ -49,9 +48,3 @@ def test_other_models_are_refused(name: str):
     """Whatever is not exactly a model's name is refused."""
     with pytest.raises(InvalidFieldError):
         model_version("model", name)
-
-
-def test_a_model_without_version_is_wanted():
-    """Where a version has no meaning it is refused, not dropped."""
-    with pytest.raises(InvalidFieldError):
-        model_name("model", "models/tiny/versions/1")

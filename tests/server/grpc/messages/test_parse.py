@@ -16,13 +16,27 @@ from elman.v1.generation_pb2 import (
     UnknownCharacters,
 )
 from elman.v1.sampling_pb2 import LogitBias, Sampling
-from elman.v1.session_pb2 import CreateSessionRequest, Session, UpdateSessionRequest
+from elman.v1.session_pb2 import (
+    CreateSessionRequest,
+    ForkSessionRequest,
+    ImportSessionRequest,
+    Session,
+    UpdateSessionRequest,
+)
 from elman_server.domain import requests as domain
 from elman_server.domain.errors import InvalidFieldError
 from elman_server.domain.requests import Detail as DomainDetail
 from elman_server.domain.vocabulary import Unknown
-from elman_server.grpc.messages.parse import to_append, to_changes, to_expiration, to_generate, to_resume, to_score
-from elman_server.sessions.session import Expiration
+from elman_server.grpc.messages.parse import (
+    to_append,
+    to_changes,
+    to_creation,
+    to_expiration,
+    to_generate,
+    to_resume,
+    to_score,
+)
+from elman_server.sessions.session import Expiration, LabelChange
 
 
 def test_unset_is_told_from_zero():
@@ -130,6 +144,51 @@ def test_what_the_wire_can_hold_and_we_cannot_is_refused(changes: dict[str, Any]
     assert caught.value.field == field
 
 
+def test_a_model_may_have_its_version():
+    """What a session says of its model is a model for Generate and Score, too."""
+    model, target = "models/tiny/versions/2", domain.Target(model="tiny", version="2")
+
+    assert to_generate(GenerateRequest(model=model), time_left=None).target == target
+    assert to_score(ScoreRequest(model=model, text="x")).target == target
+
+
+REQUEST_ID = "00000000-0000-4000-8000-0000000000af"
+
+
+@pytest.mark.parametrize(
+    ("request_", "digest"),
+    [
+        (CreateSessionRequest(model="models/tiny"), "1315ee94bd9d1e1cbd308186664df773"),
+        (CreateSessionRequest(model="models/tiny", seed=0), "ffebe03bfa1dd70658beec3bf26c97a2"),
+        (
+            CreateSessionRequest(
+                model="models/tiny",
+                session_id="abcd",
+                seed=7,
+                ttl=Duration(seconds=5),
+                labels={"b": "1", "a": "2"},
+                initial_state="juliet",
+            ),
+            "a101fec1243095ad9f6c14d6754238c8",
+        ),
+        (
+            CreateSessionRequest(model="models/tiny", expire_time=Timestamp(seconds=5)),
+            "427e72588285586ff4fe1acbaccd1fba",
+        ),
+        (ForkSessionRequest(name="sessions/abcd"), "a68aae1276957d9063a16a764a5dde26"),
+        (ForkSessionRequest(name="sessions/abcd", position=0, count=2), "8c64d4ae2768fbfd80bd99eb79408c26"),
+        (ImportSessionRequest(snapshot=b"snapshot"), "a1ebe16b8f7ae66a0d85aff36b57f18c"),
+        (ImportSessionRequest(snapshot=b"other", session_id="abcd"), "1773af28d2af4609ce0b4c0fdf46c706"),
+    ],
+)
+def test_the_digests_of_creations_stay(request_: Any, digest: str):
+    """Servers of two versions know the same request again: no field that the contract gains may change a digest."""
+    assert to_creation(request_) == domain.Creation()
+    request_.request_id = REQUEST_ID
+
+    assert to_creation(request_) == domain.Creation(bytes.fromhex(REQUEST_ID.replace("-", "")), bytes.fromhex(digest))
+
+
 def test_a_target_is_required():
     """A Generate on nothing is refused."""
     with pytest.raises(InvalidFieldError) as caught:
@@ -172,17 +231,40 @@ def test_updates_change_what_the_mask_names():
     """Only named fields change; what else the session holds is left alone."""
     session = Session(ttl=Duration(seconds=5), labels={"a": "b"})
 
-    assert to_changes(_update(session, "labels")) == ({"a": "b"}, None)
+    everything = LabelChange({"a": "b"}, replaces_all=True)
+    assert to_changes(_update(session, "labels")) == (everything, None)
     assert to_changes(_update(session, "ttl")) == (None, Expiration(ttl=5.0))
-    assert to_changes(_update(session, "ttl", "labels")) == ({"a": "b"}, Expiration(ttl=5.0))
-    assert to_changes(_update(Session(), "labels")) == ({}, None)
+    assert to_changes(_update(session, "ttl", "labels")) == (everything, Expiration(ttl=5.0))
+    assert to_changes(_update(Session(), "labels")) == (LabelChange({}, replaces_all=True), None)
 
 
-@pytest.mark.parametrize(
-    "paths", [[], ["seed"], ["*"], ["labels", "labels.a"], ["expire_time"], ["ttl", "expire_time"], ["x" * 10_000]]
-)
+def test_one_label_can_be_changed():
+    """`labels.key` sets that label, or removes it where the session has no such key; `labels` has all of them."""
+    session = Session(labels={"a": "b", "c": "d"})
+
+    assert to_changes(_update(session, "labels.a")) == (LabelChange({"a": "b"}), None)
+    assert to_changes(_update(session, "labels.a", "labels.x")) == (LabelChange({"a": "b", "x": None}), None)
+    assert to_changes(_update(session, "labels", "labels.a"))[0] == LabelChange(dict(session.labels), replaces_all=True)
+    for wrong in ("labels.", "labels.A", "labels.a.b"):
+        with pytest.raises(InvalidFieldError, match="update_mask: has the key"):
+            to_changes(_update(session, wrong))
+
+
+def test_a_mask_may_be_missing():
+    """Then what the session sets is changed; with `*` the labels, too, if there are none; nothing at all is refused."""
+    ttl, labels = Session(ttl=Duration(seconds=5)), Session(labels={"a": "b"})
+
+    assert to_changes(_update(ttl)) == (None, Expiration(ttl=5.0))
+    assert to_changes(_update(labels)) == (LabelChange({"a": "b"}, replaces_all=True), None)
+    assert to_changes(_update(ttl, "*")) == (LabelChange({}, replaces_all=True), Expiration(ttl=5.0))
+    assert to_changes(_update(Session(), "*")) == (LabelChange({}, replaces_all=True), None)
+    with pytest.raises(InvalidFieldError, match="session: sets nothing to change"):
+        to_changes(_update(Session(name="sessions/abcd", seed=3)))
+
+
+@pytest.mark.parametrize("paths", [["seed"], ["*", "ttl"], ["expire_time"], ["ttl", "expire_time"], ["x" * 10_000]])
 def test_other_masks_are_refused(paths: list[str]):
-    """A mask that is empty, names anything else, or names a value that is not there, is refused."""
+    """A mask that names anything else, or a value that is not there, is refused."""
     with pytest.raises(InvalidFieldError) as caught:
         to_changes(_update(Session(ttl=Duration(seconds=5)), *paths))
 

@@ -1,37 +1,32 @@
-"""The load: a client in a process of its own, over real gRPC. Reads options as JSON lines, answers each with one.
+"""The load of streams: endless ones, with probes or a long prompt beside them, and prompts alone.
 
-The modes: `stream` (the default) and `prompts` here, the others in `load_sessions`.
-
-It uses the generated stubs and asyncio, as `elman_client.AsyncClient` does, without that client's own layer: what it
-takes of the machine's two cores is taken from the server. What it takes is among the answers of `stream`.
+It uses the generated stubs and asyncio, as `elman_client.AsyncClient` does, without that client's own layer: the CPU
+that it uses is taken from the server. How much that is stands in the answer of `stream`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import json
-import math
 import random
 import statistics
-import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import grpc
-import uvloop
-
+from benchmarks.measure import quantile
 from benchmarks.processes import cpu_seconds
 from elman.v1.generation_pb2 import GenerateRequest, Stopping
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman.v1.sampling_pb2 import Sampling
 
+if TYPE_CHECKING:
+    import grpc
+
 ENDLESS: Final = 10**9
-OPTIONS: Final = [("grpc.max_receive_message_length", 1 << 24)]
 PATIENCE: Final = 30.0  # for the first piece of a stream, and for the one after the end
 WARM_SECONDS: Final = 0.3
-PROBE_PAUSE: Final = 0.01  # up to so long between two probes: they shall not come in step with the engine
+PROBE_PAUSE: Final = 0.01  # at most, between two probes: they must not follow the engine's rhythm
 
 
 @dataclass
@@ -43,20 +38,20 @@ class Reader:
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self) -> None:
-        """Take pieces until the call is cancelled."""
+        """Read pieces until the call is cancelled."""
         async for response in self.call:
             if text := response.chunk.text:
                 self.pieces.append((time.perf_counter(), len(text)))
                 self._arrived.set()
 
     async def next_piece(self) -> None:
-        """Wait for a piece to come."""
+        """Wait for the next piece."""
         self._arrived.clear()
         async with asyncio.timeout(PATIENCE):
             await self._arrived.wait()
 
     def rate(self) -> float:
-        """Characters a second between the first and the last piece: what came with the first was drawn before."""
+        """Characters a second between the first and the last piece: the first one was generated before."""
         return sum(size for _, size in self.pieces[1:]) / (self.pieces[-1][0] - self.pieces[0][0])
 
     def gaps(self) -> list[float]:
@@ -77,8 +72,8 @@ def request(model: str, seed: int, max_chars: int = ENDLESS, prompt: str = "A") 
 async def stream(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
     """Read `streams` streams for `seconds`; `probes` first characters and a `prompt_chars` long prompt meanwhile.
 
-    A stream is watched from its first piece in that time to its first piece after it, so that a piece more or less
-    changes nothing and a silence at the end counts.
+    A stream is measured from its first piece in that time to its first piece after it, so that one piece more or less
+    does not matter and a pause at the end counts.
     """
     stub, model = GenerationServiceStub(channel), options["model"]
     readers = [Reader(stub.Generate(request(model, seed))) for seed in range(options["streams"])]
@@ -118,7 +113,7 @@ async def stream(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str
 
 
 async def prompts(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, float]:
-    """Have `prompts` prompts of `chars` characters read, one after another and then all at once."""
+    """Send `prompts` prompts of `chars` characters, one after another and then all at once."""
     stub, model, prompt = GenerationServiceStub(channel), options["model"], prompt_of(options["chars"])
     numbers, begin = range(options["prompts"]), time.perf_counter()
     for number in numbers:
@@ -129,7 +124,7 @@ async def prompts(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[st
 
 
 def prompt_of(num_chars: int) -> str:
-    """Return a text of that length."""
+    """Return a text of this length."""
     return ("What is the city but the people?\n" * num_chars)[:num_chars]
 
 
@@ -149,27 +144,4 @@ async def first_character(stub: GenerationServiceStub, model: str, number: int, 
     return seconds
 
 
-def quantile(ordered: list[float], share: float) -> float:
-    """Return a quantile of sorted values by nearest rank: of 100 values the 99th for 0.99. Of none: 0."""
-    return ordered[max(1, math.ceil(share * len(ordered))) - 1] if ordered else 0.0
-
-
-async def main() -> None:
-    """Do what the lines say, one after another, on one channel to each server."""
-    from benchmarks.load_sessions import MODES  # noqa: PLC0415  which needs this module
-
-    modes = {"stream": stream, "prompts": prompts, **MODES}
-    channels: dict[str, grpc.aio.Channel] = {}
-    for line in sys.stdin:
-        options = json.loads(line)
-        address = options["address"]
-        if address not in channels:
-            channels[address] = grpc.aio.insecure_channel(address, options=OPTIONS)
-        answer = await modes[options.get("mode", "stream")](channels[address], options)
-        print(json.dumps(answer), flush=True)
-    for channel in channels.values():
-        await channel.close()
-
-
-if __name__ == "__main__":
-    uvloop.run(main())
+MODES: Final = {"stream": stream, "prompts": prompts}

@@ -1,11 +1,11 @@
 """How much faster the int8 step is than the float32 one: the ratio of neighbouring timings, in one run.
 
-Random weights (speed does not depend on their values), one step through IO binding as the server runs it. Each round
-times float32 and int8 one after the other, in slices of a few milliseconds, so that a drifting clock touches both.
-`ratio` is the median of the rounds' ratios. One thread is timed by its own CPU time, which a busy neighbour takes no
-part of; more are timed by the wall clock, on a quiet machine.
+Random weights (the speed does not depend on them), one step through IO binding as the server runs it. Each round times
+float32 and int8 one after the other, in slices of a few milliseconds, so that a drifting clock affects both. `ratio` is
+the median of the rounds' ratios. One thread is timed by its own CPU time, which does not count what other processes
+use; several threads are timed by the wall clock, on a quiet machine.
 
-    python -m benchmarks.quantised_step > quantised_step.json
+    python -m benchmarks.quantized_step > quantized_step.json
 """
 
 import argparse
@@ -48,7 +48,7 @@ def random_weights(cell: str, num_layers: int, hidden_size: int) -> dict[str, ND
 
 
 class Stepper:
-    """Steps one batch on preallocated buffers, two sets of states in turn."""
+    """Runs steps of one batch on preallocated buffers, with two alternating sets of states."""
 
     def __init__(self, graphs: CellGraphs, num_states: int, hidden_size: int, num_threads: int) -> None:
         options = ort.SessionOptions()
@@ -78,7 +78,7 @@ class Stepper:
         return binding
 
     def time(self, num_steps: int) -> float:
-        """Seconds of one step, the mean of so many."""
+        """Return the seconds of one step, the mean of `num_steps`."""
         begin = self._clock()
         for number in range(num_steps):
             self._session.run_with_iobinding(self._bindings[number % 2])
@@ -86,13 +86,13 @@ class Stepper:
 
 
 def measure(cell: str, given: argparse.Namespace) -> list[dict[str, object]]:
-    """One record a batch."""
+    """Return one record for each batch size."""
     num_layers, hidden_size, threads = given.layers, given.hidden_size, given.threads
     weights = random_weights(cell, num_layers, hidden_size)
     floats = StepGraphs(cell, weights)
-    quantised = QuantizedGraphs(cell, floats.initializers, [SCALE] * num_layers)
+    quantized = QuantizedGraphs(cell, floats.initializers, [SCALE] * num_layers)
     num_states = num_layers * len(STATES[cell])
-    steppers = [Stepper(graphs, num_states, hidden_size, threads) for graphs in (floats, quantised)]
+    steppers = [Stepper(graphs, num_states, hidden_size, threads) for graphs in (floats, quantized)]
     records = []
     for batch in given.batch or [1, 16, 64]:
         for stepper in steppers:
@@ -118,7 +118,7 @@ def measure(cell: str, given: argparse.Namespace) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    """Print JSON; the records as they come on stderr."""
+    """Print JSON; the records also on stderr, as they come."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cell", action="append", choices=sorted(GATES), help="lstm and gru unless given")
     parser.add_argument("--layers", type=int, default=2)
