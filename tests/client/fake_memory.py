@@ -36,6 +36,7 @@ class SessionState:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     rest: asyncio.Event = field(default_factory=asyncio.Event)
 
+    running: str = ""  # the request id of the turn that runs
     asked: dict[str, generation_pb2.GenerateRequest] = field(default_factory=dict)
 
     def commit(
@@ -55,6 +56,14 @@ class SessionState:
         """Forget what comes after a position."""
         self.text = self.text[:position]
         self.turns = [turn for turn in self.turns if turn.end <= position]
+        self._changed()
+
+    def shorten(self, position: int) -> None:
+        """End the last turn at a position; at its start it was never there."""
+        turn = self.turns[-1]
+        self.text, turn.end = self.text[:position], position
+        if turn.end == turn.start:
+            self.turns.pop()
         self._changed()
 
     def _changed(self) -> None:

@@ -260,12 +260,12 @@ class Servicer(
         self.memories[info.name] = copy
         return info
 
-    async def _check_position(self, context: Any, position: int, end: int) -> None:
-        if not 0 <= position <= end:
+    async def _check_position(self, context: Any, position: int, end: int, start: int = 0) -> None:
+        if not start <= position <= end:
             info = ErrorInfo(
                 reason="POSITION_OUT_OF_RANGE",
                 domain="elman-server.github.io",
-                metadata={"start": "0", "end": str(end)},
+                metadata={"start": str(start), "end": str(end)},
             )
             status = packed_status(grpc.StatusCode.OUT_OF_RANGE, "position is out of range", info)
             await context.abort(
@@ -275,8 +275,16 @@ class Servicer(
     async def Cancel(self, request, context):
         await self._begin(context)
         memory = await self._memory(context, request.session)
-        memory.stop.set()
-        await memory.rest.wait()
+        if request.request_id in {"", memory.running}:
+            memory.stop.set()
+            await memory.rest.wait()
+        if request.HasField("position") and request.position != len(memory.text):
+            last = memory.turns[-1] if memory.turns else session_pb2.Turn()
+            is_named = request.request_id == last.request_id
+            await self._check_position(context, request.position, last.end, last.start if is_named else last.prompt_end)
+            if request.request_id and not is_named:
+                await self._check_position(context, request.position, -1)
+            memory.shorten(request.position)
         return generation_pb2.CancelResponse(session=memory.info)
 
     async def Append(self, request, context):
@@ -318,6 +326,7 @@ class Servicer(
             await self._refuse(context, grpc.StatusCode.UNAVAILABLE, "SESSION_BUSY", message, retry)
         memory.rest.clear()
         memory.stop.clear()
+        memory.running = request.request_id
         try:
             async for event in self._turn(request, memory, context):
                 yield generation_pb2.GenerateResponse(**event)

@@ -41,7 +41,7 @@ def _take_turn(session: Session) -> None:
             text += piece
     finally:
         # Looked at without a call in between: this is the finally of an interrupt, too.
-        position = generation._turn.kept_position
+        position = generation._turn.position
         if position:
             start = position - len(text)
             assert text == "".join(map(drawn, range(start, position)))

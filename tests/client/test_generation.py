@@ -293,6 +293,6 @@ def test_an_interrupted_opening_is_an_abandoned_turn():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        next(Generation(TurnRun(turn, interrupted, lambda position, _stream: left.append(position))))
+        next(Generation(TurnRun(turn, interrupted, lambda turn, _stream: left.append(turn.position))))
 
-    assert left == [0]
+    assert left == [None]

@@ -98,7 +98,7 @@ class AsyncChat:
         self._talking.is_left = True
         if self._talk is not None:
             if self._talking.is_running:
-                self._leave(self._talking.kept_position, self._talk)
+                self._leave(self._talking.left, self._talk)
             else:
                 self._talk.cancel()
         self._talking.is_reported = True

@@ -16,6 +16,7 @@ from elman_client._aio.transport import AsyncStream, AsyncTransport
 from elman_client._errors import DeadlineExceededError, UnavailableError
 from elman_client._shared import models, sessions, turns
 from elman_client._shared.connection import Connection
+from elman_client._shared.leaving import Left
 from elman_client._shared.names import model_name, session_name
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
@@ -204,6 +205,6 @@ class AsyncClient:
         return await self._transport.run(operation, timeout)
 
 
-def _leave(_position: int, stream: AsyncStream[tuple[Event, ...]] | None) -> None:
+def _leave(_left: Left, stream: AsyncStream[tuple[Event, ...]] | None) -> None:
     if stream is not None:  # the server keeps nothing of the turn
         stream.cancel()

@@ -9,14 +9,15 @@ from typing import Self
 from elman_client._aio.transport import AsyncStream
 from elman_client._errors import ElmanError
 from elman_client._shared.base import BaseGeneration
+from elman_client._shared.leaving import Left
 from elman_client._shared.turn import Turn
 from elman_client._types import Chunk, Event, Finished
 
 OpenStream = Callable[[], Awaitable[AsyncStream[tuple[Event, ...]]]]
 """Begins the turn, or continues it."""
 
-Leave = Callable[[int, AsyncStream[tuple[Event, ...]] | None], None]
-"""Ends a turn whose caller has left at a position, and its stream."""
+Leave = Callable[[Left, AsyncStream[tuple[Event, ...]] | None], None]
+"""Ends a turn that its caller left, and its stream."""
 
 
 class AsyncGeneration(BaseGeneration):
@@ -65,7 +66,7 @@ class AsyncGeneration(BaseGeneration):
 
     def _close(self) -> None:
         if self._turn.leave():
-            self._leave(self._turn.kept_position, self._stream)
+            self._leave(self._turn.left, self._stream)
             self._turn.is_reported = True
 
     async def __aenter__(self) -> Self:

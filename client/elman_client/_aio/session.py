@@ -12,6 +12,7 @@ from elman_client._aio.generation import AsyncGeneration
 from elman_client._aio.transport import AsyncStream, AsyncTalk, AsyncTransport
 from elman_client._shared import sessions, turns
 from elman_client._shared.base import BaseSession
+from elman_client._shared.leaving import cancel
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
 from elman_client._types import (
@@ -65,7 +66,7 @@ class AsyncSession(BaseSession):
             await self._transport.settle(self.name, attempts.time_left)
             return self._transport.talk(turns.talk(self.name), attempts.time_left)
 
-        chat = AsyncChat(self.name, open_stream, self._leave)
+        chat = AsyncChat(self.name, open_stream, self._transport.leave)
         self._transport.open_turns.add(chat)
         return chat
 
@@ -114,7 +115,7 @@ class AsyncSession(BaseSession):
 
     async def cancel(self, *, timeout: float | None = None) -> SessionInfo:
         """End the running turn, whoever runs it, and wait until it is committed."""
-        self._info = await self._transport.run(turns.cancel(self.name), timeout)
+        self._info = await self._transport.run(cancel(self.name), timeout)
         return self._info
 
     async def transcript(self, start: int = 0, end: int | None = None, *, timeout: float | None = None) -> Transcript:
@@ -169,9 +170,6 @@ class AsyncSession(BaseSession):
             await self._transport.settle(self.name, turn.time_left)
             return self._transport.open(turn.operation(), turn.time_left)
 
-        generation = AsyncGeneration(turn, open_stream, self._leave)
+        generation = AsyncGeneration(turn, open_stream, self._transport.leave)
         self._transport.open_turns.add(generation)
         return generation
-
-    def _leave(self, position: int, stream: AsyncStream[tuple[Event, ...]] | None) -> None:
-        self._transport.leave(turns.cancel(self.name, position), stream)

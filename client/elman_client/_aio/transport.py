@@ -13,13 +13,18 @@ from weakref import WeakSet
 
 from grpc import aio
 
-from elman_client._errors import CallCancelledError, DeadlineExceededError, ElmanError, FailedPreconditionError
-from elman_client._shared import turns
+from elman_client._errors import (
+    CallCancelledError,
+    DeadlineExceededError,
+    ElmanError,
+    FailedPreconditionError,
+    UnavailableError,
+)
 from elman_client._shared.connection import Call, Connection
+from elman_client._shared.leaving import Left
 from elman_client._shared.operation import Operation, Value
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.statuses import translated
-from elman_client._types import SessionInfo
 
 _LEAVE_SECONDS: Final = 10.0  # for the end of a turn that its caller left
 _CLOSE_SECONDS: Final = 5.0  # for all that are left when the client is closed
@@ -34,9 +39,9 @@ class Closeable(Protocol):
 
 @dataclass(frozen=True)
 class _Left:
-    """A turn that its caller left: ``cancel`` ends it, and was tried once ``is_tried`` is set."""
+    """A turn that its caller left; to end it was tried once ``is_tried`` is set."""
 
-    cancel: Operation[SessionInfo]
+    turn: Left
     is_tried: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -69,8 +74,8 @@ class AsyncTransport:
         except ElmanError:
             raise
         except BaseException:
-            if operation.is_turn:  # the server may be at it
-                self.leave(turns.cancel(operation.session), None)
+            if operation.turn_id:  # the server may be at it
+                self.leave(Left(operation.session, operation.turn_id, None), None)
             raise
 
     async def _try(self, operation: Operation[Value], attempts: Attempts) -> Value:
@@ -93,14 +98,14 @@ class AsyncTransport:
             reply = await method(operation.request, timeout=call.timeout, metadata=call.metadata)
         return operation.parse(reply)
 
-    def leave(self, cancel: Operation[SessionInfo], stream: "AsyncStream[Any] | None") -> None:
+    def leave(self, turn: Left, stream: "AsyncStream[Any] | None") -> None:
         """End a turn that its caller has left, in the background: the session's next call waits for that."""
         loop = self._loop
         if not self._connection.is_of_this_process or loop is None or loop.is_closed():
             return  # the turn is another process's, or the server saw the connection end
         if stream is not None and stream.is_awaited:
             stream.cancel()  # who waits for its next answer waits no more
-        self._left[cancel.session] = left = _Left(cancel)
+        self._left[turn.session] = left = _Left(turn)
         if _running_loop() is loop:
             self._begin_end(left, stream)
         else:  # an object's end, which may come in any thread
@@ -113,7 +118,7 @@ class AsyncTransport:
 
     async def _end_turn(self, left: _Left, stream: "AsyncStream[Any] | None") -> None:
         try:
-            await self._cancel(left.cancel, Attempts(self._connection, _LEAVE_SECONDS, is_safe=True))
+            await self._cancel(left.turn, Attempts(self._connection, _LEAVE_SECONDS, is_safe=True))
         except ElmanError:
             pass  # the server cannot be reached: the session's next call tries again
         finally:
@@ -121,14 +126,16 @@ class AsyncTransport:
                 stream.cancel()  # after Cancel, which says how much of it is kept
             left.is_tried.set()
 
-    async def _cancel(self, cancel: Operation[SessionInfo], attempts: Attempts) -> None:
+    async def _cancel(self, left: Left, attempts: Attempts) -> None:
         try:
-            await self._try(cancel, attempts)
+            look = left.look(await self._try(left.cancel(), attempts))
+            if look is not None and (cut := left.cut(await self._try(look, attempts))) is not None:
+                await self._try(cut, attempts)
         except ElmanError as error:
-            if not error.reason:
+            if isinstance(error, UnavailableError) or not error.reason:
                 raise
-            # Else it is the server's last word: the session was deleted, say.
-        self._left.pop(cancel.session, None)
+            # Else it is the server's last word: the session was deleted, say, or another turn followed.
+        self._left.pop(left.session, None)
 
     async def settle(self, session: str, timeout: float) -> None:
         """Wait until the session's turn that was left is committed."""
@@ -142,9 +149,9 @@ class AsyncTransport:
             message = f"{session}: the turn before this call did not end within its timeout"
             raise DeadlineExceededError(message) from None
         if self._left.get(session) is left:
-            await self._cancel(left.cancel, attempts)
+            await self._cancel(left.turn, attempts)
 
-    def open(self, operation: Operation[Value], timeout: float) -> "AsyncStream[Value]":
+    def open(self, operation: Operation[Value], timeout: float | None) -> "AsyncStream[Value]":
         """Send one request and return the stream of its answers."""
         call = self._connection.call(operation, timeout)
         method: Any = self._channel.unary_stream(operation.path)

@@ -19,7 +19,7 @@ class Operation(Generic[Value]):
         parse: An encoded answer into the client's own value.
         session: The session it is about, for the header by which a balancer keeps it in one place.
         is_safe: It may be sent again though it may have been done.
-        is_turn: The session is busy until it ends.
+        turn_id: The request id of a turn of the session, which is busy until it ends; empty: it is no turn.
         key: Its request id, for the header by which a proxy may send it again; empty: it has none.
     """
 
@@ -28,7 +28,7 @@ class Operation(Generic[Value]):
     parse: Callable[[bytes], Value]
     session: str = ""
     is_safe: bool = True
-    is_turn: bool = False
+    turn_id: str = ""
     key: str = ""
 
 
@@ -40,7 +40,7 @@ def operation(
     *,
     session: str = "",
     is_safe: bool = True,
-    is_turn: bool = False,
+    turn_id: str = "",
 ) -> Operation[Value]:
     """Return the call of ``path`` that answers with ``convert(reply)``."""
     return Operation(
@@ -49,6 +49,6 @@ def operation(
         parse=lambda encoded: convert(reply.FromString(encoded)),
         session=session,
         is_safe=is_safe,
-        is_turn=is_turn,
+        turn_id=turn_id,
         key=getattr(request, "request_id", ""),
     )

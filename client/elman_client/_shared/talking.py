@@ -4,7 +4,8 @@ from collections import deque
 
 from elman_client._errors import FailedPreconditionError
 from elman_client._shared import turns
-from elman_client._types import Chunk, Event, Finished, GenerateOptions, Started
+from elman_client._shared.leaving import Left
+from elman_client._types import Chunk, Event, Finished, GenerateOptions
 
 
 class Talking:
@@ -19,6 +20,7 @@ class Talking:
     def __init__(self, session: str) -> None:
         self._session = session
         self._received: deque[Event] = deque()
+        self._request_id = ""  # of the last turn
         self._num_turns = 0  # that were said, and of which the caller does not have the end
         self.taken: Event | None = None
         self.is_left = self.is_reported = False
@@ -29,11 +31,15 @@ class Talking:
         return self._num_turns > 0
 
     @property
-    def kept_position(self) -> int:
-        """Up to where the caller has the session's text."""
-        if isinstance(self.taken, Started):
-            return self.taken.start_position
-        return self.taken.position if isinstance(self.taken, Chunk | Finished) else 0
+    def left(self) -> Left:
+        """The running turn as its caller left it."""
+        position = None
+        if self._num_turns == 1:  # else the caller is still at a turn before it
+            if isinstance(self.taken, Chunk | Finished):
+                position = self.taken.position
+            elif self.taken is not None:
+                position = self.taken.start_position
+        return Left(self._session, self._request_id, position)
 
     def check_open(self) -> None:
         """Check that the chat is not closed."""
@@ -43,9 +49,10 @@ class Talking:
     def say(self, prompt: str, options: GenerateOptions) -> bytes:
         """Return the message that begins a turn."""
         self.check_open()
-        message = turns.said(prompt, options, self._session)
+        turn = turns.request(prompt, options, session=self._session)
+        self._request_id = turn.request_id
         self._num_turns += 1
-        return message
+        return turns.said(turn)
 
     def receive(self, events: tuple[Event, ...]) -> None:
         """Keep the events of one answer for ``next_event``."""

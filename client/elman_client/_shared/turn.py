@@ -10,6 +10,7 @@ from elman_client._errors import (
     TurnNotFoundError,
     UnavailableError,
 )
+from elman_client._shared.leaving import Left
 from elman_client._shared.operation import Operation
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.turns import Asked
@@ -78,11 +79,18 @@ class Turn:
         return self._attempts.time_left
 
     @property
-    def kept_position(self) -> int:
-        """Up to where the caller has the session's text; the session's start if it has nothing of the turn."""
+    def position(self) -> int | None:
+        """Up to where the caller has the session's text; ``None``: it has nothing of the turn, and not its start."""
         if isinstance(self.taken, Chunk | Finished):
             return self.taken.position
+        if self._asked.known_position is None and self._started is not None:
+            return self._started.start_position
         return self._asked.known_position
+
+    @property
+    def left(self) -> Left:
+        """The turn as its caller left it."""
+        return self._asked.left(self.position)
 
     def begin(self) -> None:
         """Count the timeout from now on, if nothing was read before."""
@@ -133,7 +141,7 @@ class Turn:
             self._started = event
             return event
         if event != self._started:
-            self.taken = self._next = None  # the caller has nothing of this other turn
+            self.taken, self._next, self._started = None, None, event  # the caller has nothing of this other turn
             raise FailedPreconditionError("the turn was lost, and the session or its model is another one now")
         return None
 
@@ -156,7 +164,7 @@ class Turn:
         """Deliver nothing more; return whether the server may be at it, until ``is_reported`` says that it knows."""
         if self.is_reported:
             return False
-        self.is_left = True  # before anyone asks for kept_position
+        self.is_left = True  # before anyone asks for the position
         if self._state is TurnState.RUNNING:
             self._state = TurnState.ABANDONED
         elif self._state is TurnState.READY:

@@ -8,6 +8,7 @@ from elman.v1 import sampling_pb2
 from elman_client import _types as types
 from elman_client._shared import values
 from elman_client._shared.fields import biases, fill, invalid, strings, wrong_type
+from elman_client._shared.leaving import Left
 from elman_client._shared.operation import Operation, operation
 
 _POLICIES = {
@@ -21,15 +22,21 @@ class Asked:
 
     Attributes:
         can_resume: The server keeps the turn, and finds it by its request id.
-        known_position: Up to where the caller has its text before it begins; 0: it has nothing.
+        known_position: Up to where the caller has its text before anything is read; ``None``: it has nothing.
     """
 
-    known_position = 0
+    known_position: int | None = None
 
     def __init__(self, prompt: str, options: types.GenerateOptions, **target: str) -> None:
         self._request = request(prompt, options, **target)
         self._session = target.get("session", "")
         self.can_resume = bool(self._session)
+
+    def left(self, position: int | None) -> Left:
+        """Return the turn as one that its caller left with the text up to ``position``."""
+        if self._request.on_abort == pb.ON_ABORT_ROLLBACK:
+            position = None  # nothing of it is kept, wherever it ends
+        return Left(self._session, self._request.request_id, position)
 
     def first(self) -> Operation[tuple[types.Event, ...]]:
         """Begin it."""
@@ -62,7 +69,7 @@ class Resumed(Asked):
     def __init__(self, session: str, request_id: str, position: int | None) -> None:
         super().__init__("", {"request_id": request_id}, session=session)
         self._known = position
-        self.known_position = position or 0
+        self.known_position = position
 
     def first(self) -> Operation[tuple[types.Event, ...]]:
         """Go on with it."""
@@ -101,33 +108,13 @@ def talk(session: str) -> Operation[tuple[types.Event, ...]]:
     )
 
 
-def said(prompt: str, options: types.GenerateOptions, session: str) -> bytes:
+def said(turn: pb.GenerateRequest) -> bytes:
     """Return the message of a turn in a chat."""
-    return pb.ChatRequest(turn=request(prompt, options, session=session)).SerializeToString()
+    return pb.ChatRequest(turn=turn).SerializeToString()
 
 
 STOP = pb.ChatRequest(stop=pb.Stop()).SerializeToString()
 """The message that ends the running turn of a chat."""
-
-
-def cancel(session: str, position: int | None = None) -> Operation[types.SessionInfo]:
-    """End the running turn and wait until it is committed.
-
-    Args:
-        session: Its session.
-        position: Up to where the turn's reader has its text; ``None``: nobody knows.
-    """
-    request = pb.CancelRequest()
-    fill(request, session=session)
-    if position is not None and "position" in request.DESCRIPTOR.fields_by_name:
-        fill(request, position=position)
-    return operation(
-        "elman.v1.GenerationService/Cancel",
-        request,
-        pb.CancelResponse,
-        lambda reply: values.session_info(reply.session),
-        session=session,
-    )
 
 
 def append(
@@ -141,14 +128,14 @@ def append(
     unknown_characters: types.UnknownPolicy | None,
 ) -> Operation[types.Appended]:
     """Feed a text and draw nothing."""
-    request = pb.AppendRequest()
+    request, request_id = pb.AppendRequest(), request_id or str(uuid4())
     fill(request.detail, log_probability=log_probability, top_n=top_n)
     fill(
         request,
         session=session,
         text=text,
         etag=etag,
-        request_id=request_id or str(uuid4()),
+        request_id=request_id,
         unknown_characters=_policy(unknown_characters),
     )
     return operation(
@@ -157,7 +144,7 @@ def append(
         pb.AppendResponse,
         values.appended,
         session=session,
-        is_turn=True,
+        turn_id=request_id,
     )
 
 

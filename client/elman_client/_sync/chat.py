@@ -47,7 +47,7 @@ class ChatRun:
         self.talking.is_left = True
         if self._talk is not None:
             if self.talking.is_running:
-                self._leave(self.talking.kept_position, self._talk)
+                self._leave(self.talking.left, self._talk)
             else:
                 self._talk.cancel()
         self.talking.is_reported = True  # last: an interrupted close is done again

@@ -11,6 +11,7 @@ import grpc
 from elman_client._errors import DeadlineExceededError, UnavailableError
 from elman_client._shared import models, sessions, turns
 from elman_client._shared.connection import Connection
+from elman_client._shared.leaving import Left
 from elman_client._shared.names import model_name, session_name
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
@@ -203,6 +204,6 @@ class Client:
         return self._transport.run(operation, timeout)
 
 
-def _leave(_position: int, stream: Stream[tuple[Event, ...]] | None) -> None:
+def _leave(_left: Left, stream: Stream[tuple[Event, ...]] | None) -> None:
     if stream is not None:  # the server keeps nothing of the turn
         stream.cancel()

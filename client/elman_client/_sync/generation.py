@@ -7,6 +7,7 @@ from typing import Self
 
 from elman_client._errors import ElmanError
 from elman_client._shared.base import BaseGeneration
+from elman_client._shared.leaving import Left
 from elman_client._shared.turn import Turn
 from elman_client._sync.transport import Stream
 from elman_client._types import Chunk, Event, Finished
@@ -14,8 +15,8 @@ from elman_client._types import Chunk, Event, Finished
 OpenStream = Callable[[], Stream[tuple[Event, ...]]]
 """Begins the turn, or continues it."""
 
-Leave = Callable[[int, Stream[tuple[Event, ...]] | None], None]
-"""Ends a turn whose caller has left at a position, and its stream."""
+Leave = Callable[[Left, Stream[tuple[Event, ...]] | None], None]
+"""Ends a turn that its caller left, and its stream."""
 
 
 def _nothing() -> None: ...
@@ -62,7 +63,7 @@ class TurnRun:
     def close(self) -> None:
         """End the turn here."""
         if self.turn.leave():
-            self._leave(self.turn.kept_position, self._stream)
+            self._leave(self.turn.left, self._stream)
             self.turn.is_reported = True  # last: an interrupted close is done again
 
     def _finish(self) -> None:

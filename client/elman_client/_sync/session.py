@@ -6,6 +6,7 @@ from typing import Unpack
 
 from elman_client._shared import sessions, turns
 from elman_client._shared.base import BaseSession
+from elman_client._shared.leaving import cancel
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.turn import Turn
 from elman_client._sync.chat import Chat, ChatRun
@@ -62,7 +63,7 @@ class Session(BaseSession):
             self._transport.settle(self.name, attempts.time_left)
             return self._transport.talk(turns.talk(self.name), attempts.time_left)
 
-        chat = Chat(run := ChatRun(self.name, open_stream, self._leave))
+        chat = Chat(run := ChatRun(self.name, open_stream, self._transport.leave))
         self._transport.close_with(chat, self.name, run.close)
         return chat
 
@@ -111,7 +112,7 @@ class Session(BaseSession):
 
     def cancel(self, *, timeout: float | None = None) -> SessionInfo:
         """End the running turn, whoever runs it, and wait until it is committed."""
-        self._info = self._transport.run(turns.cancel(self.name), timeout)
+        self._info = self._transport.run(cancel(self.name), timeout)
         return self._info
 
     def transcript(self, start: int = 0, end: int | None = None, *, timeout: float | None = None) -> Transcript:
@@ -164,9 +165,6 @@ class Session(BaseSession):
             self._transport.settle(self.name, turn.time_left)
             return self._transport.open(turn.operation(), turn.time_left)
 
-        generation = Generation(run := TurnRun(turn, open_stream, self._leave))
+        generation = Generation(run := TurnRun(turn, open_stream, self._transport.leave))
         run.on_finished = self._transport.close_with(generation, self.name, run.close)
         return generation
-
-    def _leave(self, position: int, stream: Stream[tuple[Event, ...]] | None) -> None:
-        self._transport.leave(turns.cancel(self.name, position), stream)

@@ -11,14 +11,13 @@ from weakref import ReferenceType, WeakSet
 
 import grpc
 
-from elman_client._errors import DeadlineExceededError, ElmanError
-from elman_client._shared import turns
+from elman_client._errors import DeadlineExceededError, ElmanError, UnavailableError
 from elman_client._shared.connection import Call, Connection
+from elman_client._shared.leaving import Left
 from elman_client._shared.operation import Operation, Value
 from elman_client._shared.retrying import Attempts
 from elman_client._shared.statuses import translated
 from elman_client._sync import workers
-from elman_client._types import SessionInfo
 
 _MAX_UNREAD: Final = 16  # answers of one stream that wait for their reader
 _LEAVE_SECONDS: Final = 10.0  # for the end of a turn that its caller left
@@ -35,7 +34,7 @@ class Transport:
         self._channel = (
             grpc.secure_channel(target, credentials, options) if credentials else grpc.insecure_channel(target, options)
         )
-        self._left: dict[str, workers.Result[Operation[SessionInfo] | None]] = {}  # by session
+        self._left: dict[str, workers.Result[Left | None]] = {}  # by session
         self._lock = Lock()
         self._open: dict[str, dict[Callable[[], None], ReferenceType[object]]] = {}  # by session: closes, for an owner
         _transports.add(self)
@@ -54,8 +53,8 @@ class Transport:
         except ElmanError:
             raise
         except BaseException:
-            if operation.is_turn:  # the server may be at it
-                self.leave(turns.cancel(operation.session), None)
+            if operation.turn_id:  # the server may be at it
+                self.leave(Left(operation.session, operation.turn_id, None), None)
             raise
 
     def _try(self, operation: Operation[Value], attempts: Attempts) -> Value:
@@ -82,47 +81,49 @@ class Transport:
 
         return operation.parse(workers.Result(send).begin().get())
 
-    def leave(self, cancel: Operation[SessionInfo], stream: "Stream[Any] | None") -> None:
+    def leave(self, left: Left, stream: "Stream[Any] | None") -> None:
         """End a turn that its caller has left, in the background: the session's next call waits for that."""
         if not self._connection.is_of_this_process:
             return  # the turn is the parent's
         if stream is not None:
             stream.wake()
-        self._left[cancel.session] = left = workers.Result(lambda: self._end_turn(cancel, stream))
-        left.begin()  # last: what an interrupt keeps from beginning, the next call begins
+        self._left[left.session] = result = workers.Result(lambda: self._end_turn(left, stream))
+        result.begin()  # last: what an interrupt keeps from beginning, the next call begins
 
-    def _end_turn(self, cancel: Operation[SessionInfo], stream: "Stream[Any] | None") -> Operation[SessionInfo] | None:
-        """Return ``cancel`` if the server cannot be reached: it is still to be done."""
+    def _end_turn(self, left: Left, stream: "Stream[Any] | None") -> Left | None:
+        """Return the turn if the server cannot be reached: it is still to be ended."""
         if stream is not None:
             stream.prevent()
         try:
-            self._cancel(cancel, Attempts(self._connection, _LEAVE_SECONDS, is_safe=True))
+            self._cancel(left, Attempts(self._connection, _LEAVE_SECONDS, is_safe=True))
         except ElmanError:
-            return cancel
+            return left
         finally:
             if stream is not None:
-                stream.cancel()  # after Cancel, which says how much of it is kept
+                stream.cancel()  # after Cancel, which says how much of the turn is kept
         return None
 
-    def _cancel(self, cancel: Operation[SessionInfo], attempts: Attempts) -> None:
+    def _cancel(self, left: Left, attempts: Attempts) -> None:
         try:
-            self._try(cancel, attempts)
+            look = left.look(self._try(left.cancel(), attempts))
+            if look is not None and (cut := left.cut(self._try(look, attempts))) is not None:
+                self._try(cut, attempts)
         except ElmanError as error:
-            if not error.reason:
+            if isinstance(error, UnavailableError) or not error.reason:
                 raise
-            # Else it is the server's last word: the session was deleted, say.
-        self._left.pop(cancel.session, None)
+            # Else it is the server's last word: the session was deleted, say, or another turn followed.
+        self._left.pop(left.session, None)
 
     def settle(self, session: str, timeout: float) -> None:
         """Wait until the session's turn that was left is committed."""
         self._close_turns(session, lambda owner: owner() is None)  # a worker would, but maybe too late
-        if (left := self._left.get(session)) is None:
+        if (result := self._left.get(session)) is None:
             return
         attempts = Attempts(self._connection, timeout, is_safe=True)
-        if not left.begin().wait(attempts.time_left):
+        if not result.begin().wait(attempts.time_left):
             raise DeadlineExceededError(f"{session}: the turn before this call did not end within its timeout")
-        if (cancel := left.get()) is not None:
-            self._cancel(cancel, attempts)
+        if (left := result.get()) is not None:
+            self._cancel(left, attempts)
 
     def _close_turns(self, session: str, is_meant: Callable[[ReferenceType[object]], bool]) -> None:
         with self._lock:
@@ -130,7 +131,7 @@ class Transport:
         for close in found:
             close()
 
-    def open(self, operation: Operation[Value], timeout: float) -> "Stream[Value]":
+    def open(self, operation: Operation[Value], timeout: float | None) -> "Stream[Value]":
         """Send one request and return the stream of its answers."""
         call = self._connection.call(operation, timeout)
 
@@ -210,8 +211,8 @@ class Transport:
         for session in list(self._open):
             self._close_turns(session, lambda _owner: True)
         deadline = time.monotonic() + seconds
-        for left in list(self._left.values()):
-            left.wait(max(0.0, deadline - time.monotonic()))
+        for result in list(self._left.values()):
+            result.begin().wait(max(0.0, deadline - time.monotonic()))
 
 
 class Stream(Generic[Value]):

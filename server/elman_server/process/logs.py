@@ -6,12 +6,14 @@ the disk is full, they are dropped and counted.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
 import select
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from structlog.typing import Processor
 
 MAX_LINES: Final = 4096  # in the queue; usually about a megabyte
+GATHER_SECONDS: Final = 0.02
 _STANDARD_ERROR: Final = 2
 _LAST_SECONDS: Final = 0.5  # for the lines of an exception that ends the process
 _stamp: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
@@ -67,16 +70,21 @@ class LineWriter:
 
     def _run(self) -> None:
         while True:
-            line = self._lines.get()
+            lines = [self._lines.get()]
+            time.sleep(GATHER_SECONDS)  # while this sleeps a line wakes no thread; then all go out in one write
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    lines.append(self._lines.get_nowait())
             num_dropped = self._num_refused + self._num_failed
             try:
                 if num_dropped > self._num_reported:
                     self._write(self._report(num_dropped - self._num_reported))
                     self._num_reported = num_dropped
-                self._write(line)
+                self._write("".join(lines))
             except OSError:  # nobody reads any more, or the disk is full
-                self._num_failed += 1
-            self._lines.task_done()
+                self._num_failed += len(lines)
+            for _ in lines:
+                self._lines.task_done()
 
     def _write(self, text: str) -> None:
         data = text.encode("utf-8", "backslashreplace")

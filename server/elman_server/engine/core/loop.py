@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most that many characters and one flush,
 CHECKPOINT_PIECES: Final = 4  # or that many flushes, where the model is so fast that these are more
 POLL_SECONDS: Final = 0.0005  # the longest that a message waits while there is something to compute
-UNHURRIED_STREAMS: Final = 32  # the characters of more streams are joined for longer
+UNHURRIED_STREAMS: Final = 16  # the characters of more streams are joined for longer
+LAST_INTERVALS: Final = 3  # that the end of a turn is waited for, to go out in one piece
 
 
 class EngineLoop:
@@ -51,7 +52,7 @@ class EngineLoop:
         self._rows = Batch(model.capacity, output_size)
         self._attentive: set[Stream] = set()  # need a look after every step: stop strings, details
         self._outputs: list[Output] = []
-        self._next_flush = 0.0
+        self._next_flush = self._last_flush = 0.0
 
     def run(self) -> None:
         """Run steps until the server is down."""
@@ -240,8 +241,10 @@ class EngineLoop:
         most = QUANTUM_CHARS if self._scheduler.is_crowded else FLUSH_STEPS
         if now >= self._next_flush or self._rows.num_steps >= most:
             # The cost of messages grows with streams / interval, that of waiting with the interval: least at the root.
-            self._next_flush = now + self._flush_seconds * max(1.0, math.sqrt(len(decoding) / UNHURRIED_STREAMS))
-            self._flush_all()
+            interval = self._flush_seconds * max(1.0, math.sqrt(len(decoding) / UNHURRIED_STREAMS))
+            step_seconds = max(1e-6, (now - self._last_flush) / max(1, self._rows.num_steps))
+            self._last_flush, self._next_flush = now, now + interval
+            self._flush_all(int(LAST_INTERVALS * interval / step_seconds))
 
     def _end_or_pause(self, stream: Stream) -> None:
         """End or pause a stream that has sampled all that it may for now."""
@@ -252,14 +255,19 @@ class EngineLoop:
             self._flush(stream)
             self._pause(stream)
 
-    def _flush_all(self) -> None:
-        """Send what every row has sampled; then give rows to streams that wait."""
+    def _flush_all(self, num_last: int) -> None:
+        """Send what every row has sampled; then give rows to streams that wait.
+
+        A turn that ends within `num_last` characters is sent with its end.
+        """
         decoding = self._scheduler.decoding
         for stream, sampled in zip(decoding, self._rows.take_all(len(decoding)), strict=True):
             stream.num_sampled += len(sampled)
             stream.outbox += sampled
-            self._flush(stream)
+            if stream.job.max_chars - stream.num_sampled > num_last or len(stream.outbox) > num_last:
+                self._flush(stream)
         for stream in self._scheduler.due_to_share():
+            self._flush(stream)
             self._pause(stream)
 
     def _flush(self, stream: Stream) -> None:
