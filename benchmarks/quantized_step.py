@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from elman_export.exporting.cells import GATES, CellGraphs, StepGraphs
 from elman_export.exporting.quantized_cells import QuantizedGraphs
-from elman_format import STATES
+from elman_format.metadata import STATES
 
 VOCABULARY_SIZE, EMBEDDING_SIZE = 65, 128
 SCALE = 1 / 127  # |h| <= 1

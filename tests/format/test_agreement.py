@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from elman_export.artefacts.artefact import Artefact
 from elman_export.errors import ArtefactError
 from elman_export.exporting.cells import StepGraphs
-from elman_format import CELLS, STATES, Metadata, Probe
+from elman_format import Metadata, Probe
+from elman_format.metadata import CELLS, STATES
 from elman_server.engine.core.model_runner import ModelRunner
 from elman_server.grpc.messages.build import from_model
 from elman_server.models.artefact import read_artefact

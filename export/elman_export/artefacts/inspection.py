@@ -8,7 +8,7 @@ from typing import Any
 
 from elman_export.artefacts.artefact import Artefact
 from elman_export.artefacts.graph import graphs
-from elman_format import BYTES
+from elman_format.names import BYTES
 
 
 def describe(artefact: Artefact) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from elman_export.artefacts.artefact import format_errors
 from elman_export.errors import ArtefactError, CorpusError
-from elman_format import BYTES, Vocabulary, check_labels, check_vocabulary
+from elman_format import Vocabulary, check_labels, check_vocabulary
+from elman_format.names import BYTES
 
 _PICKLED = (b"\x80", b"PK\x03\x04")  # a pickle's beginning, and that of a file of torch.save
 _AS_JSON = 'json.dump(stoi, open("vocab.json", "w"))'
@@ -61,8 +62,9 @@ def _in_id_order(path: Path, symbols: dict[str, Any]) -> list[str]:
 
 
 def _check_special(path: Path, symbols: Any) -> None:
-    special = [symbol for symbol in symbols if isinstance(symbol, str) and len(symbol) > 1] if symbols else []
-    if special and isinstance(symbols, list):
+    listed = symbols if isinstance(symbols, list) else []
+    special = [symbol for symbol in listed if isinstance(symbol, str) and len(symbol) > 1]
+    if special:
         raise ArtefactError(
             f"The vocabulary {path} holds {special[0]!a:.80}, which is not one character: give each special token one "
             "unused character, such as \\ue000, and ban it with banned_characters when you generate."

@@ -80,13 +80,18 @@ class LiveProgress:
         self._loss = loss if self._loss is None else SMOOTHING * self._loss + (1 - SMOOTHING) * loss
         self._bar.update(self._task, completed=run.trainer.progress, loss=self._loss)
         if time.monotonic() - self._sampled > SAMPLE_SECONDS:
-            sample = Panel(Text(run.sample(SAMPLE_LENGTH)), title="a sample", height=10)
+            sample = Panel(Text(_printable(run.sample(SAMPLE_LENGTH))), title="a sample", height=10)
             self._live.update(Group(sample, self._bar))
             self._sampled = time.monotonic()
 
     def on_row(self, run: Run, row: Row) -> None:
         """Print a line above the bar."""
         self._live.console.print(_describe(row, run))
+
+
+def _printable(text: str) -> str:
+    """A text without what a terminal would obey instead of show."""
+    return "".join(char if char.isprintable() or char == "\n" else "\N{MIDDLE DOT}" for char in text)
 
 
 def _describe(row: Row, run: Run) -> str:

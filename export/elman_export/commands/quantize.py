@@ -19,7 +19,7 @@ from elman_export.evaluation.loss import Losses
 from elman_export.evaluation.split import Ids, Split, read_split
 from elman_export.exporting.quantize import build_quantized, calibrate, require_quantizable
 from elman_export.exporting.verify import verify
-from elman_format import QUANTIZATION
+from elman_format.metadata import QUANTIZATION
 
 # The largest |h| hardly grows after that, and a gigabyte would take half a day.
 MAX_CALIBRATION = 200_000

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from elman_export.errors import CorpusError
 from elman_export.evaluation.corpus import read_corpus
 from elman_export.evaluation.loss import WINDOW
-from elman_format import NUM_BYTES, Vocabulary
+from elman_format import Vocabulary
+from elman_format.names import NUM_BYTES
 
 Ids = NDArray[np.int64]
 

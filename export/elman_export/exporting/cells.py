@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_format import STATES
+from elman_format.metadata import STATES
 
 Weights = Mapping[str, NDArray[np.float32]]
 Initializers = Mapping[str, NDArray[Any]]

@@ -18,7 +18,8 @@ from elman_export.exporting.cells import StepGraphs
 from elman_export.exporting.reference import reference_step
 from elman_export.exporting.torch_step import torch_step
 from elman_export.exporting.verify import verify
-from elman_format import STATES, Metadata
+from elman_format import Metadata
+from elman_format.metadata import STATES
 
 _CELLS = {"RNN_TANH": "elman", "GRU": "gru", "LSTM": "lstm"}
 

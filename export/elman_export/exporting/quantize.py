@@ -13,8 +13,7 @@ from elman_export.artefacts.runtime import Array, Runtime
 from elman_export.errors import ArtefactError
 from elman_export.exporting.cells import GATES
 from elman_export.exporting.quantized_cells import QuantizedGraphs
-from elman_format import QUANTIZATION, STATES
-from elman_format.metadata import versions
+from elman_format.metadata import QUANTIZATION, STATES, versions
 
 SCHEME = "int8-static"
 NUM_STEPS = 127  # of h_q on each side of zero

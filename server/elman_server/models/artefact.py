@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import elman_format
+from elman_format import FormatError, operators, parse
+from elman_format.file import MAX_BYTES
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.vocabulary import Vocabulary
 from elman_server.models.read_outs import Probe
@@ -60,18 +61,18 @@ def read_artefact(path: Path) -> Artefact:
         ArtefactError: one sentence that names the file and what violates the format.
     """
     try:
-        if path.stat().st_size > elman_format.MAX_BYTES:
-            raise ArtefactError(f"{path}: The file is larger than {elman_format.MAX_BYTES:,} bytes.")
-        file = elman_format.parse(path.read_bytes())
+        if path.stat().st_size > MAX_BYTES:
+            raise ArtefactError(f"{path}: The file is larger than {MAX_BYTES:,} bytes.")
+        file = parse(path.read_bytes())
     except OSError as error:
         raise ArtefactError(f"{path}: cannot be read: {error.strerror}") from error
-    except elman_format.FormatError as error:
+    except FormatError as error:
         raise ArtefactError(f"{path}: {error}") from error
     own = file.metadata
     return Artefact(
         step=file.data,
         prefill=file.prefill,
-        operators=elman_format.operators(file.data) | elman_format.operators(file.prefill or b""),
+        operators=operators(file.data) | operators(file.prefill or b""),
         state_shapes=file.state_shapes,
         name=own.name,
         version=own.version,

@@ -142,7 +142,8 @@ def test_a_record_that_is_not_true_is_found(text: Path, tmp_path: Path):
 def test_the_record_of_the_own_text_comes_first(tmp_path: Path):
     """Another text's record does not stand in for it."""
     artefact = read_artefact(tiny_model(tmp_path / "a.onnx"))
-    records = [{"corpus_sha256": name, "protocol": "streaming", "nats_per_character": 1.0} for name in ("x", "own")]
+    figures = {"protocol": "streaming", "nats_per_character": 1.0, "standard_error": 0.1, "num_characters": 9}
+    records = [{"corpus_sha256": name, **figures} for name in ("x", "own")]
     metadata = replace(artefact.metadata, recipe={"corpus_sha256": "own"}, evaluation=records)
     record = Entry.of(artefact.with_metadata(metadata), SPEED, None).record("streaming")
     assert record is not None
@@ -162,7 +163,7 @@ def test_speeds_are_numbers(tmp_path: Path, prefill: bool, quick: None):  # noqa
     ("arguments", "sentence"),
     [
         (["nowhere", "-o", "card.md"], "There is no artefact (*.onnx) in nowhere"),
-        (["models", "-o", "nowhere/card.md"], "Cannot write nowhere/card.svg: No such file"),
+        (["models", "-o", "models"], "models is a folder: name a file to write"),
     ],
 )
 def test_errors_are_one_line(arguments: list[str], sentence: str, folder: Path, monkeypatch):

@@ -260,7 +260,7 @@ def test_a_traceback_is_there_for_the_asking(tmp_path: Path):
     """An error of the user's own code shows its lines with --traceback."""
     arguments = ["trace", "--module", "tests.modules:failing", "--vocab", "bytes", "-o", tmp_path / "a.onnx"]
     assert "Traceback" not in run(*arguments).output
-    assert 'raise ValueError("the weights are not there")' in run("--traceback", *arguments).output
+    assert 'raise ValueError("the weights are' in run("--traceback", *arguments).output
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_an_artefact_becomes_int8(cell: str, text: Path, tmp_path: Path):
     artefact = read_artefact(tmp_path / "a-int8.onnx")
     metadata = artefact.metadata
     assert (report["output"], report["digest"]) == (str(tmp_path / "a-int8.onnx"), artefact.digest)
-    assert (metadata.name, metadata.version, metadata.is_quantized) == ("tiny", "1-int8", True)
+    assert (metadata.name, metadata.version, metadata.is_quantized) == ("tiny-int8", "1-int8", True)
     record = metadata.recipe["quantisation"]
     assert record["source_digest"] == source.digest
     assert (record["scheme"], record["clip"], record["num_symbols"]) == ("int8-static", 1.0, 9000)
@@ -100,7 +100,7 @@ async def test_the_server_gives_the_same_text_alone_and_among_neighbours(text: P
     models = tmp_path / "models"
     models.mkdir()
     source = tiny_model(tmp_path / "a.onnx", "lstm", 2, 64)
-    assert run("quantize", source, "--calibrate", text, "-o", models / "tiny.onnx").exit_code == 0
+    assert run("quantize", source, "--calibrate", text, "-o", models / "tiny.onnx", "--name", "tiny").exit_code == 0
 
     async def draw(client: AsyncClient, seed: int) -> str:
         session = await client.create_session(model="tiny", seed=seed)

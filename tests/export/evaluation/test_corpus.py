@@ -24,6 +24,16 @@ def test_ids_follow_the_code_points(tmp_path: Path):
     assert corpus.sha256 == hashlib.sha256(text.encode()).hexdigest()
 
 
+def test_a_byte_order_mark_is_no_character(tmp_path: Path):
+    """At the beginning of a file it is left out of vocabulary and ids; elsewhere it is a character like any other."""
+    path = tmp_path / "text"
+    path.write_bytes("\ufeffabab".encode() * 10)
+    corpus = read_corpus(path)
+    assert corpus.vocabulary == ("a", "b", "\ufeff")
+    assert len(corpus.ids) == 10 * 5 - 1
+    assert list(corpus.ids[:5]) == [0, 1, 0, 1, 2]
+
+
 def test_bytes_are_their_own_ids(tmp_path: Path):
     """A byte-level corpus has no vocabulary to store."""
     path = tmp_path / "text"

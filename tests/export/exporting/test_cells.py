@@ -6,7 +6,8 @@ from elman_export.artefacts.artefact import Artefact
 from elman_export.artefacts.runtime import Runtime
 from elman_export.exporting.cells import GATES, StepGraphs
 from elman_export.exporting.reference import reference_step
-from elman_format import STATES, Metadata
+from elman_format import Metadata
+from elman_format.metadata import STATES
 from tests.models import CHARACTERS, random_weights
 
 SIZE = len(CHARACTERS)

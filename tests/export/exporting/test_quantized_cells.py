@@ -12,7 +12,8 @@ from elman_export.exporting.cells import GATES, StepGraphs
 from elman_export.exporting.quantized_cells import MAX_WEIGHT, QuantizedGraphs
 from elman_export.exporting.reference import elman, gru, lstm
 from elman_export.exporting.verify import verify
-from elman_format import STATES, Metadata
+from elman_format import Metadata
+from elman_format.metadata import STATES
 from tests.export.exporting.test_cells import BATCHES, as_bits, read, trial, walk
 from tests.models import CHARACTERS, quantized_model, random_weights
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from elman_export.commands.progress import _printable
 from elman_export.commands.train import train
 from elman_export.errors import CheckpointError, CorpusError, ExportError
 from elman_export.evaluation.corpus import Corpus, read_corpus
@@ -205,8 +206,9 @@ def test_the_command_leaves_a_checkpoint_a_log_and_a_picture(text: Path, tmp_pat
     assert config.evaluation[0]["protocol"] == "streaming"
 
 
-def test_interrupting_saves_and_says_how_to_go_on(text: Path, tmp_path: Path):
-    """The first Ctrl-C ends with status 130, and all that was learnt is in the folder."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_says_how_to_continue(text: Path, tmp_path: Path, number: signal.Signals):
+    """The first Ctrl-C or SIGTERM ends with 128 and its number, and all that was learnt is in the folder."""
     program = "from elman_export.commands.train import train; train()"
     out = tmp_path / "out"
     command = [sys.executable, "-c", program, str(text), "-o", str(out), "--epochs", "100000", *small_recipe(tmp_path)]
@@ -214,10 +216,33 @@ def test_interrupting_saves_and_says_how_to_go_on(text: Path, tmp_path: Path):
         assert process.stdout is not None
         while "epoch" not in process.stdout.readline():
             pass
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         rest = process.stdout.read()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Run the same command again to continue." in rest
     saved = load_training(out)
     assert saved is not None
     assert saved[1]["position"]["num_steps"] > 0
+
+
+def test_a_disk_that_refuses_is_one_sentence(text: Path, tmp_path: Path):
+    """The file is named, and what was saved before is whole."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.safetensors.part").mkdir()  # no file can be written there
+    result = CliRunner().invoke(train, [str(text), "-o", str(out), "--epochs", "1", *small_recipe(tmp_path)])
+    assert isinstance(result.exception, CheckpointError)
+    assert "model.safetensors.part: Is a directory. The last checkpoint is whole" in str(result.exception)
+
+
+def test_a_learning_rate_is_an_option(text: Path, tmp_path: Path):
+    """The advice after a run that diverged can be followed on the command line."""
+    options = ["--epochs", "1", "--learning-rate", "0.001", *small_recipe(tmp_path)]
+    result = CliRunner().invoke(train, [str(text), "-o", str(tmp_path / "out"), *options])
+    assert result.exit_code == 0, result.output
+    assert load_checkpoint(tmp_path / "out")[1].recipe["learning_rate"] == 0.001
+
+
+def test_a_sample_does_not_steer_the_terminal():
+    """Escape sequences of a text are shown as dots; line ends stay."""
+    assert _printable("a\x1b[2J\x9bb\nc\r") == "a·[2J·b\nc·"

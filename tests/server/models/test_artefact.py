@@ -6,8 +6,9 @@ from pathlib import Path
 import onnx
 import pytest
 
-import elman_format
+from elman_format.file import with_digest
 from elman_server.domain.errors import ArtefactError
+from elman_server.models import artefact
 from elman_server.models.artefact import read_artefact
 from tests.models import tiny_model
 
@@ -40,7 +41,7 @@ def test_what_is_no_file_is_refused(tmp_path):
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     """The size is checked before the file is read."""
-    monkeypatch.setattr(elman_format, "MAX_BYTES", 10)
+    monkeypatch.setattr(artefact, "MAX_BYTES", 10)
     path = tmp_path / "large.onnx"
     path.write_bytes(bytes(11))
     assert "larger than 10 bytes" in refusal(path)
@@ -55,5 +56,5 @@ def test_weights_behind_a_pipe_are_refused_at_once(tmp_path):
     tensor = onnx.TensorProto(name="outside", data_type=1, dims=[4], data_location=onnx.TensorProto.EXTERNAL)
     tensor.external_data.add(key="location", value="pipe")
     model.graph.initializer.append(tensor)
-    path.write_bytes(elman_format.file.with_digest(model.SerializeToString()))
+    path.write_bytes(with_digest(model.SerializeToString()))
     assert "stored outside the file" in refusal(path)
