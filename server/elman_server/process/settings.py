@@ -125,8 +125,8 @@ class Settings:
     flush_interval_ms: Annotated[
         float,
         Rule(
-            "Longest time that a sampled character waits for others; with n > 16 streams sqrt(n / 16) times that. Before "
-            "the end of a turn up to four times as long, to go out with it.",
+            "Longest time that a sampled character waits for others; with n > 16 streams sqrt(n / 16) times that. "
+            "Before the end of a turn up to four times as long, to go out with it.",
             "ms",
             0,
             1000,
