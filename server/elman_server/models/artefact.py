@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import elman_format
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.vocabulary import Vocabulary
-from elman_server.models.operators import operators
 from elman_server.models.read_outs import Probe
 
 if TYPE_CHECKING:
@@ -72,7 +71,7 @@ def read_artefact(path: Path) -> Artefact:
     return Artefact(
         step=file.data,
         prefill=file.prefill,
-        operators=operators(file.data) | operators(file.prefill or b""),
+        operators=elman_format.operators(file.data) | elman_format.operators(file.prefill or b""),
         state_shapes=file.state_shapes,
         name=own.name,
         version=own.version,
