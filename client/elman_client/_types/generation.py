@@ -6,6 +6,7 @@ from typing import Literal, TypeAlias
 
 from elman_client._types.sampling import Sampling
 from elman_client._types.session import SessionInfo
+from elman_client._types.value import Value
 
 
 class OnAbort(StrEnum):
@@ -16,7 +17,7 @@ class OnAbort(StrEnum):
 
 
 @dataclass(frozen=True)
-class ReplaceWith:
+class ReplaceWith(Value):
     """Read one character of the vocabulary in place of each that the model has not."""
 
     character: str
@@ -27,7 +28,7 @@ UnknownPolicy: TypeAlias = Literal["reject", "skip"] | ReplaceWith
 
 
 @dataclass(frozen=True)
-class Started:
+class Started(Value):
     """The first event of a turn: what it will do.
 
     Attributes:
@@ -46,7 +47,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class CharacterProbability:
+class CharacterProbability(Value):
     """A candidate and its log-probability in nats."""
 
     text: str
@@ -54,7 +55,7 @@ class CharacterProbability:
 
 
 @dataclass(frozen=True)
-class LabelProbability:
+class LabelProbability(Value):
     """A label of a read-out and its log-probability in nats."""
 
     label: str
@@ -62,7 +63,7 @@ class LabelProbability:
 
 
 @dataclass(frozen=True)
-class CharacterDetail:
+class CharacterDetail(Value):
     """How likely a character was under softmax(logits), before any filter.
 
     Attributes:
@@ -80,7 +81,7 @@ class CharacterDetail:
 
 
 @dataclass(frozen=True)
-class Chunk:
+class Chunk(Value):
     """Text as it is drawn.
 
     Attributes:
@@ -109,7 +110,7 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Usage:
+class Usage(Value):
     """The work of a turn: characters read from the prompt, and characters drawn."""
 
     prompt_chars: int
@@ -117,7 +118,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Finished:
+class Finished(Value):
     """The last event of a turn: how it ended and where the session now is.
 
     Attributes:
@@ -142,7 +143,7 @@ Event: TypeAlias = Started | Chunk | Finished
 
 
 @dataclass(frozen=True)
-class Appended:
+class Appended(Value):
     """The session after a text was fed to it, with one detail a character if asked for."""
 
     session: SessionInfo
@@ -150,7 +151,7 @@ class Appended:
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Value):
     """How likely a text was.
 
     Attributes:

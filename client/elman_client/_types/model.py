@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from elman_client._types.value import Value
+
 
 class Cell(StrEnum):
     """The kind of recurrent step."""
@@ -15,7 +17,7 @@ class Cell(StrEnum):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Value):
     """One measurement of a model's loss.
 
     Attributes:
@@ -34,7 +36,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Value):
     """The largest requests that the server takes for a model.
 
     Attributes:
@@ -51,7 +53,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class ReadOut:
+class ReadOut(Value):
     """A linear read-out of a model's states, which tells labels after every character.
 
     Attributes:
@@ -68,7 +70,7 @@ class ReadOut:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Value):
     """A served artefact.
 
     Attributes:
@@ -111,7 +113,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class UnknownCharacter:
+class UnknownCharacter(Value):
     """A character outside a model's vocabulary; ``index`` counts code points from 0."""
 
     character: str
@@ -119,7 +121,7 @@ class UnknownCharacter:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class Encoding(Value):
     """A text in a model's ids.
 
     Attributes:

@@ -6,6 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from elman_client._types.sampling import Sampling
+from elman_client._types.value import Value
 
 
 class SessionState(StrEnum):
@@ -18,7 +19,7 @@ class SessionState(StrEnum):
 
 
 @dataclass(frozen=True)
-class ForkedFrom:
+class ForkedFrom(Value):
     """The session that another was made from, and how much of its transcript that one has."""
 
     name: str
@@ -26,7 +27,7 @@ class ForkedFrom:
 
 
 @dataclass(frozen=True)
-class SessionInfo:
+class SessionInfo(Value):
     """A session at one moment.
 
     Attributes:
@@ -66,7 +67,7 @@ class SessionInfo:
 
 
 @dataclass(frozen=True)
-class TranscriptTurn:
+class TranscriptTurn(Value):
     """One committed turn: ``[start, prompt_end)`` was fed, ``[prompt_end, end)`` was drawn.
 
     ``seed`` is what its draws came from; 0 where nothing was drawn. ``sampling`` is ``None`` for
@@ -83,7 +84,7 @@ class TranscriptTurn:
 
 
 @dataclass(frozen=True)
-class ReplayedTurn:
+class ReplayedTurn(Value):
     """What came out of a turn that was taken again.
 
     Attributes:
@@ -107,7 +108,7 @@ class ReplayedTurn:
 
 
 @dataclass(frozen=True)
-class Transcript:
+class Transcript(Value):
     """The text of positions ``[start, end)`` and the committed turns that touch them."""
 
     text: str
