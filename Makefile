@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve up cluster down test test-compose chaos bench check fmt proto docs picture models card constraints clean
+.PHONY: help demo serve up cluster down test test-compose chaos bench check fmt proto image docs picture chart models card constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,7 +40,7 @@ test-compose: $(VENV)/dev.done ## run the image and the compose file, the cluste
 chaos: $(VENV)/dev.done ## break a cluster in every way, again and again: make chaos ROUNDS=20
 	$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),5)
 
-bench: $(VENV)/dev.done ## run every benchmark, less than 10 minutes; docs/benchmarks.md tells what they mean
+bench: $(VENV)/dev.done ## run every benchmark, less than 10 minutes; docs/benchmarks.md explains them
 	$(BIN)/python -m benchmarks
 
 check: $(VENV)/dev.done ## what CI checks: style, types, import contracts, generated files
@@ -49,14 +49,18 @@ check: $(VENV)/dev.done ## what CI checks: style, types, import contracts, gener
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
+	$(BIN)/buf breaking proto --against proto/image.binpb
 	$(BIN)/python scripts/check_generated.py
 
-fmt: $(VENV)/dev.done ## format the code and mend what can be mended
+fmt: $(VENV)/dev.done ## format the code and fix what can be fixed
 	$(BIN)/ruff check --fix-only
 	$(BIN)/ruff format
 
 proto: $(VENV)/dev.done ## write the generated code of proto/
 	PATH="$(CURDIR)/$(BIN):$$PATH" proto/generate.sh
+
+image: $(VENV)/dev.done ## record proto/ as the contract that later changes must not break; at a release
+	$(BIN)/buf build proto --exclude-source-info -o proto/image.binpb
 
 docs: $(VENV)/dev.done ## write docs/settings.md
 	$(BIN)/python -c 'from elman_server.process.settings import to_markdown; print(to_markdown(), end="")' > docs/settings.md
@@ -64,13 +68,16 @@ docs: $(VENV)/dev.done ## write docs/settings.md
 picture: $(VENV)/dev.done ## write docs/terminal.svg from a real conversation
 	$(BIN)/python -m scripts.picture docs/terminal.svg
 
-models: $(VENV)/dev.done ## train, trace, quantise and evaluate the bundled models: make models CORPUS=tinyshakespeare.txt
+chart: $(VENV)/dev.done ## write docs/naive.svg from benchmarks/baseline.json
+	$(BIN)/python -m scripts.chart docs/naive.svg
+
+models: $(VENV)/dev.done ## train, trace, quantize and evaluate the bundled models: make models CORPUS=tinyshakespeare.txt
 	$(BIN)/python -m scripts.models "$(CORPUS)" $(NAMES)
 
 card: $(VENV)/dev.done ## write docs/models.md and its picture: make card CORPUS=tinyshakespeare.txt; leave the machine alone
 	$(BIN)/python -m elman_export card $(MODELS) -o docs/models.md --text "$(CORPUS)"
 
-constraints: ## write constraints.txt anew from the newest versions that fit
+constraints: ## write constraints.txt again from the newest versions that fit
 	rm -rf build/newest && $(PYTHON) -m venv build/newest
 	build/newest/bin/python -m pip install --quiet 'pip>=25.3'
 	build/newest/bin/python -m pip install --quiet $(TORCH)

@@ -33,9 +33,9 @@ def artefact(name: str) -> Path:
 
 
 def _write(path: Path, name: str, cell: str, num_layers: int, hidden_size: int) -> None:
-    from elman_export.artefact import write_artefact  # noqa: PLC0415  onnx takes a second
-    from elman_export.metadata import Metadata  # noqa: PLC0415
-    from elman_export.step import GATES, StepGraphs  # noqa: PLC0415
+    from elman_export.artefacts.artefact import write_artefact  # noqa: PLC0415  onnx takes a second
+    from elman_export.exporting.cells import GATES, StepGraphs  # noqa: PLC0415
+    from elman_format import Metadata  # noqa: PLC0415
 
     random, gates = np.random.default_rng(0), len(GATES[cell]) * hidden_size
     shapes: dict[str, tuple[int, ...]] = {
@@ -63,9 +63,9 @@ def _write(path: Path, name: str, cell: str, num_layers: int, hidden_size: int) 
 
 def _quantize(source: Path, path: Path) -> None:
     """Write the int8 version of a model, calibrated on random characters."""
-    from elman_export.artefact import read_artefact  # noqa: PLC0415
-    from elman_export.quantisation import calibrate, quantise  # noqa: PLC0415
+    from elman_export.artefacts.artefact import read_artefact  # noqa: PLC0415
+    from elman_export.exporting.quantize import build_quantized, calibrate  # noqa: PLC0415
 
     model = read_artefact(source)
     ids = np.random.default_rng(1).integers(0, len(CHARACTERS), 64 * 100)
-    quantise(model, calibrate(model, ids, "0" * 64), name="c-int8", version="1").save(path)
+    build_quantized(model, calibrate(model, ids, "0" * 64), name="c-int8", version="1").save(path)

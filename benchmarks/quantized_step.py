@@ -22,8 +22,9 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from elman_export.quantised import QuantisedGraphs
-from elman_export.step import GATES, STATES, CellGraphs, StepGraphs
+from elman_export.exporting.cells import GATES, CellGraphs, StepGraphs
+from elman_export.exporting.quantized_cells import QuantizedGraphs
+from elman_format.metadata import STATES
 
 VOCABULARY_SIZE, EMBEDDING_SIZE = 65, 128
 SCALE = 1 / 127  # |h| <= 1
@@ -89,7 +90,7 @@ def measure(cell: str, given: argparse.Namespace) -> list[dict[str, object]]:
     num_layers, hidden_size, threads = given.layers, given.hidden_size, given.threads
     weights = random_weights(cell, num_layers, hidden_size)
     floats = StepGraphs(cell, weights)
-    quantized = QuantisedGraphs(cell, floats.initializers, [SCALE] * num_layers)
+    quantized = QuantizedGraphs(cell, floats.initializers, [SCALE] * num_layers)
     num_states = num_layers * len(STATES[cell])
     steppers = [Stepper(graphs, num_states, hidden_size, threads) for graphs in (floats, quantized)]
     records = []

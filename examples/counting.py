@@ -1,4 +1,4 @@
-"""A network that learns to count: a's and then as many b's, of which it saw ten at most, to twenty and beyond.
+"""A network that learns to count: n a's and then n b's; trained up to ten, it counts to twenty and further.
 
     python -m examples.counting write runs/counting.txt
     python -m elman_export train runs/counting.txt --recipe examples/counting.toml -o runs/counting
@@ -17,17 +17,17 @@ from pathlib import Path
 from elman_client import Client
 
 MOST, NUM_LINES = 10, 20_000
-GOES_ON = 0.7  # the chance of one more a: the same after each, so that the end of the a's is nothing to be counted
+CONTINUE = 0.7  # the chance of one more a, the same after each: the end of the a's cannot be predicted by counting
 
 
 def number(chance: random.Random) -> int:
-    """Return how many a's a line has, 1 to MOST, fewer more often than many."""
+    """Return the number of a's in a line, 1 to MOST; small numbers are more likely."""
     while True:
-        drawn = 1
-        while chance.random() < GOES_ON:
-            drawn += 1
-        if drawn <= MOST:
-            return drawn
+        n = 1
+        while chance.random() < CONTINUE:
+            n += 1
+        if n <= MOST:
+            return n
 
 
 def write(file: str) -> None:
@@ -39,7 +39,7 @@ def write(file: str) -> None:
 
 
 def count(client: Client, num_as: int) -> str:
-    """Return what the network writes after so many a's until it ends the line, when it may write no more of them."""
+    """Return what the network writes after `num_as` a's until the line ends, with a's banned."""
     turn = client.generate(
         "\n" + "a" * num_as,
         model="counting",

@@ -4,7 +4,7 @@
     python -m elman_export trace --module examples.min_gru:build --vocab runs/min_gru.txt -o models/min-gru.onnx
     elman-server --models models
 
-The first command trains and writes the characters beside the weights; `build` reads both, from $MIN_GRU or there.
+The first command trains and writes the characters next to the weights; `build` reads both, from $MIN_GRU if it is set.
 """
 
 import os
@@ -21,7 +21,7 @@ BATCH, LENGTH = 32, 64
 
 
 class MinGRU(nn.Module):
-    """h' = (1 - z) h + z h~, where z and h~ see the input alone: that is what makes it minimal."""
+    """h' = (1 - z) h + z h~, where z and h~ depend on the input only: that makes it minimal."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class MinGRU(nn.Module):
 
 
 class Network(nn.Module):
-    """What `trace --module` asks for: forward(char, *state) gives (logits, *next_state)."""
+    """The interface of `trace --module`: forward(char, *state) returns (logits, *next_state)."""
 
     def __init__(self, vocabulary_size: int) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ def initial_state(batch: int) -> tuple[Tensor, ...]:
 
 
 def build() -> tuple[Network, tuple[Tensor, ...]]:
-    """The trained network and the state that a session begins with, for `trace --module`."""
+    """The trained network and the initial state of a session, for `trace --module`."""
     weights = Path(os.environ.get("MIN_GRU", "runs/min_gru.safetensors"))
     network = Network(len(weights.with_suffix(".txt").read_bytes().decode()))
     network.load_state_dict(load_file(weights))

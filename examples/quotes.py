@@ -1,7 +1,7 @@
-"""A tagging model: one label for every character that is read, instead of the next character (R9).
+"""A tagging model: one label for every character that is read, instead of the next character.
 
 It says of each character whether it is plain, a quotation mark, or quoted. The mark that opens and the mark that closes
-are the same character, so whether a letter is quoted stands nowhere near it: the network has to remember. From the
+are the same character, so a letter itself does not show whether it is quoted: the state has to carry that. From the
 root:
 
     python -m elman_export trace --module examples.quotes:build --vocab examples/quotes.vocabulary.json \
@@ -50,12 +50,12 @@ def tags(text: str) -> list[str]:
 
 
 def train(num_steps: int = 250, length: int = 40, num_texts: int = 64) -> Tagger:
-    """Learn from random characters with marks among them; some seconds."""
-    torch.set_num_threads(1)  # the matrices are small: a second thread would only wait for the first
+    """Train on random characters with marks; takes some seconds."""
+    torch.set_num_threads(1)  # the matrices are too small for a second thread
     torch.manual_seed(0)
     dice = random.Random(0)
     module = Tagger()
-    optimiser = torch.optim.Adam(module.parameters(), lr=0.02)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.02)
     for _ in range(num_steps):
         texts = [
             "".join(MARK if dice.random() < MARK_RATE else dice.choice(VOCABULARY) for _ in range(length))
@@ -65,12 +65,12 @@ def train(num_steps: int = 250, length: int = 40, num_texts: int = 64) -> Tagger
         right = torch.tensor([[LABELS.index(tag) for tag in tags(text)] for text in texts]).t()
         h, logits = torch.zeros(num_texts, module.cell.hidden_size), []
         for char in chars:
-            told, h = module(char, h)
-            logits.append(told)
+            scores, h = module(char, h)
+            logits.append(scores)
         loss = functional.cross_entropy(torch.stack(logits).flatten(0, 1), right.flatten())
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it untyped
-        optimiser.step()
+        optimizer.step()
     return module
 
 

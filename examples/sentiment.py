@@ -1,9 +1,9 @@
-"""A network that was taught nothing but the next character, and what it knows of a phrase by then (R10).
+"""A network trained only to predict the next character, and a probe that reads the sentiment from its state.
 
-Phrases are put together from adjectives, intensifiers and reversals: "The movie was not very good, but then lovely!"
-Each line of the corpus ends in a face, so that whoever wants to predict the line has to follow the phrase. The labels
-say of each character what the phrase has come to by then: neutral, negative or positive. Within "terrible" and
-"terribly" they say nothing: only the last letter decides. From the root:
+Phrases are composed of adjectives, intensifiers and reversals: "The movie was not very good, but then lovely!"
+Each line of the corpus ends in a face, so predicting the line requires following the phrase. The label of each
+character is the sentiment of the phrase so far: neutral, negative or positive. Within "terrible" and "terribly" there
+is no label: only the last letter decides. From the root:
 
     python -m examples.sentiment runs/sentiment
     python -m elman_export train runs/sentiment/corpus.txt -o runs/sentiment/run --recipe examples/sentiment.toml
@@ -37,7 +37,7 @@ Labels = list[str | None]
 
 
 def phrase(dice: random.Random) -> tuple[str, Labels]:
-    """Draw a phrase; return it with one label a character, or None within adjectives and intensifiers."""
+    """Return a random phrase with one label for each character, or None within adjectives and intensifiers."""
     words = [(dice.choice(SUBJECTS), "neutral"), (dice.choice(VERBS), "neutral")]
     _clause(dice, words)
     if dice.random() < 0.4:
@@ -55,7 +55,7 @@ def phrase(dice: random.Random) -> tuple[str, Labels]:
 
 
 def _clause(dice: random.Random, words: list[tuple[str, str]]) -> None:
-    """Add words, each with what the phrase has come to once it is read: only the adjective changes that."""
+    """Add words, each with the sentiment of the phrase after it: only the adjective changes that."""
     before, sentiment = words[-1][1], dice.choice(list(ADJECTIVES))
     adjective = dice.choice(ADJECTIVES[sentiment])
     if dice.random() < 0.3:

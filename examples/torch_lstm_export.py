@@ -3,14 +3,11 @@
 import sys
 from pathlib import Path
 
-import torch
-
-from elman_export import Metadata
-from elman_export.torch_layers import export_layers
+from elman_export import Metadata, export_layers, load_state_dict
 from examples.torch_lstm_train import CharLSTM
 
 text, weights, output = map(Path, sys.argv[1:])
 characters = tuple(sorted(set(text.read_text())))
 model = CharLSTM(len(characters))
-model.load_state_dict(torch.load(weights, weights_only=True))
+load_state_dict(model, weights)
 export_layers(model.lstm, model.fc, Metadata(output.stem, characters), embedding=model.embedding).save(output)

@@ -35,7 +35,7 @@ def write(file: str, num_sentences: str = "3000") -> None:
 
 
 def stream(target: str, num_bytes: str = "200", turn_bytes: str = "7") -> None:
-    """Draw by short turns on one session, a message a character, and show the text as it comes."""
+    """Generate in short turns on one session, one message for each character, and print the text as it arrives."""
     with Client(target) as client:
         session = client.create_session("utf8", seed=1)
         session.append("\n")

@@ -1,9 +1,9 @@
-"""The bundled models, from their recipes: train, trace, quantise, evaluate, and the card of them all.
+"""The bundled models, from their recipes: train, trace, quantize, evaluate, and the card of them all.
 
     python -m scripts.models tinyshakespeare.txt                every model, then docs/models.md
     python -m scripts.models tinyshakespeare.txt elman-128      one of them, then docs/models.md
 
-What was trained is kept in runs/ and not trained again; a run that was broken off goes on where it stopped.
+Trained networks are kept in runs/ and not trained again; an interrupted run resumes where it stopped.
 """
 
 from __future__ import annotations
@@ -48,17 +48,17 @@ BUNDLED = (
 def commands(model: Bundled, corpus: str, run: Path) -> list[list[str]]:
     """The exporter's commands that make a model: `run/traced/NAME.onnx`, of which the last is `run/NAME.onnx`."""
     traced, final = str(run / "traced" / f"{model.name}.onnx"), str(run / f"{model.name}.onnx")
-    shrink = ["quantize", traced, "--calibrate", corpus, "-o", final]
+    shrink = ["quantize", traced, "--calibrate", corpus, "-o", final, "--name", model.name, "--overwrite"]
     return [
         ["train", corpus, "--recipe", model.recipe or model.name, "-o", str(run)],
-        ["trace", str(run), "-o", traced if model.is_int8 else final],
+        ["trace", str(run), "-o", traced if model.is_int8 else final, "--overwrite"],
         *([shrink] if model.is_int8 else []),
         ["evaluate", final, corpus],
     ]
 
 
 def build(model: Bundled, corpus: str, runs: Path, folder: Path) -> None:
-    """Make one model; its file appears in the folder when all is done."""
+    """Make one model; its file appears in the folder when it is complete."""
     run = runs / model.name
     (run / "traced").mkdir(parents=True, exist_ok=True)
     for command in commands(model, corpus, run):
@@ -72,7 +72,7 @@ def build(model: Bundled, corpus: str, runs: Path, folder: Path) -> None:
 def export(*arguments: str) -> None:
     """Run the exporter; end with its exit status if it fails.
 
-    Ctrl-C is the exporter's to handle: `train` takes its time to save.
+    The exporter handles Ctrl-C: `train` needs time to save.
     """
     print("\n$ elman-export", *arguments, flush=True)
     process = subprocess.Popen([sys.executable, "-m", "elman_export", *arguments])

@@ -9,10 +9,10 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_export.artefact import read_artefact, write_artefact
-from elman_export.metadata import Metadata
-from elman_export.quantisation import calibrate, quantise
-from elman_export.step import GATES, StepGraphs, make_model
+from elman_export.artefacts.artefact import read_artefact, write_artefact
+from elman_export.exporting.cells import GATES, StepGraphs, make_model
+from elman_export.exporting.quantize import build_quantized, calibrate
+from elman_format import Metadata
 
 # The 65 characters of tiny Shakespeare, in code point order.
 CHARACTERS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -92,7 +92,8 @@ def tiny_model(
 
 def other_model(path: Path, name: str = "other") -> Path:
     """Write a small minGRU of random weights, traced from PyTorch; takes seconds."""
-    from elman_export.tracing import load_source, trace_module  # noqa: PLC0415 — seconds of torch
+    from elman_export.tracing.source import load_source  # noqa: PLC0415 — seconds of torch
+    from elman_export.tracing.trace import trace_module  # noqa: PLC0415
 
     source = load_source("tests.modules:min_gru")
     trace_module(source, Metadata(name, tuple(CHARACTERS))).save(path)
@@ -137,6 +138,39 @@ def nan_model(path: Path, name: str = "nan") -> Path:
     return path
 
 
+def endless_model(path: Path, name: str = "endless", *, grows: bool = False) -> Path:
+    """Write a model whose step never ends; with `grows` it takes twice the memory with every round."""
+    table = np.random.default_rng(0).normal(size=(len(CHARACTERS), len(CHARACTERS))).astype(np.float32)
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["again"], ["again_out"]),
+            helper.make_node("Concat", ["kept", "kept"], ["kept_out"], axis=0)
+            if grows
+            else helper.make_node("Identity", ["kept"], ["kept_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("kept", TensorProto.FLOAT, [None]),
+        ],
+        [
+            helper.make_tensor_value_info("again_out", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("kept_out", TensorProto.FLOAT, [None]),
+        ],
+    )
+    nodes = [
+        helper.make_node("Loop", ["", "true", "zero"], ["kept_last"], body=body),
+        helper.make_node("ReduceMin", ["kept_last"], ["lowest"], keepdims=0),
+        helper.make_node("Add", ["state_0", "lowest"], ["next_state_0"]),
+        helper.make_node("Gather", ["table", "char"], ["finite"], axis=0),
+        helper.make_node("Add", ["finite", "lowest"], ["logits"]),
+    ]
+    zero, true = np.array([0], np.float32), np.array(True)
+    _write_other(path, nodes, {"table": table, "zero": zero, "true": true}, name)
+    return path
+
+
 def _write_other(
     path: Path,
     nodes: list[onnx.NodeProto],
@@ -159,11 +193,11 @@ def _write_other(
     write_artefact(path, make_model(graph), Metadata(name, tuple(CHARACTERS)))
 
 
-def quantised_model(
+def quantized_model(
     path: Path, cell: str = "gru", num_layers: int = 1, hidden_size: int = 16, name: str = "int8"
 ) -> Path:
     """Write the int8 form of a `tiny_model`, calibrated on random characters."""
     source = read_artefact(tiny_model(path, cell, num_layers, hidden_size, seed=3))
     ids = np.random.default_rng(1).integers(0, len(CHARACTERS), 6400)
-    quantise(source, calibrate(source, ids, "0" * 64), name=name, version="1").save(path)
+    build_quantized(source, calibrate(source, ids, "0" * 64), name=name, version="1").save(path)
     return path

@@ -85,6 +85,74 @@ def torch_lstm():
     return Torch("LSTM"), (torch.zeros(1, 2, HIDDEN_SIZE), torch.zeros(1, 2, HIDDEN_SIZE))
 
 
+class Usual(nn.Module):
+    """The network of the tutorials: characters with a time axis, and PyTorch's own states [L, B, H], nested."""
+
+    def __init__(self, kind: str, *, batch_first: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(NUM_CHARACTERS, HIDDEN_SIZE)
+        self.layers = getattr(nn, kind)(HIDDEN_SIZE, HIDDEN_SIZE, num_layers=2, batch_first=batch_first)
+        self.output = nn.Linear(HIDDEN_SIZE, NUM_CHARACTERS)
+
+    def forward(self, x: Tensor, hidden: object) -> tuple[Tensor, object]:
+        """Logits after every character, and the layers' states."""
+        y, hidden = self.layers(self.embedding(x), hidden)
+        return self.output(y), hidden
+
+
+def usual_gru():
+    """X [B, T], one tensor of state that is no tuple."""
+    return Usual("GRU", batch_first=True), torch.zeros(2, 1, HIDDEN_SIZE)
+
+
+def usual_lstm():
+    """X [T, B], and the pair (h, c)."""
+    return Usual("LSTM", batch_first=False), (torch.zeros(2, 1, HIDDEN_SIZE), torch.zeros(2, 1, HIDDEN_SIZE))
+
+
+def usual_rnn_of_one_layer():
+    """A state [1, 1, H]: which axis is the batch shows only in a trial."""
+    module = Usual("RNN", batch_first=True)
+    module.layers = nn.RNN(HIDDEN_SIZE, HIDDEN_SIZE, batch_first=True)
+    return module, (torch.zeros(1, 1, HIDDEN_SIZE),)
+
+
+class Named(nn.Module):
+    """A network whose state is a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell = nn.GRUCell(NUM_CHARACTERS, HIDDEN_SIZE)
+        self.output = nn.Linear(HIDDEN_SIZE, NUM_CHARACTERS)
+
+    def forward(self, char: Tensor, state: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        """One step; it also counts, and returns the keys in another order."""
+        h = self.cell(functional.one_hot(char, NUM_CHARACTERS).float(), state["h"])
+        return self.output(h), {"count": state["count"] + 1, "h": h}
+
+
+def named_states():
+    """The state is a dict of tensors."""
+    return Named(), {"h": torch.zeros(1, HIDDEN_SIZE), "count": torch.zeros(1, 1)}
+
+
+def half():
+    """Weights and state in 16 bits."""
+    module, state = min_gru()
+    return module.bfloat16(), tuple(part.bfloat16() for part in state)
+
+
+def probabilities():
+    """What it calls logits are probabilities."""
+
+    def compute(self, char, h):
+        logits, h = _plain(self, char, h)
+        return torch.softmax(logits, dim=1), h
+
+    return _build(compute)
+
+
 # What is refused
 
 

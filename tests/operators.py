@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from elman_export.artefact import Artefact, write_artefact
-from elman_export.metadata import Metadata
-from elman_export.step import make_model
+from elman_export.artefacts.artefact import Artefact, write_artefact
+from elman_export.exporting.cells import make_model
+from elman_format import Metadata
 
 SYMBOLS = tuple("abcdefghijklmnopqrstuvwxyz")
-Arrays = dict[str, NDArray[Any]]
+Arrays = dict[str, Any]  # arrays and NumPy scalars
 Build = Callable[[int], tuple[list[NodeProto], Arrays]]
 
 

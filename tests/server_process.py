@@ -117,10 +117,7 @@ class ServerProcess(Killed):
 
     def health(self, service: str = "") -> str:
         """Return what the server says of a service."""
-        with grpc.insecure_channel(self.address) as channel:
-            answer = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=PATIENCE)
-        name: str = HealthCheckResponse.ServingStatus.Name(answer.status)
-        return name
+        return health_of(self.address, service)
 
     def engines(self) -> list[int]:
         """Return the process ids of the engines."""
@@ -146,6 +143,14 @@ class ServerProcess(Killed):
         self._process.kill()
         self.wait()
         wait_until_gone(engines)
+
+
+def health_of(address: str, service: str = "") -> str:
+    """Return what a server says of a service."""
+    with grpc.insecure_channel(address) as channel:
+        answer = HealthStub(channel).Check(HealthCheckRequest(service=service), timeout=PATIENCE)
+    name: str = HealthCheckResponse.ServingStatus.Name(answer.status)
+    return name
 
 
 def children(parent: int) -> list[int]:

@@ -10,12 +10,13 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pytest
 import torch
 
 from elman_client import Cell, Client
 from elman_export.__main__ import main as exporter
-from examples import min_gru, torch_lstm_train, utf8_bytes
+from examples import min_gru, numpy_rnn, torch_lstm_train, utf8_bytes
 from tests.oracle import Draws, Oracle, Point
 from tests.server_process import ServerProcess
 
@@ -47,6 +48,7 @@ def target(folder) -> Iterator[str]:
         runpy.run_path(str(EXAMPLES / "torch_lstm_export.py"))
         min_gru.main("text.txt", "runs/min_gru.safetensors", "20")
         export("trace --module examples.min_gru:build --vocab runs/min_gru.txt -o models/min-gru.onnx")
+        numpy_rnn.main("text.txt", "models/numpy-rnn.onnx", "300")
         utf8_bytes.write("runs/utf8.txt")
         export(f"train runs/utf8.txt --bytes --recipe {EXAMPLES}/utf8_bytes.toml -o runs/utf8")
         export("trace runs/utf8 -o models/utf8.onnx")
@@ -111,6 +113,36 @@ def test_the_export_is_under_20_lines():
     assert len((EXAMPLES / "torch_lstm_export.py").read_text().splitlines()) < 20
 
 
+# Five arrays of NumPy
+
+
+def test_the_lessons_arrays_are_served_as_numpy_computes_them(client: Client):
+    """The five arrays became an Elman network that scores a text as the lesson's equations do."""
+    own = numpy_rnn.train(TEXT, CHARACTERS, 300)  # the same again: there is no chance in it
+    h, text, steps = np.zeros(numpy_rnn.HIDDEN_SIZE), TEXT[:300], []
+    for character in text:
+        h = np.tanh(own["w_xh"][:, CHARACTERS.index(character)] + own["w_hh"] @ h + own["b_h"])
+        steps.append(own["w_hy"] @ h + own["b_y"])
+
+    served = client.get_model("numpy-rnn")
+    assert (served.cell, served.num_layers, served.hidden_size) == (Cell.ELMAN, 1, numpy_rnn.HIDDEN_SIZE)
+    assert (scores(client, "numpy-rnn", text) - picked(torch.tensor(np.array(steps)), text)).abs().max() < EXACT
+
+
+def test_the_networks_gradients_are_those_of_its_loss():
+    """Back-propagation by hand agrees with differences of the loss, weight by weight."""
+    own, ids, h = numpy_rnn.initial(5), np.array([0, 3, 1, 4, 2]), np.zeros(numpy_rnn.HIDDEN_SIZE)
+    _, found, _ = numpy_rnn.gradients(own, ids, h)
+    for name, array in own.items():
+        at = np.unravel_index(np.abs(found[name]).argmax(), array.shape)
+        losses = []
+        for change in (1e-5, -1e-5):
+            moved = {other: part.copy() for other, part in own.items()}
+            moved[name][at] += change
+            losses.append(numpy_rnn.gradients(moved, ids, h)[0] * (len(ids) - 1))
+        assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(found[name][at], rel=1e-4), name
+
+
 # A cell that nobody knows
 
 
@@ -173,7 +205,7 @@ def test_min_gru_forks_and_both_branches_go_on_as_it_would_alone(folder: Path, c
         after = walked(point.read(TEXT[70:90]), Draws(seed, top_k=5), more)
         assert session.refresh().state_digest == after.digest()
         assert session.transcript().text == after.text()
-        assert all(turn.is_equal for turn in session.replay())
+        assert [turn.is_equal for turn in session.replay()] == [True] * session.info.turn_count
 
 
 def walked(point: Point, draws: Draws, text: str) -> Point:

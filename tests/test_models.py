@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from elman_export.artefact import read_artefact
+from elman_export.artefacts.artefact import read_artefact
 from scripts import models
 
 CARD = models.CARD.read_text()

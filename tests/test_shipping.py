@@ -9,8 +9,8 @@ import click
 import pytest
 
 from elman_export.__main__ import main
-from elman_export.artefact import read_artefact
-from elman_export.recipe import load_recipe
+from elman_export.artefacts.artefact import read_artefact
+from elman_export.training.recipe import load_recipe
 from scripts import models
 
 MAX_BYTES = 12_000_000

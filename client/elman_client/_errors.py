@@ -74,7 +74,7 @@ class ElmanError(Exception):
     """
 
     code: str = "UNKNOWN"
-    next_step: ClassVar[str] = "try again; if it fails again, contact the operator"
+    next_step: ClassVar[str] = "try again; if it happens again, contact the operator of the server"
 
     def __init__(
         self,

@@ -1,24 +1,24 @@
-"""Everything that goes wrong in a way a person can mend, one tree.
+"""The errors of the exporter, one tree. Each message says what happened and what to do next.
 
 ExportError
-├── ArtefactError      a file is not an artefact, or one that cannot be honoured
-├── CheckpointError    a checkpoint folder cannot be read, or does not fit
+├── ArtefactError      a file is not an artefact, or violates the format
+├── CheckpointError    a checkpoint folder cannot be read or does not match
 ├── CorpusError        a text cannot be trained on
 ├── DifferenceError    an artefact does not compute what its source computes
-└── ModuleError        a user's module does not follow the convention, or cannot be traced
+└── ModuleError        a user's module does not follow the convention or cannot be traced
 """
 
 
 class ExportError(Exception):
-    """The root: what happened and what to do next, in one sentence for a person."""
+    """The root: what happened and what to do next, in one sentence."""
 
 
 class ArtefactError(ExportError):
-    """A file is not an artefact, or one that cannot be honoured."""
+    """A file is not an artefact, or violates the format."""
 
 
 class CheckpointError(ExportError):
-    """A checkpoint folder cannot be read, or does not fit."""
+    """A checkpoint folder cannot be read or does not match."""
 
 
 class CorpusError(ExportError):
@@ -30,4 +30,4 @@ class DifferenceError(ExportError):
 
 
 class ModuleError(ExportError):
-    """A user's module does not follow the convention, or cannot be traced."""
+    """A user's module does not follow the convention or cannot be traced."""

@@ -1,18 +1,31 @@
-"""The command `elman-server`: settings from flags and variables, then serve until told to stop."""
+"""The command `elman-server`: settings from flags and variables, then serve until a signal."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
-import uvloop
 
-from elman_server.app import serve
-from elman_server.domain.errors import ServerError
-from elman_server.process.logs import set_up_logs
-from elman_server.process.settings import RULES, Rule, flag, load, to_toml, variable
+try:
+    import structlog
+    import uvloop
+
+    from elman_server.app import serve
+    from elman_server.domain.errors import ServerError
+    from elman_server.process.logs import log_uncaught, set_up_logs
+    from elman_server.process.settings import RULES, Rule, flag, load, to_toml, unknown_variables, variable
+except ModuleNotFoundError as error:  # the client alone was installed
+    if (error.name or "").startswith("elman"):
+        raise
+    sys.exit(f"elman-server: {error.name} is not installed; run: pip install 'elman[server]'")
+
+if TYPE_CHECKING:
+    from elman_server.process.settings import Settings
+
+_LAST_LINES_SECONDS: Final = 1.0  # the longest wait for a reader of the log
+log = structlog.get_logger(__name__)
 
 _Command = TypeVar("_Command", bound=click.Command)
 
@@ -30,14 +43,15 @@ def _option(name: str, rule: Rule) -> click.Option:
 
 @_with_settings
 @click.command(
+    context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
   elman-server
   elman-server --listen 0.0.0.0:50051 --models ./models --log-format json
   ELMAN_MAX_BATCH=64 elman-server --print-config
 
-Every setting is a variable too (in brackets); the flag wins. docs/settings.md tells the defaults.
-The first SIGTERM or SIGINT drains, the second ends at once."""
+Every setting is a variable too (in brackets); the flag wins. docs/settings.md lists the defaults.
+The first SIGTERM or SIGINT drains, the second ends at once.""",
 )
 @click.option("--print-config", is_flag=True, help="Print the effective settings as TOML and exit.")
 @click.version_option(package_name="elman")
@@ -45,14 +59,24 @@ def main(*, print_config: bool, **flags: str | None) -> None:
     """Serve recurrent text models over gRPC."""
     try:
         settings = load(flags, os.environ)
-        if print_config:
-            click.echo(to_toml(settings), nl=False)
-            return
-        set_up_logs(settings.log_format, settings.log_level)
-        uvloop.run(serve(settings))
+        writer = set_up_logs(settings.log_format, settings.log_level)
+        log_uncaught(writer)
+        try:
+            _run(settings, print_config=print_config)
+        finally:
+            writer.drain(_LAST_LINES_SECONDS)
     except ServerError as error:
         click.echo(f"elman-server: {error}", err=True)
         sys.exit(1)
+
+
+def _run(settings: Settings, *, print_config: bool) -> None:
+    for name, hint in unknown_variables(os.environ).items():
+        log.warning("unknown_variable", variable=name, hint=hint)
+    if print_config:
+        click.echo(to_toml(settings), nl=False)
+    else:
+        uvloop.run(serve(settings))
 
 
 if __name__ == "__main__":

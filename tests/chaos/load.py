@@ -128,7 +128,7 @@ class Load:
         client._transport.__dict__["_channel"] = aio.insecure_channel(client._transport.connection.target, options)
         open_stream = client._transport.open
 
-        def opened(operation: Any, timeout: float | None) -> Any:
+        def opened(operation: Any, timeout: Any) -> Any:
             self._num_opened += 1
             return open_stream(operation, timeout)
 

@@ -53,6 +53,7 @@ class Servicer(
             for name in models
         }
         self.memories: dict[str, SessionState] = {}
+        self.models_on_a_page = 100
         self.headers: list[dict[str, str]] = []
         self.failure: tuple[grpc.StatusCode, str, bytes] | None = None
         self.seconds_per_chunk = 0.0
@@ -70,8 +71,10 @@ class Servicer(
             trailers = (("grpc-status-details-bin", details),) if details else ()
             await context.abort(code, message, trailers)
 
-    async def _refuse(self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message) -> None:
-        info = ErrorInfo(reason=reason, domain="elman-server.github.io")
+    async def _refuse(
+        self, context: Any, code: grpc.StatusCode, reason: str, message: str, *details: Message, **metadata: str
+    ) -> None:
+        info = ErrorInfo(reason=reason, domain="elman-server.github.io", metadata=metadata)
         status = packed_status(code, message, info, RequestInfo(request_id="theirs"), *details)
         await context.abort(code, message, (("grpc-status-details-bin", status),))
 
@@ -88,7 +91,14 @@ class Servicer(
             await self._refuse(context, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", message)
         return self.models[name]
 
-    async def _check_text(self, context: Any, field_: str, text: str) -> None:
+    async def _check_text(self, context: Any, field_: str, request: Any) -> None:
+        policy, text = request.unknown_characters, getattr(request, field_)
+        if policy.skip or policy.replace_with:
+            text = "".join(c if c in VOCABULARY else policy.replace_with for c in text)
+            setattr(request, field_, text)
+        await self._refuse_unknown(context, field_, text)
+
+    async def _refuse_unknown(self, context: Any, field_: str, text: str) -> None:
         unknown = next((c for c in text if c not in VOCABULARY), None)
         if unknown:
             violation = BadRequest.FieldViolation(field=field_, description=f"has {unknown!r}")
@@ -98,14 +108,19 @@ class Servicer(
                 "CHARACTER_NOT_IN_VOCABULARY",
                 f"the model has no {unknown!r}",
                 BadRequest(field_violations=[violation]),
+                characters=unknown,
+                indices=str(text.index(unknown)),
             )
 
     # The contract's method names are in CamelCase.
     # ruff: noqa: N802, D102
 
-    async def ListModels(self, _request, context):
+    async def ListModels(self, request, context):
         await self._begin(context)
-        return model_pb2.ListModelsResponse(models=self.models.values())
+        start, models = int(request.page_token or 0), list(self.models.values())
+        token = str(start + self.models_on_a_page) if start + self.models_on_a_page < len(models) else ""
+        page = models[start : start + self.models_on_a_page]
+        return model_pb2.ListModelsResponse(models=page, next_page_token=token)
 
     async def GetModel(self, request, context):
         await self._begin(context)
@@ -286,7 +301,7 @@ class Servicer(
     async def Append(self, request, context):
         await self._begin(context)
         memory = await self._memory(context, request.session)
-        await self._check_text(context, "text", request.text)
+        await self._check_text(context, "text", request)
         details = detailed(request.text, len(memory.text)) if request.HasField("detail") else []
         memory.commit(request.text, "")
         return generation_pb2.AppendResponse(session=memory.info, details=details)
@@ -314,7 +329,8 @@ class Servicer(
             await self._model(context, request.model)
             memory = SessionState(session_pb2.Session())
             memory.rest.set()
-        await self._check_text(context, "prompt", request.prompt)
+        await self._check_text(context, "prompt", request)
+        await self._refuse_unknown(context, "stopping.stop_strings[0]", "".join(request.stopping.stop_strings))
         if not memory.rest.is_set():
             retry = RetryInfo()
             retry.retry_delay.FromMilliseconds(100)
@@ -367,7 +383,8 @@ class Servicer(
         """Wait for the next chunk, or for a Cancel."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(memory.stop.wait(), self.seconds_per_chunk or 1e-9)
-        return memory.stop.is_set()
+        is_stopped: bool = memory.stop.is_set()
+        return is_stopped
 
     async def _cut(self, context: Any, code: grpc.StatusCode) -> None:
         if code is grpc.StatusCode.FAILED_PRECONDITION:  # as where a server that was lost has the turn still

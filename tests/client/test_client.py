@@ -34,6 +34,13 @@ async def test_models_come_as_values(client):
     assert models[0].limits == Limits(1000, 1000, 4, 16)
 
 
+async def test_models_of_all_pages_are_listed(client, server):
+    """However few the server sends at once, no model is missing."""
+    server.servicer.models_on_a_page = 1
+
+    assert [model.name for model in await client.list_models()] == ["models/shakespeare", "models/tiny"]
+
+
 @pytest.mark.parametrize("name", ["tiny", "models/tiny"])
 async def test_a_model_is_found_by_both_forms_of_its_name(client, name):
     """The collection may be left out of a model's name."""
@@ -184,6 +191,16 @@ async def test_every_call_brings_an_id_and_its_session(client, session, server):
     assert refresh["x-session-id"] == "mine"
     assert "x-session-id" not in listing
     assert UUID(refresh["x-request-id"]) != UUID(listing["x-request-id"])
+
+
+async def test_what_is_done_once_brings_its_key(client, session, server):
+    """A turn has its request id as the key by which a proxy may send it again; a read has none."""
+    await session.append("To be", request_id="00000000-0000-4000-8000-0000000000af")
+    await client.list_models()
+
+    append, listing = server.servicer.headers[-2:]
+    assert append["idempotency-key"] == "00000000-0000-4000-8000-0000000000af"
+    assert "idempotency-key" not in listing
 
 
 async def test_metadata_goes_with_every_call(connect, server):

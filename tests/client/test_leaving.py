@@ -37,7 +37,8 @@ async def _until(condition: Callable[[], bool]) -> None:
 @pytest.fixture
 def memory(session, server) -> SessionState:
     """What the server has of the session."""
-    return server.servicer.memories[session.name]
+    found: SessionState = server.servicer.memories[session.name]
+    return found
 
 
 @pytest.mark.parametrize("num_pieces", [0, 1, 3])

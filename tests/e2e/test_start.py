@@ -33,16 +33,6 @@ def test_a_taken_port_stops_the_start(server_process, models):
     assert refused_start("--listen", address, "--models", str(models)) == (1, [expected])
 
 
-def test_an_unknown_variable_stops_the_start():
-    """A misspelt setting is one line with the one that was meant."""
-    expected = (
-        "elman-server: ELMAN_MAX_BATCHES is not a setting; did you mean ELMAN_MAX_BATCH? "
-        "(`elman-server --help` lists all)"
-    )
-
-    assert refused_start(ELMAN_MAX_BATCHES="7") == (1, [expected])
-
-
 def test_a_certificate_switches_tls_on(models, tmp_path: Path):
     """With certificate and key the server speaks TLS and nothing else."""
     need("openssl", is_there=shutil.which("openssl") is not None)

@@ -15,6 +15,7 @@ from tests.isolation.calls import ENDS, NEVER_THERE, TURNS, WRITES, Call
 from tests.oracle import Point
 
 _ALWAYS: Final = (math.inf, math.inf)
+_CUT: Final = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Plain:
         expires: unix seconds, not before the first and not after the second.
         life: how often it was made or deleted.
         runner: the turn that runs, the life in which it began, and where.
+        left: the last turn, if its reader left it, and where it began: its client may still cut it to what arrived.
     """
 
     point: Point | None = None
@@ -40,6 +42,7 @@ class Plain:
     expires: tuple[float, float] = _ALWAYS
     life: int = 0
     runner: tuple[Call, int, Point] | None = None
+    left: tuple[Call, Point] | None = None
 
     @property
     def is_running(self) -> bool:
@@ -83,12 +86,14 @@ Stepped = Iterator[tuple[Plain, int | None]]  # and the part of the call that co
 
 
 def steps(now: Plain, call: Call, part: int, world: World) -> Stepped:
-    """Yield what a session may be after a part of a call: 0, or 1 for the end of a turn."""
+    """Yield what a session may be after a part of a call: 0, 1 for the end of a turn, 2 for its cut."""
     if call.error == "SESSION_BUSY":
         if any(other.kind in WRITES for other in call.beside):
             yield now, None
     elif part == 1:
-        yield from _alone(_ends(now, call, world))
+        yield from ((after, _CUT if call.is_cut else None) for after in _ends(now, call, world))
+    elif part == _CUT:
+        yield from _alone(_trims(now, call))
     elif call.error in ENDS:
         yield from _is_gone(now, call, world)
     elif call.kind == "create":
@@ -191,13 +196,31 @@ def _kept(after: Plain, start: Point, call: Call, num_sampled: int) -> Iterator[
     if num_sampled >= 0:
         end = next(islice(prompt.sample(call.draws), num_sampled - 1, None)) if call.draws and num_sampled else prompt
         turn = (start.position, prompt.position, end.position)
-        after = replace(after, point=end, turns=(*after.turns, turn), etag="").used(call)
+        left = (call, start) if call.is_cut else None
+        after = replace(after, point=end, turns=(*after.turns, turn), etag="", left=left).used(call)
     if call.after is not None:
         position, digest, etag = call.after
         if (position, digest) != (end.position, end.digest()) or not after.has(etag):
             return
         after = replace(after, etag=etag)
     yield after
+
+
+def _trims(now: Plain, call: Call) -> Iterator[Plain]:
+    """A client that left a turn early asks for what it read alone; it may be too late for that, or lost."""
+    yield now
+    if now.point is None or not now.turns or now.left is None or now.left[0] is not call:
+        return
+    start = now.left[1]
+    *before, last = now.turns
+    if last[0] != start.position or last[2] != now.point.position or now.is_running:
+        return
+    end, turns = start, tuple(before)
+    if call.text and call.keep:
+        assert call.draws is not None
+        end = next(islice(start.read(call.prompt).sample(call.draws), len(call.text) - 1, None))
+        turns = (*before, (last[0], last[1], end.position))
+    yield replace(now, point=end, turns=turns, etag="", left=None).used(call)
 
 
 def _arrived(start: Point, call: Call) -> bool:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_export.artefact import write_artefact
-from elman_export.metadata import Metadata
-from elman_export.step import StepGraphs, make_model, value_info
+from elman_export.artefacts.artefact import write_artefact
+from elman_export.exporting.cells import StepGraphs, make_model, value_info
+from elman_format import Metadata
 
 Matrices = dict[str, list[list[float]] | list[float]]
 Weights = dict[str, NDArray[np.float32]]

@@ -5,7 +5,7 @@ import math
 import struct
 import threading
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pytest
@@ -13,17 +13,20 @@ import torch
 from numpy.typing import NDArray
 
 from elman_client import Cell, Client
-from elman_export.artefact import Artefact, read_artefact
-from elman_export.checkpoint import CheckpointConfig
-from elman_export.known import checkpoint_steps, export_checkpoint
-from elman_export.model import CharModel, ModelConfig
-from elman_export.reference import Array, Step
-from elman_export.runtime import Runtime
+from elman_export.artefacts.artefact import Artefact, read_artefact
+from elman_export.artefacts.runtime import Array, Runtime
+from elman_export.exporting.from_checkpoint import checkpoint_steps, export_checkpoint
+from elman_export.exporting.reference import Step
+from elman_export.training.checkpoint import CheckpointConfig
+from elman_export.training.model import CharModel, ModelConfig
 from elman_server.domain.sampling import Sampling
 from elman_server.engine.core.sampler import Sampler
 from tests.lesson.models import HELLO, HELLO_CHARACTERS, LOGITS, float32
 from tests.models import CHARACTERS
 from tests.server_process import resident_bytes
+
+if TYPE_CHECKING:
+    from elman_export.exporting.reference import Step
 
 LESSON: Final = Path(__file__).parents[2] / "docs" / "lesson.md"
 _MIB: Final = 2**20

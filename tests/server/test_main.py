@@ -1,4 +1,5 @@
 import asyncio
+import json
 import os
 import signal
 import subprocess
@@ -63,7 +64,7 @@ def test_a_bad_setting_is_one_line(arguments: list[str], variables: dict[str, st
 async def test_the_first_signal_asks_to_stop():
     """SIGTERM or SIGINT sets the event that the server waits for."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        with StopSignals() as stop:
+        with StopSignals(3600) as stop:
             os.kill(os.getpid(), number)
             await asyncio.wait_for(stop.wait(), 10)
 
@@ -74,7 +75,7 @@ def test_the_second_signal_ends_at_once():
 import asyncio, os, signal
 from elman_server.process.signals import StopSignals
 async def main():
-    with StopSignals() as stop:
+    with StopSignals(3600) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         await stop.wait()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -84,3 +85,65 @@ asyncio.run(main())
     done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False)
 
     assert done.returncode == 128 + signal.SIGTERM
+
+
+def test_a_stop_that_takes_too_long_ends_the_process():
+    """Past its limit a stop ends the process, even if the loop hangs, and says so."""
+    code = """
+import asyncio, os, signal, time
+from elman_server.process.logs import set_up_logs
+from elman_server.process.signals import StopSignals
+set_up_logs("json", "info")
+async def main():
+    with StopSignals(0.2) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        await stop.wait()
+        time.sleep(3600)
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, capture_output=True, text=True)
+
+    assert done.returncode == 1
+    assert json.loads(done.stderr)["event"] == "stop_took_too_long"
+
+
+def test_a_hangup_does_nothing():
+    """SIGHUP, as at the end of a terminal, does not end the server."""
+    code = """
+import asyncio, os, signal
+from elman_server.process.signals import StopSignals
+async def main():
+    with StopSignals(3600) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0)
+        print("alive")
+asyncio.run(main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, check=False, capture_output=True, text=True)
+
+    assert (done.returncode, done.stdout) == (0, "alive\n")
+
+
+def test_variables_of_a_service_of_that_name_are_ignored():
+    """What Kubernetes or docker set beside a service `elman` neither stops the start nor is worth a line."""
+    names = ("ELMAN_PORT", "ELMAN_SERVICE_HOST", "ELMAN_PORT_50051_TCP_ADDR", "ELMAN_REDIS_PORT_6379_TCP")
+    done = run("--print-config", **dict.fromkeys(names, "tcp://10.0.0.1:50051"))
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_unknown_variable_is_a_warning():
+    """A variable that is nobody's is one line of the log, with the setting that was meant."""
+    done = run("--print-config", "--log-format", "json", ELMAN_MAX_BATHC="4")
+    line = json.loads(done.stderr)
+
+    assert (done.returncode, line["level"], line["event"]) == (0, "warning", "unknown_variable")
+    assert (line["variable"], line["hint"]) == ("ELMAN_MAX_BATHC", "did you mean ELMAN_MAX_BATCH?")
+
+
+def test_an_unknown_flag_is_refused():
+    """A misspelt flag stops the start."""
+    done = run("--max-bathc", "4")
+
+    assert done.returncode == 2
+    assert "--max-bathc" in done.stderr

@@ -100,6 +100,8 @@ class Connection:
         headers = (*self._metadata, ("x-request-id", request_id))
         if operation.session:
             headers += (("x-session-id", operation.session.removeprefix("sessions/")),)
+        if operation.key:
+            headers += (("idempotency-key", operation.key),)
         return Call(self.target, request_id, headers, self.timeout_of(timeout))
 
     def timeout_of(self, timeout: float | None) -> float | None:

@@ -20,6 +20,7 @@ class Operation(Generic[Value]):
         session: The session it is about, for the header by which a balancer keeps it in one place.
         is_safe: It may be sent again though it may have been done.
         turn_id: The request id of a turn of the session, which is busy until it ends; empty: it is no turn.
+        key: Its request id, for the header by which a proxy may send it again; empty: it has none.
     """
 
     path: str
@@ -28,6 +29,7 @@ class Operation(Generic[Value]):
     session: str = ""
     is_safe: bool = True
     turn_id: str = ""
+    key: str = ""
 
 
 def operation(
@@ -48,4 +50,5 @@ def operation(
         session=session,
         is_safe=is_safe,
         turn_id=turn_id,
+        key=getattr(request, "request_id", ""),
     )

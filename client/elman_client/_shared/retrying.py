@@ -1,5 +1,6 @@
-"""When a call that failed is made again, and how long to wait before."""
+"""When a failed call is repeated, and how long to wait before."""
 
+import logging
 import math
 import random
 import time
@@ -10,6 +11,7 @@ from elman_client._shared.connection import Connection
 
 FIRST_SECONDS: Final = 0.05
 LAST_SECONDS: Final = 2.0
+_LOG: Final = logging.getLogger("elman_client")
 _NOTHING_DONE: Final = frozenset({"DRAINING", "OVERLOADED", "STARTING"})
 
 
@@ -65,6 +67,9 @@ class Attempts:
         left = min(self._connection.retry_seconds - (now - self._lost_at), self.time_left)
         if delay > left:
             return None
+        if self._delay == FIRST_SECONDS:
+            what = f"{error.message}; trying again" if error.reason else "lost the server: reconnecting"
+            _LOG.info("%s: %s …", self._connection.target, what)
         self._delay = min(2 * self._delay, LAST_SECONDS)
         self._has_failed = True
         return delay

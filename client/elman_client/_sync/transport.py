@@ -189,23 +189,23 @@ class Transport:
         What is returned takes that back.
         """
 
-        def forget() -> None:
+        def take_back() -> None:
             with self._lock:
                 of_session = self._open.get(session, {})
                 of_session.pop(close, None)
                 if not of_session:
                     self._open.pop(session, None)
 
-        def close_and_forget() -> None:
+        def close_and_take_back() -> None:
             close()
-            forget()
+            take_back()
 
         with self._lock:
-            self._open.setdefault(session, {})[close] = workers.run_at_end(owner, close_and_forget)
-        return forget
+            self._open.setdefault(session, {})[close] = workers.run_at_end(owner, close_and_take_back)
+        return take_back
 
     def end_turns(self, seconds: float) -> None:
-        """Leave the turns that run, and wait until the server has committed them, for so long at most."""
+        """Leave the turns that run, and wait until the server has committed them, at most for that time."""
         if not self._connection.is_of_this_process:
             return
         for session in list(self._open):
@@ -244,7 +244,7 @@ class Stream(Generic[Value]):
         raise answer
 
     def wake(self) -> None:
-        """Return the stream's end to whoever waits in ``read``."""
+        """Return the stream's end to a caller that waits in ``read``."""
         self._reader.answers.put(None)
 
     def prevent(self) -> None:

@@ -1,4 +1,4 @@
-"""What a turn is asked for and what it answers."""
+"""What a turn requests and returns."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,19 +12,19 @@ from elman_client._types.value import Value
 class OnAbort(StrEnum):
     """What a turn that does not reach its end commits."""
 
-    KEEP_PARTIAL = "KEEP_PARTIAL"  # the prompt and what was handed out
+    KEEP_PARTIAL = "KEEP_PARTIAL"  # the prompt and the text that the caller has
     ROLLBACK = "ROLLBACK"  # nothing
 
 
 @dataclass(frozen=True)
 class ReplaceWith(Value):
-    """Read one character of the vocabulary in place of each that the model has not."""
+    """Read one character of the vocabulary in place of each character outside it."""
 
     character: str
 
 
 UnknownPolicy: TypeAlias = Literal["reject", "skip"] | ReplaceWith
-"""What to do with characters that the model has not; the server's default is ``reject``."""
+"""What to do with characters outside the vocabulary; the server's default is ``reject``."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Started(Value):
 
     Attributes:
         sampling: The effective parameters, seed included.
-        max_chars: The effective most characters to draw.
+        max_chars: The effective maximum of characters to generate.
         start_position: The session's position before the prompt.
         prompt_chars: Characters read from the prompt.
         model_digest: SHA-256 of the artefact, 64 hex digits.
@@ -69,9 +69,9 @@ class CharacterDetail(Value):
     Attributes:
         text: The character; for byte-level models one byte, shown as U+0000 to U+00FF.
         log_probability: In nats; ``None`` if nothing came before it (position 0), or if the model
-            tells labels.
+            returns labels.
         top: The likeliest characters, likeliest first, if asked for.
-        labels: The read-out after this character, in its own order; only ``score`` tells one.
+        labels: The read-out after this character, in its own order; only ``score`` returns one.
     """
 
     text: str
@@ -82,7 +82,7 @@ class CharacterDetail(Value):
 
 @dataclass(frozen=True)
 class Chunk(Value):
-    """Text as it is drawn.
+    """Text as it is generated.
 
     Attributes:
         text: One or more characters.
@@ -102,16 +102,16 @@ class FinishReason(StrEnum):
     """Why a turn ended."""
 
     UNSPECIFIED = "UNSPECIFIED"  # one that this client does not know yet
-    MAX_CHARS = "MAX_CHARS"  # max_chars were drawn
-    STOP_STRING = "STOP_STRING"  # a stop string was drawn
-    CANCELLED = "CANCELLED"  # somebody called cancel
+    MAX_CHARS = "MAX_CHARS"  # max_chars were generated
+    STOP_STRING = "STOP_STRING"  # a stop string was generated
+    CANCELLED = "CANCELLED"  # someone called cancel
     DEADLINE = "DEADLINE"  # the call's timeout is near
-    SERVER_DRAINING = "SERVER_DRAINING"  # the server is going away; go on at another one
+    SERVER_DRAINING = "SERVER_DRAINING"  # the server is shutting down; continue at another one
 
 
 @dataclass(frozen=True)
 class Usage(Value):
-    """The work of a turn: characters read from the prompt, and characters drawn."""
+    """The work of a turn: characters read from the prompt, and characters generated."""
 
     prompt_chars: int
     generated_chars: int
@@ -127,7 +127,7 @@ class Finished(Value):
         position: The session's position, committed.
         etag: The session's etag; empty without a session.
         state_digest: SHA-256 of the recurrent state and the pending character, 64 hex digits.
-        stop_string: The one that was drawn; empty for other reasons.
+        stop_string: The one that was generated; empty for other reasons.
     """
 
     finish_reason: FinishReason

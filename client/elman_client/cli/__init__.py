@@ -1,9 +1,11 @@
 """The command line: ``elman``."""
 
+import os
+
 import click
 
 from elman_client.cli._chat import chat
-from elman_client.cli._failures import Commands, run
+from elman_client.cli._failures import Commands, Exit, run
 from elman_client.cli._generate import generate
 from elman_client.cli._models import models
 from elman_client.cli._replay import replay
@@ -34,9 +36,19 @@ def cli() -> None:
     \b
     Example:
       elman generate "ROMEO:" --temperature 0.8 --max-chars 500
+
+    \b
+    Your shell completes commands, models and sessions after one of these:
+      eval "$(_ELMAN_COMPLETE=bash_source elman)"      in ~/.bashrc
+      eval "$(_ELMAN_COMPLETE=zsh_source elman)"       in ~/.zshrc
+      _ELMAN_COMPLETE=fish_source elman | source       in config.fish
     """  # noqa: D301 - \b is click's sign for lines to keep as they are
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    raise SystemExit(run(cli))
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own lines would stand beside ours
+    code = run(cli)
+    if code == Exit.INTERRUPTED:  # a thread may be left in a call, with a lock that the interpreter's end needs
+        os._exit(code)
+    raise SystemExit(code)

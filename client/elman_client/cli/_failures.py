@@ -7,6 +7,8 @@ from enum import IntEnum
 import click
 
 import elman_client
+from elman_client.cli._explanations import explain
+from elman_client.cli._streams import open_streams, silence
 
 
 class Exit(IntEnum):
@@ -28,36 +30,56 @@ class Commands(click.Group):
         return super().parse_args(ctx, args or ["--help"])
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run the command."""
+        """Run the command; a reader that has had enough is no error, as in `elman generate … | head`."""
         try:
             return super().invoke(ctx)
         except BrokenPipeError:
-            # The reader has had enough, as in `elman generate … | head`. Whatever is left to
-            # flush at exit goes nowhere, quietly.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return Exit.OK
 
 
 def run(command: click.Command) -> int:
     """Run ``command`` on the process's arguments and return the exit code."""
     try:
-        return command.main(standalone_mode=False) or Exit.OK
-    except click.Abort:
-        return Exit.INTERRUPTED
-    except click.UsageError as error:
-        usage = f" See `{error.ctx.command_path} --help`." if error.ctx else ""
-        complain(f"{error.format_message().rstrip('.')}.{usage}")
-        return Exit.USAGE
+        open_streams()
+        code: int = command.main(standalone_mode=False) or Exit.OK
+        sys.stdout.flush()  # here a full disk is still an error like others
+    except BrokenPipeError:
+        code = Exit.OK
+    except (click.Abort, KeyboardInterrupt):
+        code = Exit.INTERRUPTED
     except (elman_client.ElmanError, click.ClickException, OSError) as error:
         complain(explain(error))
-        return exit_code(error)
+        code = exit_code(error)
+    silence()
+    return code
 
 
 def complain(message: str) -> None:
-    """Print one line on standard error."""
-    line = " ".join(message.split())
-    color = False if os.environ.get("NO_COLOR") else None  # None: on a terminal
-    click.echo(f"{click.style('elman:', fg='red')} {line}", err=True, color=color)
+    """Print one line of an error on standard error."""
+    _say(message, "red")
+
+
+def note(message: str) -> None:
+    """Print one line that is no error on standard error."""
+    _say(message, "yellow")
+
+
+def hint(message: str, color: str = "cyan") -> None:
+    """Print what is no text of a model, on standard error."""
+    _echo(click.style(message, fg=color))
+
+
+def is_colored() -> bool:
+    """Whether a terminal is to show colours."""
+    return not os.environ.get("NO_COLOR")
+
+
+def _say(message: str, color: str) -> None:
+    _echo(f"{click.style('elman:', fg=color)} {' '.join(message.split())}")
+
+
+def _echo(line: str) -> None:
+    click.echo(line, err=True, color=None if is_colored() else False)  # None: on a terminal
 
 
 def exit_code(error: Exception) -> Exit:
@@ -69,17 +91,3 @@ def exit_code(error: Exception) -> Exit:
     if isinstance(error, elman_client.NotFoundError):
         return Exit.NOT_FOUND
     return Exit.ERROR
-
-
-def explain(error: Exception) -> str:
-    """Return what happened and what to do next."""
-    if isinstance(error, click.ClickException):
-        return error.format_message()
-    if isinstance(error, OSError) and error.filename:
-        return f"{error.filename}: {error.strerror}"
-    if isinstance(error, elman_client.UnavailableError) and not error.reason:
-        target = error.message.split(": ", 1)[0]
-        return f"cannot reach {target}: is elman-server running? start it with `make serve`"
-    if isinstance(error, elman_client.InternalError):
-        return f"{error} (request {error.request_id})"
-    return str(error)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from typing import Unpack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Unpack
 
 import click
 
 import elman_client
+from elman_client.cli._completion import complete_model, complete_session
 from elman_client.cli._output import print_event
-from elman_client.cli._remote import Remote, choose_model, remote_options
+from elman_client.cli._remote import Remote, choose_model, model_of, remote_options
 from elman_client.cli._sampling import sampling_options
+from elman_client.cli._texts import Cleaner, decode, plain, text_options
+
+if TYPE_CHECKING:
+    from elman_client.cli._streams import Output
 
 
 @click.command()
 @click.argument("prompt")
-@click.option("--model", metavar="NAME", help="Draw from a model's beginning.")
-@click.option("--session", metavar="NAME", help="Go on with a session, and keep what is drawn.")
+@click.option("--model", metavar="NAME", shell_complete=complete_model, help="Generate from a model's beginning.")
+@click.option(
+    "--session", metavar="NAME", shell_complete=complete_session, help="Continue a session, and keep the text in it."
+)
 @sampling_options
+@text_options
 @click.option(
     "--detail",
     "top_n",
@@ -35,11 +45,12 @@ def generate(
     *,
     model: str | None,
     session: str | None,
+    plain_quotes: bool,
     no_echo: bool,
     stats: bool,
     **options: Unpack[elman_client.GenerateOptions],
 ) -> None:
-    """Print PROMPT and the text that follows it, as it is drawn. "-" reads standard input.
+    """Print PROMPT and the text that follows it, as it is generated. "-" reads standard input.
 
     \b
     Examples:
@@ -52,22 +63,47 @@ def generate(
         if not remote.as_json:
             raise click.UsageError("--detail needs --json")
         options["log_probability"] = True
-    if prompt == "-":
-        prompt = sys.stdin.buffer.read().decode(errors="replace")
+    if not prompt.isascii():
+        decode(os.fsencode(prompt), "the prompt")
+    piped = decode(sys.stdin.buffer.read(), "standard input") if prompt == "-" else None
     with remote.connect() as client:
-        turn = (
-            client.session(session).generate(prompt, **options)
-            if session
-            else client.generate(prompt, model=choose_model(client, model).name, **options)
-        )
+        source = _Source(client, model, session)
+        if piped is not None:
+            prompt = Cleaner("standard input", source.model, plain_quotes=plain_quotes).clean(piped)
+        elif plain_quotes:
+            prompt = plain(prompt, source.model())
         start = time.perf_counter()
-        with turn:
+        with source.generate(prompt, options) as turn, remote.interrupts.stopping(turn.close):
             if remote.as_json:
                 _print_events(turn)
             else:
-                _print_text("" if no_echo else prompt, turn)
-        if stats:
+                _print_text(remote.output, "" if no_echo else prompt, turn, source)
+        if stats and not remote.interrupts.is_interrupted:
             _print_stats(turn.finished, time.perf_counter() - start)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The model, or the session, that continues the prompt."""
+
+    client: elman_client.Client
+    model_name: str | None
+    session_name: str | None
+
+    def model(self) -> elman_client.Model:
+        if self.session_name:
+            return model_of(self.client, self.client.get_session(self.session_name))
+        return choose_model(self.client, self.model_name)
+
+    def generate(self, prompt: str, options: elman_client.GenerateOptions) -> elman_client.Generation:
+        if self.session_name:
+            return self.client.session(self.session_name).generate(prompt, **options)
+        return self.client.generate(prompt, model=self.model().name, **options)
+
+    def keep(self, position: int) -> None:
+        """Let the session, if there is one, end at a position."""
+        if self.session_name:
+            self.client.session(self.session_name).rewind(position)
 
 
 def _print_events(turn: elman_client.Generation) -> None:
@@ -75,19 +111,42 @@ def _print_events(turn: elman_client.Generation) -> None:
         print_event(event)
 
 
-def _print_text(prompt: str, turn: elman_client.Generation) -> None:
-    for event in turn.events():
-        if isinstance(event, elman_client.Started):  # the server has taken the prompt
-            click.echo(prompt, nl=False)
-        elif isinstance(event, elman_client.Chunk):
-            click.echo(event.text, nl=False)  # flushes
-    if sys.stdout.isatty():
-        click.echo()
+def _print_text(output: Output, prompt: str, turn: elman_client.Generation, source: _Source) -> None:
+    chunks: list[elman_client.Chunk] = []
+    try:
+        for event in turn.events():
+            if isinstance(event, elman_client.Started):  # the server has accepted the prompt
+                output.write(prompt)
+            elif isinstance(event, elman_client.Chunk):
+                chunks.append(event)
+                output.write(event.text)
+    except BrokenPipeError:
+        turn.close()
+        source.keep(_position(turn.started, chunks, output))
+        raise
+    if output.is_mid_line:
+        output.write("\n")
+
+
+def _position(started: elman_client.Started, chunks: list[elman_client.Chunk], output: Output) -> int:
+    """Return the position up to which the text was read at the other end of a pipe."""
+    unread = output.num_unread
+    prompt_end = started.start_position + started.prompt_chars
+    starts = [prompt_end, *(chunk.position for chunk in chunks)]
+    for chunk, start in zip(reversed(chunks), reversed(starts[:-1]), strict=True):
+        data = output.encode(chunk.text)
+        if unread < len(data):
+            read = data[: len(data) - unread].decode(output.encoding, "ignore")
+            lost = chunk.text[len(read) :]
+            is_of_bytes = chunk.position - start != len(chunk.text)  # such a model counts those
+            return chunk.position - len(lost.encode() if is_of_bytes else lost)
+        unread -= len(data)
+    return prompt_end
 
 
 def _print_stats(finished: elman_client.Finished, seconds: float) -> None:
-    drawn = finished.usage.generated_chars
+    num_chars = finished.usage.generated_chars
     click.echo(
-        f"{drawn} characters, {drawn / seconds:.0f} characters per second, ended by {finished.finish_reason}",
+        f"{num_chars} characters, {num_chars / seconds:.0f} characters per second, ended by {finished.finish_reason}",
         err=True,
     )

@@ -11,7 +11,7 @@ from elman_client.cli._remote import Remote, remote_options
 def models(remote: Remote) -> None:
     """List the models that the server runs.
 
-    LABELS are what a model tells instead of characters, READ-OUTS are for `elman score --read-out`,
+    LABELS are what a model reports instead of characters, READ-OUTS are for `elman score --read-out`,
     STARTS for `elman chat --initial-state`.
 
     \b

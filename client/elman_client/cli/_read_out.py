@@ -45,7 +45,7 @@ class View(Protocol):
     """Shows characters as they come."""
 
     def show(self, character: Character) -> None:
-        """Take one more."""
+        """Show one more."""
 
     def end(self) -> None:
         """Show what is left."""
@@ -60,7 +60,7 @@ def choose_view(*, as_json: bool) -> View:
 
 
 def characters(details: Iterable[elman_client.CharacterDetail], *, byte_level: bool) -> Iterator[Character]:
-    """Yield whole characters: of several bytes the last one tells."""
+    """Yield whole characters: of several bytes, the labels after the last one."""
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     for detail in details:
         text = decoder.decode(detail.text.encode("latin-1")) if byte_level else detail.text
@@ -117,8 +117,8 @@ class _Colors:
         self._print_line()
         if self._last is not None:
             last = self._last
-            told = (f"{label} {last.probability(label):.1%}" for label in last.labels)
-            click.echo(f"in the end: {', '.join(told)}")
+            parts = (f"{label} {last.probability(label):.1%}" for label in last.labels)
+            click.echo(f"in the end: {', '.join(parts)}")
 
     def _print_line(self) -> None:
         line, self._line = self._line, []

@@ -1,19 +1,24 @@
-"""Which server a command talks to."""
+"""Which server a command calls."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import elman_client
+from elman_client.cli._failures import note
+from elman_client.cli._interrupts import Interrupts
+from elman_client.cli._streams import Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FAVOURITE = "models/shakespeare"
+_SCHEMES = {"http", "https", "grpc", "grpcs", "tcp"}
 
 
 @dataclass(frozen=True)
@@ -24,18 +29,49 @@ class Remote:
         target: Where the server listens.
         timeout: Seconds for each call; ``None``: no deadline.
         as_json: Print one JSON object a line.
+        interrupts: What Ctrl-C does.
+        output: Where generated text goes.
     """
 
     target: str
     timeout: float | None
     as_json: bool
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    output: Output = field(default_factory=Output)
 
     def connect(self) -> elman_client.Client:
         """Return a client; nothing is sent yet."""
+        logger = logging.getLogger("elman_client")
+        logger.setLevel(logging.INFO)
+        logger.handlers = [_Notes(self.output)]
         return elman_client.Client(self.target, timeout=self.timeout)
 
 
+class _Notes(logging.Handler):
+    """Shows what the client reports while a call is running: a server that was lost."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__()
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._output.is_mid_line:
+            self._output.write("\n")
+        note(record.getMessage())
+
+
 def remote_options(command: Callable[..., int | None]) -> Callable[..., int | None]:
+    """Give ``command`` the options of every command; it runs where Ctrl-C does no harm."""
+
+    @wraps(command)
+    def interruptible(remote: Remote, *args: Any, **options: Any) -> int | None:
+        with remote.interrupts:
+            return remote.interrupts.run(lambda: command(remote, *args, **options))
+
+    return connection_options(interruptible)
+
+
+def connection_options(command: Callable[..., int | None]) -> Callable[..., int | None]:
     """Give ``command`` the options of every command, as its first argument."""
 
     @click.option(
@@ -45,6 +81,7 @@ def remote_options(command: Callable[..., int | None]) -> Callable[..., int | No
         metavar="HOST:PORT",
         show_default=True,
         show_envvar=True,
+        callback=_checked_target,
         help="Where the server listens.",
     )
     @click.option(
@@ -61,6 +98,15 @@ def remote_options(command: Callable[..., int | None]) -> Callable[..., int | No
     return wrapped
 
 
+def _checked_target(_ctx: click.Context, _parameter: click.Parameter, target: str) -> str:
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme.lower() in _SCHEMES:
+        raise click.UsageError(f"--target is HOST:PORT without {scheme}://, such as {rest.rstrip('/')}")
+    if ":" not in target or not target.isprintable() or " " in target:
+        raise click.UsageError(f"--target is HOST:PORT, such as 127.0.0.1:50051, not {target!r}")
+    return target
+
+
 def choose_model(client: elman_client.Client, name: str | None) -> elman_client.Model:
     """Return the named model; without a name ``shakespeare``, or the only one there is."""
     if name is not None:
@@ -70,4 +116,9 @@ def choose_model(client: elman_client.Client, name: str | None) -> elman_client.
         if model.name == _FAVOURITE or len(models) == 1:
             return model
     names = ", ".join(model.name.removeprefix("models/") for model in models)
-    raise click.UsageError(f"Say which --model: the server has {names or 'none'}.")
+    raise click.UsageError(f"Choose one with --model: the server has {names or 'none'}.")
+
+
+def model_of(client: elman_client.Client, session: elman_client.Session) -> elman_client.Model:
+    """Return the model of a session that was looked at."""
+    return client.get_model(session.info.model.partition("/versions/")[0])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from elman_client.cli._completion import complete_session
 from elman_client.cli._failures import Exit
 from elman_client.cli._output import print_json
 from elman_client.cli._remote import Remote, remote_options
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("session")
+@click.argument("session", shell_complete=complete_session)
 @remote_options
 def replay(remote: Remote, session: str) -> Exit:
-    """Let the server take every turn of SESSION again, and say whether it comes out bit for bit.
+    """Let the server rerun every turn of SESSION, and report whether each comes out bit for bit.
 
     The exit code is 1 where it does not. With --json one object a turn.
 
@@ -41,7 +42,7 @@ def replay(remote: Remote, session: str) -> Exit:
 
 
 def verdict(turns: list[elman_client.ReplayedTurn]) -> str:
-    """Return what a replay has found, in one sentence."""
+    """Return what a replay found, in one sentence."""
     if not turns:
         return "there is nothing to replay"
     last = turns[-1]
@@ -53,7 +54,7 @@ def verdict(turns: list[elman_client.ReplayedTurn]) -> str:
         plural = "" if len(turns) == 1 else "s"
         outcome = f"bit-equal: {last.end_position} characters, {len(turns)} turn{plural}"
     if not all(turn.is_fingerprint_equal for turn in turns):
-        outcome += "; the fingerprint changed: turns were taken by other arithmetic than this server's"
+        outcome += "; the fingerprint changed: turns were run by other arithmetic than this server's"
     return outcome
 
 

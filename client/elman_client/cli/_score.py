@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from elman_client.cli._completion import complete_model, complete_read_out
 from elman_client.cli._output import print_json
 from elman_client.cli._read_out import characters, choose_view
 from elman_client.cli._remote import Remote, choose_model, remote_options
+from elman_client.cli._texts import Cleaner, decode, text_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -26,17 +28,31 @@ _MAX_BYTES_PER_CHARACTER = 4  # of UTF-8
 
 @click.command()
 @click.argument("file", type=click.File("rb"))
-@click.option("--model", metavar="NAME", help="The model that judges.")
-@click.option("--read-out", metavar="NAME", help="Show the text with the labels of one of the model's read-outs.")
+@click.option("--model", metavar="NAME", shell_complete=complete_model, help="The model that judges.")
+@click.option(
+    "--read-out",
+    metavar="NAME",
+    shell_complete=complete_read_out,
+    help="Show the text with the labels of one of the model's read-outs.",
+)
+@text_options
 @remote_options
-def score(remote: Remote, file: BinaryIO, model: str | None, read_out: str | None) -> None:
-    """Print how well a model foresees the text of FILE. "-" reads standard input.
+def score(
+    remote: Remote,
+    file: BinaryIO,
+    *,
+    model: str | None,
+    read_out: str | None,
+    plain_quotes: bool,
+    unknown_characters: elman_client.UnknownPolicy | None,
+) -> None:
+    """Print how well a model predicts the text of FILE. "-" reads standard input.
 
     \b
     With --json also every character's log-probability, one object a line.
     The first character has none: nothing came before it.
 
-    With --read-out, or by a model that tells labels, the text is shown with its labels: in colours
+    With --read-out, or with a model that reports labels, the text is shown with its labels: in colours
     on a terminal, as columns between tabs in a pipe.
 
     \b
@@ -44,52 +60,59 @@ def score(remote: Remote, file: BinaryIO, model: str | None, read_out: str | Non
       elman score hamlet.txt
       echo -n "The movie was terribly good!" | elman score - --read-out sentiment
     """  # noqa: D301 - \b is click's sign for lines to keep as they are
-    text = _read(file)
+    text = decode(file.read(), file.name)
     with remote.connect() as client:
         judge = choose_model(client, model)
-        with _temporary_session(client, judge) as session:
+        text = Cleaner(file.name, lambda: judge, plain_quotes=plain_quotes).clean(text)
+        if not text:
+            raise click.UsageError(f"{file.name} is empty: there is nothing to score")
+        with remote.interrupts.stopping(lambda: None), _temporary_session(client, judge) as session:
             if read_out or judge.labels:
-                _show_labels(remote, session, text, judge, read_out or "")
+                _show_labels(remote, session, text, judge, read_out=read_out or "", unknown=unknown_characters)
             else:
-                _show_score(remote, session, text, judge)
+                _show_score(remote, session, text, judge, unknown=unknown_characters)
 
 
 def _show_labels(
-    remote: Remote, session: elman_client.Session, text: str, judge: elman_client.Model, read_out: str
+    remote: Remote,
+    session: elman_client.Session,
+    text: str,
+    judge: elman_client.Model,
+    *,
+    read_out: str,
+    unknown: elman_client.UnknownPolicy | None,
 ) -> None:
     view = choose_view(as_json=remote.as_json)
     labels = next((known.labels for known in judge.read_outs if known.name == read_out), judge.labels)
-    for piece in _cut(text, judge, len(labels)):
-        details = session.score(piece, read_out=read_out).details
+    for piece in remote.interrupts.until(_cut(text, judge, len(labels))):
+        details = session.score(piece, read_out=read_out, unknown_characters=unknown).details
         for character in characters(details, byte_level=judge.byte_level):
             view.show(character)
-        session.append(piece)
+        session.append(piece, unknown_characters=unknown)
     view.end()
 
 
-def _show_score(remote: Remote, session: elman_client.Session, text: str, judge: elman_client.Model) -> None:
+def _show_score(
+    remote: Remote,
+    session: elman_client.Session,
+    text: str,
+    judge: elman_client.Model,
+    *,
+    unknown: elman_client.UnknownPolicy | None,
+) -> None:
     scored = []
     with _progress(_cut(text, judge)) as pieces:
-        for piece in pieces:
-            details = session.append(piece, log_probability=True).details
+        for piece in remote.interrupts.until(pieces):
+            details = session.append(piece, log_probability=True, unknown_characters=unknown).details
             scored += [d.log_probability for d in details if d.log_probability is not None]
             if remote.as_json:
                 _print_characters(details)
-    _print_summary(remote, len(scored), -math.fsum(scored))
-
-
-def _read(file: BinaryIO) -> str:
-    try:
-        text = file.read().decode()
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"{file.name} is not UTF-8: {error}") from error
-    if not text:
-        raise click.UsageError(f"{file.name} is empty: there is nothing to score")
-    return text
+    if not remote.interrupts.is_interrupted:
+        _print_summary(remote, len(scored), -math.fsum(scored))
 
 
 def _cut(text: str, model: elman_client.Model, num_labels: int = 0) -> list[str]:
-    """Return the text in pieces that the server takes."""
+    """Return the text in pieces that the server accepts."""
     size = min(_MAX_PIECE, model.limits.max_prompt_chars, max(1, _MAX_CANDIDATES // (1 + num_labels)))
     if model.byte_level:
         size = max(1, size // _MAX_BYTES_PER_CHARACTER)

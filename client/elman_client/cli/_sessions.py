@@ -6,17 +6,29 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
+from elman_client.cli._completion import complete_initial_state, complete_model, complete_session
 from elman_client.cli._failures import Commands
 from elman_client.cli._output import local_time, print_json, print_table
 from elman_client.cli._remote import Remote, choose_model, remote_options
+from elman_client.cli._values import duration, key_and_value
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     import elman_client
+
+_session = click.argument("name", shell_complete=complete_session)
+_ttl = click.option(
+    "--ttl", type=duration, metavar="TIME", help="Idle time after which it expires: 90s, 15m, 2h or 7d."
+)
+_labels = click.option(
+    "--label", "labels", type=key_and_value, multiple=True, metavar="KEY=VALUE", help="A label. May be repeated."
+)
 
 
 @click.group(cls=Commands)
 def sessions() -> None:
-    """Make sessions, look at them, fork, rewind, move or delete them.
+    """Create sessions, look at them, fork, rewind, move or delete them.
 
     \b
     Example:
@@ -52,28 +64,49 @@ def list_(remote: Remote, terms: str) -> None:
 
 
 @sessions.command()
-@click.option("--model", metavar="NAME", help="Its model.")
+@click.option("--model", metavar="NAME", shell_complete=complete_model, help="Its model.")
 @click.option("--id", "session_id", metavar="ID", help="The last part of its name; by default the server's choice.")
 @click.option("--seed", type=int, help="Of turns that bring none; by default the server's choice.")
-@click.option("--initial-state", metavar="NAME", help="What it starts from; `elman models` lists them.")
+@click.option(
+    "--initial-state",
+    metavar="NAME",
+    shell_complete=complete_initial_state,
+    help="What it starts from; `elman models` lists them.",
+)
+@_ttl
+@_labels
 @remote_options
 def create(
-    remote: Remote, *, model: str | None, session_id: str | None, seed: int | None, initial_state: str | None
+    remote: Remote,
+    *,
+    model: str | None,
+    session_id: str | None,
+    seed: int | None,
+    initial_state: str | None,
+    ttl: timedelta | None,
+    labels: tuple[tuple[str, str], ...],
 ) -> None:
-    """Make a session and print its name.
+    """Create a session and print its name.
 
     \b
-    Example:
+    Examples:
+      elman sessions create --id ann-1 --ttl 7d --label user=ann
       elman generate "But soft" --session $(elman sessions create --initial-state juliet)
     """  # noqa: D301 - \b is click's sign for lines to keep as they are
     with remote.connect() as client:
-        name = choose_model(client, model).name
-        info = client.create_session(name, session_id=session_id, seed=seed, initial_state=initial_state).info
-    print_json(info) if remote.as_json else click.echo(info.name)
+        session = client.create_session(
+            choose_model(client, model).name,
+            session_id=session_id,
+            seed=seed,
+            initial_state=initial_state,
+            ttl=ttl,
+            labels=dict(labels),
+        )
+    print_json(session.info) if remote.as_json else click.echo(session.name)
 
 
 @sessions.command()
-@click.argument("name")
+@_session
 @remote_options
 def show(remote: Remote, name: str) -> None:
     """Show one session.
@@ -88,10 +121,77 @@ def show(remote: Remote, name: str) -> None:
 
 
 @sessions.command()
-@click.argument("names", nargs=-1, required=True)
+@_session
+@click.option("--start", type=int, default=0, show_default=True, metavar="POSITION", help="Where to begin.")
+@click.option("--end", type=int, metavar="POSITION", help="Where to end; default: at its end.")
+@remote_options
+def transcript(remote: Remote, name: str, start: int, end: int | None) -> None:
+    """Print what a session has read and written; with --json also its turns.
+
+    \b
+    Example:
+      elman sessions transcript my-session --start 100
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    with remote.connect() as client:
+        found = client.session(name).transcript(start, end)
+    if remote.as_json:
+        print_json(found)
+        return
+    remote.output.write(found.text)
+    if remote.output.is_mid_line:
+        remote.output.write("\n")
+
+
+@sessions.command()
+@_session
+@_ttl
+@_labels
+@click.option("--remove-label", "removed", multiple=True, metavar="KEY", help="Drop a label. May be repeated.")
+@remote_options
+def update(
+    remote: Remote,
+    name: str,
+    *,
+    ttl: timedelta | None,
+    labels: tuple[tuple[str, str], ...],
+    removed: tuple[str, ...],
+) -> None:
+    """Set when a session expires, and labels. Other labels stay.
+
+    \b
+    Example:
+      elman sessions update my-session --ttl 7d --label user=ann --remove-label draft
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    if not (ttl or labels or removed):
+        raise click.UsageError("nothing to update: give --ttl, --label or --remove-label")
+    with remote.connect() as client:
+        session = client.get_session(name)
+        kept = {key: value for key, value in session.info.labels.items() if key not in removed}
+        changed = {**kept, **dict(labels)} if labels or removed else None
+        info = session.update(ttl=ttl, labels=changed, etag=session.info.etag)
+    print_json(info) if remote.as_json else print_info(info)
+
+
+@sessions.command()
+@_session
+@remote_options
+def cancel(remote: Remote, name: str) -> None:
+    """End the turn that is running on a session; what it generated stays.
+
+    \b
+    Example:
+      elman sessions cancel my-session
+    """  # noqa: D301 - \b is click's sign for lines to keep as they are
+    with remote.connect() as client:
+        info = client.session(name).cancel()
+    print_json(info) if remote.as_json else click.echo(f"{info.name} is at {info.position}")
+
+
+@sessions.command()
+@click.argument("names", nargs=-1, required=True, shell_complete=complete_session)
 @remote_options
 def delete(remote: Remote, names: tuple[str, ...]) -> None:
-    """Forget sessions. A turn that is running on one ends.
+    """Delete sessions. A turn that is running on one ends.
 
     \b
     Example:
@@ -108,12 +208,12 @@ def delete(remote: Remote, names: tuple[str, ...]) -> None:
 
 
 @sessions.command()
-@click.argument("name")
-@click.option("--at", "position", type=int, metavar="POSITION", help="Characters that the forks have; default: all.")
+@_session
+@click.option("--at", "position", type=int, metavar="POSITION", help="Characters that the forks keep; default: all.")
 @click.option("--count", type=int, default=1, show_default=True, metavar="N", help="How many forks.")
 @remote_options
 def fork(remote: Remote, name: str, position: int | None, count: int) -> None:
-    """Make sessions that are what this one was at a position.
+    """Create sessions that are what this one was at a position.
 
     \b
     Example:
@@ -126,11 +226,11 @@ def fork(remote: Remote, name: str, position: int | None, count: int) -> None:
 
 
 @sessions.command()
-@click.argument("name")
+@_session
 @click.argument("position", type=int)
 @remote_options
 def rewind(remote: Remote, name: str, position: int) -> None:
-    """Let a session be what it was at POSITION, and forget what came after.
+    """Let a session be what it was at POSITION, and delete what came after.
 
     \b
     Example:
@@ -142,7 +242,7 @@ def rewind(remote: Remote, name: str, position: int) -> None:
 
 
 @sessions.command()
-@click.argument("name")
+@_session
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
 @remote_options
 def export(remote: Remote, name: str, file: str) -> None:
@@ -170,7 +270,7 @@ def export(remote: Remote, name: str, file: str) -> None:
 @click.option("--as", "session_id", metavar="NAME", help="The name of the new session; default: a UUID.")
 @remote_options
 def import_(remote: Remote, file: BinaryIO, session_id: str | None) -> None:
-    """Make a session of FILE, on a server with the same model and key. "-" reads standard input.
+    """Create a session from FILE, on a server with the same model and key. "-" reads standard input.
 
     \b
     Example:
@@ -196,7 +296,7 @@ def print_info(info: elman_client.SessionInfo) -> None:
         ("expires", local_time(info.expire_time)),
         ("forked from", f"{info.forked_from.name} at {info.forked_from.position}" if info.forked_from else None),
         ("labels", " ".join(f"{key}={text}" for key, text in info.labels.items()) or "none"),
-        ("memory", info.state_digest),
+        ("digest", info.state_digest),
     ):
         if value is not None:
             click.echo(f"{label:<12}{value}")

@@ -43,6 +43,10 @@ class Session(_message.Message):
         """STATE_GENERATING is a session with a running turn; the other fields show the session before that turn."""
         STATE_EXPIRED: Session._State.ValueType  # 3
         """STATE_EXPIRED is a session past its lifetime that is not yet deleted; only ListSessions returns it."""
+        STATE_UNREADABLE: Session._State.ValueType  # 4
+        """STATE_UNREADABLE is a session whose record is damaged, or whose key this server lacks: it can be deleted; only
+        ListSessions returns it, with its name alone.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State is where a session is in its life."""
@@ -55,6 +59,10 @@ class Session(_message.Message):
     """STATE_GENERATING is a session with a running turn; the other fields show the session before that turn."""
     STATE_EXPIRED: Session.State.ValueType  # 3
     """STATE_EXPIRED is a session past its lifetime that is not yet deleted; only ListSessions returns it."""
+    STATE_UNREADABLE: Session.State.ValueType  # 4
+    """STATE_UNREADABLE is a session whose record is damaged, or whose key this server lacks: it can be deleted; only
+    ListSessions returns it, with its name alone.
+    """
 
     @_typing.final
     class LabelsEntry(_message.Message):

@@ -1,4 +1,4 @@
-"""The engine: one process or some a model that step their batches, seen from the front and from within."""
+"""The engine: one or more processes per model that step their batches; `core` is what runs in them."""
 
 from elman_server.engine.client import Engine, JobStream
 from elman_server.engine.pool import EnginePool

@@ -1,10 +1,12 @@
-"""The engine as the front sees it: a process that is started, watched and started again, and its jobs' streams."""
+"""The engine as the server sees it: a process that is started, watched and restarted, and its jobs' streams."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import itertools
+import os
 import socket
 import sys
 from typing import TYPE_CHECKING, Final, Self
@@ -16,8 +18,10 @@ from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotF
 from elman_server.engine import protocol
 from elman_server.engine.job import Output
 from elman_server.process.light_event import LightEvent
+from elman_server.process.tasks import background
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
     from elman_server.domain.events import FinishReason
@@ -29,6 +33,9 @@ log = structlog.get_logger(__name__)
 FIRST_RETRY_SECONDS: Final = 0.1
 LAST_RETRY_SECONDS: Final = 5.0
 EXIT_SECONDS: Final = 2.0
+BEAT_SECONDS: Final = 2.5
+MAX_SILENT_BEATS: Final = 4  # beats, not a time: a server that was paused itself must not blame its engines
+_TEXT_BYTES: Final = 1 << 14
 _STREAM_BYTES: Final = 1 << 22
 
 
@@ -38,11 +45,12 @@ class EngineStatus(enum.Enum):
     STARTING = "starting"  # the process loads and proves the model
     SERVING = "serving"
     RESTARTING = "restarting"  # the process died
+    FAILED = "failed"  # it could not be started again; that is tried again and again
     STOPPED = "stopped"
 
 
 class JobStream:
-    """The outputs of one job, in order. Leaving the `with` block frees the job's row at once."""
+    """The outputs of one job, in order. The end of the `with` block frees the job's row at once."""
 
     __slots__ = ("_arrived", "_engine", "_id", "_outputs")
 
@@ -53,22 +61,22 @@ class JobStream:
         self._arrived = LightEvent()
 
     def push(self, output: Output | Exception) -> None:
-        """Take what the engine says."""
+        """Add what the engine sent."""
         self._outputs.append(output)
         self._arrived.set()
 
     def interrupt(self, end: FinishReason | Exception) -> None:
-        """End the job now; what was not taken is dropped."""
+        """End the job now; outputs that were not read are dropped."""
         self._engine.close(self._id)
         self._outputs.clear()
         self.push(end if isinstance(end, Exception) else Output(self._id, finished=end))
 
     async def next(self) -> Output:
-        """Return the next output; a reader who is behind gets fewer, longer ones.
+        """Return the next output; a reader that is behind gets fewer, longer ones.
 
         Raises:
             EngineRestartedError: the process died.
-            NotFiniteError: the row left the real numbers.
+            NotFiniteError: the row's logits are not finite.
         """
         while not self._outputs:
             self._arrived.clear()
@@ -78,7 +86,7 @@ class JobStream:
             raise output
         if output.not_finite:
             raise NotFiniteError("the model's logits are not finite")
-        while output.ids and output.state is None and self._outputs:  # a state is told of the last character
+        while output.ids and output.state is None and self._outputs:  # a state belongs to the last character
             following = self._outputs[0]
             if not isinstance(following, Output) or not following.ids:
                 break
@@ -99,7 +107,7 @@ class JobStream:
         self._arrived.set()
 
     def allow(self, num_chars: int) -> None:
-        """Let the job draw so many characters more: the reader took them."""
+        """Let the job sample that many more characters: the reader has received as many."""
         self._engine.allow(self._id, num_chars)
 
     def __enter__(self) -> Self:
@@ -117,19 +125,25 @@ class Engine:
     Args:
         configure: what to load and how.
         max_streams: the most jobs, running or waiting.
+        changed: is called when `status` has changed.
 
     Attributes:
         status: where it is in its life.
     """
 
-    def __init__(self, configure: protocol.Configure, max_streams: int) -> None:
+    def __init__(
+        self, configure: protocol.Configure, max_streams: int, changed: Callable[[], None] = lambda: None
+    ) -> None:
         self._configure = configure
         self._max_streams = max_streams
+        self._changed = changed
         self.status = EngineStatus.STARTING
         self._streams: dict[int, JobStream] = {}
         self._ids = itertools.count()
-        self._allowed: dict[int, int] = {}  # characters that readers took and the engine does not know of, by job
+        self._allowed: dict[int, int] = {}  # characters that the engine does not know of yet, by job
         self._serving = asyncio.Event()
+        self._model: ModelInfo | None = None
+        self._is_silent = True  # since the last beat
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -145,20 +159,17 @@ class Engine:
         Raises:
             ArtefactError: the model cannot be honoured.
         """
-        try:
-            reader, model = await self._launch()
-        except asyncio.IncompleteReadError:
-            await self._reap()
-            raise ArtefactError(f"{self._configure.path}: the engine died while loading it") from None
-        self._supervisor = asyncio.create_task(self._supervise(reader, model))
-        return model
+        reader, self._model = await self._launch()
+        self._begin_serving()
+        self._supervisor = background(self._supervise(reader), f"supervise {self._configure.path}")
+        return self._model
 
     def open(self, job: Job, *, ignore_limit: bool = False) -> JobStream:
-        """Begin a job; `ignore_limit`: however many wait.
+        """Begin a job; with `ignore_limit` even if too many wait.
 
         Raises:
-            EngineRestartedError: the process is not there now.
-            OverloadedError: as many jobs wait as may.
+            EngineRestartedError: the process is down.
+            OverloadedError: too many jobs wait.
         """
         if self.status is not EngineStatus.SERVING:
             raise EngineRestartedError
@@ -170,7 +181,7 @@ class Engine:
         return stream
 
     def allow(self, identity: int, num_chars: int) -> None:
-        """Let a job draw more; what the readers of one flush took goes to the engine together."""
+        """Let a job sample more; what the readers of one flush received is sent to the engine in one message."""
         if not self._allowed:
             asyncio.get_running_loop().call_soon(self._send_allowed)
         self._allowed[identity] = self._allowed.get(identity, 0) + num_chars
@@ -180,7 +191,7 @@ class Engine:
         self.send(protocol.Allow(allowed))
 
     def close(self, identity: int) -> None:
-        """Forget a job."""
+        """End a job."""
         if self._streams.pop(identity, None):
             self.send(protocol.CloseJob(identity))
 
@@ -189,25 +200,53 @@ class Engine:
         await self._serving.wait()
 
     def send(self, message: protocol.ToEngine) -> None:
-        """Send a message, if the process is there."""
+        """Send a message, if the process is up."""
         if self._writer is None or self.status is not EngineStatus.SERVING:
             return
-        # It may have died without our having heard: uvloop then raises what would be taken for the reader's own fault.
+        # The process may have died without our knowing: uvloop then raises what would look like the reader's own fault.
         if not self._writer.is_closing():
             self._writer.write(protocol.frame(message))
 
     async def stop(self) -> None:
-        """End the process: it goes when its socket closes."""
+        """End the process: it exits when its socket closes."""
         if self._supervisor is not None:
             self._supervisor.cancel()
             await asyncio.gather(self._supervisor, return_exceptions=True)
         self._lose_streams()
-        self.status = EngineStatus.STOPPED
+        self._set(EngineStatus.STOPPED)
         await self._reap()
+
+    def _set(self, status: EngineStatus) -> None:
+        self.status = status
+        self._changed()
+
+    def _begin_serving(self) -> None:
+        self._set(EngineStatus.SERVING)
+        self._serving.set()
 
     # The process
 
     async def _launch(self) -> tuple[asyncio.StreamReader, ModelInfo]:
+        """Start a process; return its outputs and what it loaded. After an error there is none."""
+        try:
+            async with asyncio.timeout(self._configure.load_seconds):
+                return await self._load()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            code = await self._reap()
+            raise ArtefactError(
+                f"{self._configure.path}: the engine died while it loaded the model ({_cause(code)}); "
+                f"is there enough memory?"
+            ) from None
+        except TimeoutError:
+            await self._reap()
+            raise ArtefactError(
+                f"{self._configure.path}: the engine did not load the model within {self._configure.load_seconds:g} s"
+            ) from None
+        except ArtefactError:
+            await self._reap()
+            raise
+
+    async def _load(self) -> tuple[asyncio.StreamReader, ModelInfo]:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
@@ -219,11 +258,11 @@ class Engine:
         self._writer.write(protocol.frame(self._configure))
         answer = await protocol.receive(reader)
         if isinstance(answer, protocol.Refused):
-            await self._reap()
             if answer.has_too_many_threads:
+                await self._reap()
                 log.warning("engine_tries_one_thread", reason=answer.message)
                 self._configure = replace(self._configure, num_threads=1)
-                return await self._launch()
+                return await self._load()
             raise ArtefactError(answer.message)
         assert isinstance(answer, protocol.Ready)
         log.info("engine_ready", model=answer.model.name, pid=process.pid, threads=answer.num_threads)
@@ -237,30 +276,64 @@ class Engine:
             )
         if answer.num_computed_rows > 1:
             log.warning("engine_computes_more_rows", model=answer.model.name, for_each=answer.num_computed_rows)
-        self.status = EngineStatus.SERVING
-        self._serving.set()
         return reader, answer.model
 
     async def _spawn(self, theirs: socket.socket) -> asyncio.subprocess.Process:
-        """Start the process. A stop in that moment comes after it: what nobody knows of, nobody could end."""
-        command = (sys.executable, "-m", "elman_server.engine.core", str(theirs.fileno()))
-        spawning = asyncio.create_task(asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()]))
+        """Start the process. A stop in that moment comes after it: otherwise nobody could end the process."""
+        command = (sys.executable, "-m", "elman_server.engine.core", str(theirs.fileno()), str(os.getpid()))
+        spawning = asyncio.create_task(
+            asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()], stderr=asyncio.subprocess.PIPE)
+        )
         try:
             await asyncio.shield(spawning)
         finally:
             self._process = await spawning
+            background(self._relay(self._process), f"read standard error of {self._configure.path}")
         return self._process
 
-    async def _supervise(self, reader: asyncio.StreamReader, model: ModelInfo) -> None:
-        """Pass outputs on; when the process dies, end its streams and start another."""
+    async def _relay(self, process: asyncio.subprocess.Process) -> None:
+        """Log what a process writes to standard error: libraries' own messages, a last traceback."""
+        assert process.stderr is not None
+        while text := await process.stderr.read(_TEXT_BYTES):
+            log.warning("engine_output", pid=process.pid, text=text.decode("utf-8", "replace").rstrip())
+
+    async def _supervise(self, reader: asyncio.StreamReader) -> None:
+        """Pass outputs on; when the process dies or hangs, end its streams and start another."""
         while True:
             try:
-                while True:
-                    self._dispatch(await protocol.receive(reader))
+                await self._follow(reader)
             except (asyncio.IncompleteReadError, ConnectionError):
-                self._lose_streams()
-                await self._reap()
-            reader = await self._relaunch(model)
+                pass
+            except Exception:
+                log.exception("engine_lost", path=self._configure.path)
+            self._lose_streams()
+            await self._reap()
+            reader = await self._relaunch()
+
+    async def _follow(self, reader: asyncio.StreamReader) -> None:
+        """Pass outputs on until the process dies."""
+        assert self._process is not None
+        watch = background(self._watch(self._process), f"watch {self._configure.path}")
+        try:
+            while True:
+                message = await protocol.receive(reader)
+                self._is_silent = False
+                if not isinstance(message, protocol.Pong):
+                    self._dispatch(message)
+        finally:
+            watch.cancel()
+
+    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+        """Kill a process that stays silent."""
+        num_silent = 0
+        while num_silent < MAX_SILENT_BEATS:
+            self._is_silent = True
+            self.send(protocol.Ping())
+            await asyncio.sleep(BEAT_SECONDS)
+            num_silent = num_silent + 1 if self._is_silent else 0
+        log.error("engine_hangs", path=self._configure.path, pid=process.pid, seconds=MAX_SILENT_BEATS * BEAT_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
 
     def _dispatch(self, message: protocol.FromEngine) -> None:
         assert isinstance(message, protocol.Outputs)
@@ -271,41 +344,55 @@ class Engine:
                 stream.push(output)
 
     def _lose_streams(self) -> None:
-        self.status = EngineStatus.RESTARTING
+        self._set(EngineStatus.RESTARTING)
         self._serving.clear()
         streams, self._streams = self._streams, {}
         for stream in streams.values():
             stream.push(EngineRestartedError())
 
-    async def _relaunch(self, model: ModelInfo) -> asyncio.StreamReader:
-        delay = FIRST_RETRY_SECONDS
+    async def _relaunch(self) -> asyncio.StreamReader:
+        """Start processes until one has loaded what the first one had loaded; return its outputs."""
+        path, delay = self._configure.path, FIRST_RETRY_SECONDS
         while True:
             try:
                 reader, now = await self._launch()
-            except (ArtefactError, OSError, asyncio.IncompleteReadError) as error:
-                log.warning("engine_failed_to_start", model=model.name, error=str(error), retry_seconds=delay)
-                await self._reap()
+            except (ArtefactError, OSError) as error:
+                log.error("engine_failed_to_start", path=path, error=str(error), retry_seconds=delay)  # noqa: TRY400  expected: no traceback
+            except Exception:
+                log.exception("engine_failed_to_start", path=path, retry_seconds=delay)
             else:
-                if now.digest == model.digest:
-                    log.warning("engine_restarted", model=model.name)
+                assert self._model is not None
+                if (now.digest, now.fingerprint) == (self._model.digest, self._model.fingerprint):
+                    log.warning("engine_restarted", model=now.name)
+                    self._begin_serving()
                     return reader
-                log.error("engine_found_another_model", model=model.name, digest=now.digest)
-                self._lose_streams()
-                await self._reap()
+                found = {"digest": now.digest, "fingerprint": now.fingerprint}
+                log.error("engine_loaded_another_model", path=path, **found, retry_seconds=delay)
+            self._set(EngineStatus.FAILED)
+            await self._reap()
             await asyncio.sleep(delay)
             delay = min(2 * delay, LAST_RETRY_SECONDS)
 
-    async def _reap(self) -> None:
-        """Close the socket, which ends the process; see it gone."""
+    async def _reap(self) -> int:
+        """Close the socket, which ends the process; return its exit code, 0 if there was none."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
-        if self._process is not None:
-            try:
-                # Not `wait_for`, which forgets a cancellation if the process ends in that moment: `stop` would hang.
-                async with asyncio.timeout(EXIT_SECONDS):
-                    await self._process.wait()
-            except TimeoutError:
+        if self._process is None:
+            return 0
+        try:
+            # Not `wait_for`, which loses a cancellation if the process ends in that moment: `stop` would hang.
+            async with asyncio.timeout(EXIT_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            log.info("engine_exited", code=await self._process.wait())
-            self._process = None
+        code = await self._process.wait()
+        log.info("engine_exited", code=code)
+        self._process = None
+        return code
+
+
+def _cause(code: int) -> str:
+    """Return why a process ended."""
+    return f"exit status {code}" if code >= 0 else f"signal {-code}"

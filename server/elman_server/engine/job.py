@@ -1,4 +1,4 @@
-"""Jobs: what a turn asks of the engine, when it stops, and what comes out of it; all in ids."""
+"""Jobs: what a turn asks of the engine, when it stops, and what it returns; all in ids."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Job:
 
     Attributes:
         state: where it starts.
-        position: of that memory: the length of the transcript.
+        position: of that state: the length of the transcript.
         prompt: read first. With `max_chars` 0 nothing is sampled: the job only reads.
-        sampling: how characters are sampled; not looked at by a job that only reads.
+        sampling: how characters are sampled; unused by a job that only reads.
         recent: the end of the transcript before the prompt, as far as the repetition window reaches.
         stops: stop strings.
-        read_out: of a job that only reads: what to tell of each character of the prompt, "" the labels that the
+        read_out: of a job that only reads: what to return for each character of the prompt, "" the labels that the
             model has for output, else the name of a probe; None: nothing.
         window: how many characters may be sampled ahead of the reader.
     """
@@ -54,16 +54,16 @@ class IdDetail:
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What the engine says of a job, in order.
+    """What the engine returns of a job, in order.
 
     Attributes:
         stream: which job.
         ids: sampled characters.
         details: of those ids; of a job that only reads, of the characters read.
-        state: after the last of `ids`, where it is told: now and then, and at the end.
+        state: after the last of `ids`; only now and then, and at the end.
         finished: why the job is over, on its last output; a job that only reads ends with MAX_CHARS.
         stop: the index of the stop string that ended it.
-        not_finite: the row left the real numbers; the job is over.
+        not_finite: the row's logits are not finite; the job is over.
         labels: of a job with a read-out: log-probabilities in nats of the labels, once more characters were read.
     """
 
@@ -81,7 +81,7 @@ class StopMatcher:
     """Watches sampled ids for stop strings, one id at a time (Knuth, Morris, Pratt 1977).
 
     Attributes:
-        held: how many last ids are the beginning of a stop string, and must not be shown yet.
+        held: how many last ids are the beginning of a stop string, and must not be sent yet.
     """
 
     def __init__(self, stops: Sequence[Sequence[int]]) -> None:
@@ -91,7 +91,7 @@ class StopMatcher:
         self.held = 0
 
     def push(self, character: int) -> int | None:
-        """Take the next id; return the index of the longest stop string that it completes, if any."""
+        """Add the next id; return the index of the longest stop string that it completes, if any."""
         complete = None
         for index, stop in enumerate(self._stops):
             matched, borders = self._matched[index], self._borders[index]

@@ -1,6 +1,6 @@
 """Several engine processes of one model: for machines with more cores than one engine uses.
 
-A job brings its whole state along, and a text does not depend on its neighbours: any engine may take any job.
+A job carries its whole state, and a text does not depend on its neighbours: any engine can run any job.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from elman_server.domain.errors import ArtefactError, EngineRestartedError
 from elman_server.engine.client import Engine, EngineStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from elman_server.engine.client import JobStream
     from elman_server.engine.job import Job
     from elman_server.engine.protocol import Configure
@@ -24,10 +26,16 @@ class EnginePool:
     Args:
         configure: what each of them loads and how; it says how many there are.
         max_streams: the most jobs of one engine, running or waiting.
+        changed: is called when the status of an engine has changed.
     """
 
-    def __init__(self, configure: Configure, max_streams: int) -> None:
-        self._engines = [Engine(configure, max_streams) for _ in range(configure.num_engines)]
+    def __init__(self, configure: Configure, max_streams: int, changed: Callable[[], None] = lambda: None) -> None:
+        self._engines = [Engine(configure, max_streams, changed) for _ in range(configure.num_engines)]
+
+    @property
+    def is_well(self) -> bool:
+        """Whether jobs can be opened, or soon can be."""
+        return any(engine.status is not EngineStatus.FAILED for engine in self._engines)
 
     async def start(self) -> ModelInfo:
         """Start all processes; return what they loaded.
@@ -35,12 +43,16 @@ class EnginePool:
         Raises:
             ArtefactError: the model cannot be honoured, or the file changed between two starts.
         """
-        # All are waited for, whichever fails: `stop` can only end an engine that has come up.
+        # Wait for all of them, even if one fails: its neighbours are then stopped in a known state.
         started = await asyncio.gather(*(engine.start() for engine in self._engines), return_exceptions=True)
         models = [model for model in started if not isinstance(model, BaseException)]
         errors = [error for error in started if isinstance(error, BaseException)]
         if not errors and len({(model.digest, model.fingerprint) for model in models}) > 1:
-            errors.append(ArtefactError(f"{models[0].name}: its engines loaded different files; start again"))
+            errors.append(
+                ArtefactError(
+                    f"{models[0].name}: its engines loaded different files, or compute differently; start again"
+                )
+            )
         if errors:
             await self.stop()
             raise errors[0]

@@ -1,4 +1,4 @@
-"""Reading: jobs that only read."""
+"""Prefill: jobs that only read."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 TRIES: Final = 3
-WAIT_SECONDS: Final = 60.0  # the longest that a session stays busy because its engine does not come back
+WAIT_SECONDS: Final = 60.0  # the longest that a session stays busy while its engine is down
 
 
 class Reading(NamedTuple):
-    """What a job that only reads brings: the state after it, and details and labels as in `Output`."""
+    """What a job that only reads returns: the state after it, and details and labels as in `Output`."""
 
     state: SessionState
     details: list[IdDetail]
@@ -29,7 +29,7 @@ class Reading(NamedTuple):
 
 
 async def read(engine: AnyEngine, job: Job, *, ignore_limit: bool = False) -> Reading:
-    """Run a job that only reads, with `ignore_limit` however many wait."""
+    """Run a job that only reads; with `ignore_limit` even if too many wait."""
     details: list[IdDetail] = []
     labels: list[list[float]] = []
     with engine.open(job, ignore_limit=ignore_limit) as stream:
@@ -42,7 +42,7 @@ async def read(engine: AnyEngine, job: Job, *, ignore_limit: bool = False) -> Re
 
 
 async def read_patiently(engine: AnyEngine, job: Job) -> SessionState:
-    """Run a job that only reads, again on a new engine if the old one is gone; return the state after it."""
+    """Run a job that only reads, again on a new engine if the first one dies; return the state after it."""
     for attempt in range(TRIES):
         try:
             async with asyncio.timeout(WAIT_SECONDS):

@@ -1,4 +1,4 @@
-"""The link between the front and an engine process: msgpack messages in frames over a socket pair."""
+"""The protocol between the server and an engine process: msgpack messages in frames over a socket pair."""
 
 from __future__ import annotations
 
@@ -21,13 +21,20 @@ _RECEIVE_BYTES: Final = 1 << 20
 
 
 class Configure(msgspec.Struct, tag=True, frozen=True):
-    """To the engine, first: what to load and how to run it."""
+    """To the engine, first: what to load and how to run it.
+
+    Attributes:
+        load_seconds: how long loading may take.
+        load_bytes: how much memory it may take, beside LOAD_FACTOR times the file.
+    """
 
     path: str
     capacity: int
     num_threads: int
     flush_seconds: float
     num_engines: int = 1
+    load_seconds: float = 300.0
+    load_bytes: int = 4 << 30
 
 
 class OpenJob(msgspec.Struct, tag=True, frozen=True):
@@ -38,15 +45,23 @@ class OpenJob(msgspec.Struct, tag=True, frozen=True):
 
 
 class Allow(msgspec.Struct, tag=True, frozen=True):
-    """To the engine: how many characters readers took, by stream."""
+    """To the engine: how many more characters readers allow, by stream."""
 
     num_chars: dict[int, int]
 
 
 class CloseJob(msgspec.Struct, tag=True, frozen=True):
-    """To the engine: forget a job at once."""
+    """To the engine: end a job at once."""
 
     stream: int
+
+
+class Ping(msgspec.Struct, tag=True, frozen=True):
+    """To the engine: send a Pong."""
+
+
+class Pong(msgspec.Struct, tag=True, frozen=True):
+    """From the engine: it does not hang."""
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):
@@ -76,20 +91,20 @@ class Outputs(msgspec.Struct, tag=True, frozen=True):
     outputs: list[Output]
 
 
-ToEngine = Configure | OpenJob | Allow | CloseJob
-FromEngine = Ready | Refused | Outputs
+ToEngine = Configure | OpenJob | Allow | CloseJob | Ping
+FromEngine = Ready | Refused | Outputs | Pong
 _to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
 _from_engine: msgspec.msgpack.Decoder[FromEngine] = msgspec.msgpack.Decoder(FromEngine)
 
 
 def frame(message: ToEngine | FromEngine) -> bytes:
-    """Return a message as it goes over the socket."""
+    """Return a message as it is sent over the socket."""
     body = msgspec.msgpack.encode(message)
     return _HEADER.pack(len(body)) + body
 
 
 async def receive(reader: asyncio.StreamReader) -> FromEngine:
-    """Return the engine's next message; raises asyncio.IncompleteReadError when it is gone."""
+    """Return the engine's next message; raises asyncio.IncompleteReadError when it is down."""
     (size,) = _HEADER.unpack(await reader.readexactly(_HEADER.size))
     return _from_engine.decode(await reader.readexactly(size))
 
@@ -102,14 +117,14 @@ class EngineLink:
         self._buffer = bytearray()
 
     def send(self, message: FromEngine) -> None:
-        """Send a message; waits while the front is behind, which the windows of the streams bound."""
+        """Send a message; wait while the server is behind, which the windows of the streams bound."""
         self._socket.sendall(frame(message))
 
     def receive(self, *, wait: bool) -> Iterator[ToEngine]:
-        """Yield the messages that are there; `wait` for the first one.
+        """Yield the messages that have arrived; `wait` for the first one.
 
         Raises:
-            EOFError: the front is gone.
+            EOFError: the server is down.
         """
         if wait or select.select([self._socket], [], [], 0)[0]:
             received = self._socket.recv(_RECEIVE_BYTES)

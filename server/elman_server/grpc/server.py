@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Final
 
 import grpc
 import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
-from grpc_reflection.v1alpha import reflection
 
 from elman.v1 import generation_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
@@ -16,9 +16,10 @@ from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
 from elman_server.grpc.generation_service import GenerationService
-from elman_server.grpc.health import Health
+from elman_server.grpc.health import Health, Need
 from elman_server.grpc.interceptors import CallInterceptor
 from elman_server.grpc.model_service import ModelService
+from elman_server.grpc.reflection import add_reflection
 from elman_server.grpc.session_service import SessionService
 
 if TYPE_CHECKING:
@@ -33,8 +34,15 @@ _SERVICES: Final = [
     for module in (generation_pb2, model_pb2, session_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
+# A fork or a replay needs an engine, too; but every other method of its service does not.
+_NEEDS: Final = {
+    "": frozenset(Need),
+    "elman.v1.SessionService": frozenset({Need.OPEN, Need.STORE}),
+    "elman.v1.GenerationService": frozenset(Need),
+    "elman.v1.ModelService": frozenset({Need.OPEN}),
+}
 _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-# Far above any burst: gRPC cancels calls at random beyond its own small default; refusing with a reason is up to us.
+# Far above any burst: beyond its own small default gRPC cancels calls at random; the server refuses with a reason.
 _MAX_PENDING: Final = 100_000
 _log = structlog.get_logger()
 
@@ -53,22 +61,23 @@ class GrpcServer:
         self._turns = turns
         self._models = models
         self._history = history
-        self._health = Health(_SERVICES)
+        self._health = Health(_NEEDS)
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
         """Listen, with health NOT_SERVING; return the port (of a `unix:` address a meaningless number above 0).
 
         Raises:
-            SettingsError: the address is taken or not this machine's, or the certificate cannot be used.
+            SettingsError: the address is in use or not of this machine, or the certificate cannot be used.
         """
         self._server = server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(self._settings))
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
+        server.add_generic_rpc_handlers([self._health.list_handler()])  # first: so it is used if there are two
         add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
-            reflection.enable_server_reflection([*_SERVICES, _HEALTH, reflection.SERVICE_NAME], server)
+            add_reflection([*_SERVICES, _HEALTH], server)
         port = _listen(server, self._settings)
         await server.start()
         if not self.address.startswith("unix:"):
@@ -76,14 +85,22 @@ class GrpcServer:
         return port
 
     async def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  the name says which
-        """Tell health, its watchers and the log whether calls are taken."""
-        self._health.set_serving(is_serving)
+        """Report to health and the log whether the server accepts calls."""
+        self._health.set(Need.OPEN, is_serving)
         num_models = len(self._models.list())
         models = f"{num_models} model{'' if num_models == 1 else 's'}"
         _log.info(f"{'serving' if is_serving else 'no longer serving'} {models} on {self.address}")
 
+    def set_store(self, is_reachable: bool) -> None:  # noqa: FBT001  the name says which
+        """Let health know whether the session store answers."""
+        self._health.set(Need.STORE, is_reachable)
+
+    def set_engines(self, are_well: bool) -> None:  # noqa: FBT001  the name says which
+        """Let health know whether every model has an engine that serves, or is being restarted."""
+        self._health.set(Need.ENGINES, are_well)
+
     async def stop(self, grace: float) -> None:
-        """Take no new call and end; calls that still run after `grace` seconds are cancelled."""
+        """Accept no new call and end; calls that still run after `grace` seconds are cancelled."""
         self._health.close()
         if self._server is not None:
             await self._server.stop(grace)
@@ -95,11 +112,11 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.server.max_pending_requests", _MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
-        # Nor may a call be cancelled, without a reason, because the loop was too busy to take it for 30 s.
+        # gRPC must not cancel a call, without a reason, because the loop was too busy to accept it for 30 s.
         ("grpc.server_max_unrequested_time_in_server", 3600),
-        # A second server on the port would otherwise take half of the calls, without a word.
+        # Otherwise a second server on the port would get half of the calls, without a warning.
         ("grpc.so_reuseport", 0),
-        # Find callers that vanished: their streams hold rows. Clients and proxies may ping every second.
+        # Find callers that vanished: their streams occupy the engine. Clients and proxies may ping every second.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -109,15 +126,30 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
     credentials = _credentials(settings)
+    if settings.listen.startswith("unix:") and _is_in_use(settings.listen.removeprefix("unix:")):
+        raise SettingsError(f"cannot listen on {settings.listen}: it is in use; choose another with --listen")
     try:
         if credentials is None:
             return server.add_insecure_port(settings.listen)
         return server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
-        causes = "the address is in use or not this machine's"
+        causes = "the address is in use or not of this machine"
         if credentials is not None:
-            causes += ", or certificate and key are no PEM files that belong together"
+            causes += ", or certificate and key are not PEM files of one pair"
         raise SettingsError(f"cannot listen on {settings.listen}: {causes}; choose another with --listen") from None
+
+
+def _is_in_use(path: str) -> bool:
+    """Whether somebody accepts connections at a path; gRPC itself would take the path away."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(path)
+        except (TimeoutError, BlockingIOError):  # its queue is full
+            return True
+        except OSError:
+            return False
+        return True
 
 
 def _credentials(settings: Settings) -> grpc.ServerCredentials | None:

@@ -1,4 +1,4 @@
-"""Replay: takes a session's turns again, to show that the same text and the same state come out."""
+"""Replay: runs a session's turns again, to show that the same text and the same state come out."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MAX_WINDOW: Final = 1024  # of the repetition penalty
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came out of one turn that was taken again.
+    """What came out of one turn that was run again.
 
     Attributes:
         difference_at: the first position of another character; None: the text is equal.
-        is_state_equal: whether the state after it is equal, or not known.
-        is_fingerprint_equal: whether the arithmetic is that of the turn.
+        is_state_equal: whether the state after it is equal, or unknown.
+        is_fingerprint_equal: whether the turn was run with the same arithmetic.
         end_position: of the session.
     """
 
@@ -42,13 +42,13 @@ class Replayed:
 async def replay(
     sessions: Sessions, engines: Mapping[str, AnyEngine], session_id: str
 ) -> AsyncGenerator[Replayed, None]:
-    """Take every turn of a session again from the beginning; end at the first difference."""
+    """Run every turn of a session again from the beginning; end at the first difference."""
     head, segments = await sessions.read(session_id)
     model = sessions.model_of(head)
     ids = [character for segment in segments for character in segment.ids]
     state = model.start(head.initial_state)
     for turn in turns_of(segments):
-        state, difference = await _take(engines[model.name], model, turn, state, ids)
+        state, difference = await _rerun(engines[model.name], model, turn, state, ids)
         if turn.end == head.position:
             expected = head.state.digest()
         else:
@@ -60,10 +60,10 @@ async def replay(
             return
 
 
-async def _take(
+async def _rerun(
     engine: AnyEngine, model: ModelInfo, turn: CommittedTurn, state: SessionState, ids: list[int]
 ) -> tuple[SessionState, int | None]:
-    """Take one turn; return the state after it and where it differs from the transcript, if it does."""
+    """Run one turn again; return the state after it and where it differs from the transcript, if it does."""
     prompt = ids[turn.start : turn.prompt_end]
     sampled = ids[turn.prompt_end : turn.end]
     sampling = turn.parameters.sampling

@@ -1,16 +1,24 @@
-"""History: sessions as they were: forked from, rewound to, or read again from any position."""
+"""History: forks, rewinds, replays and snapshots of sessions, at any position."""
 
 from __future__ import annotations
 
 import secrets
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from msgspec.structs import replace
 
-from elman_server.domain.errors import InvalidFieldError, ModelMismatchError, ServerError, SessionBusyError
+from elman_server.domain.errors import (
+    InvalidFieldError,
+    ModelMismatchError,
+    SessionBusyError,
+    SessionExpiredError,
+    ValueRangeError,
+)
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read
+from elman_server.history.all_or_none import all_or_none
 from elman_server.history.replay import replay
 from elman_server.history.snapshot import seal, unseal
 from elman_server.sessions.service import check_position
@@ -32,19 +40,19 @@ MAX_FORKS: Final = 100  # of one call
 
 
 class Cut(NamedTuple):
-    """What is left of a session up to a position: segments as they were, and the beginning of one that is cut."""
+    """A session up to a position: its whole segments, and the beginning of one that is cut."""
 
     whole: list[Segment]
     part: tuple[Segment, ...]
 
     @property
     def segments(self) -> list[Segment]:
-        """All that is left."""
+        """Both together."""
         return [*self.whole, *self.part]
 
 
 class History:
-    """What can be done with the past of a server's sessions.
+    """Works on the past of a server's sessions.
 
     Args:
         engines: by model name.
@@ -63,10 +71,11 @@ class History:
         """Make sessions that equal this one at a position; None: as it is now. Those of the same request stay.
 
         Raises:
-            PositionOutOfRangeError, InvalidFieldError, QuotaError; then none was made.
+            PositionOutOfRangeError, InvalidFieldError, QuotaError, SessionExpiredError; then none is made. A call that
+            is cancelled makes all if it has a request id, so that it can be sent again; else none.
         """
         if not 0 <= count <= MAX_FORKS:
-            raise InvalidFieldError("count", f"is {count}; allowed is from 1 to {MAX_FORKS}, or 0 for 1")
+            raise ValueRangeError("count", count, "0", str(MAX_FORKS), f"from 1 to {MAX_FORKS}, or 0 for 1")
         creations = [creation.part(index) for index in range(count or 1)]
         forks = {one: info for one in creations if (info := await self._sessions.made("", one)) is not None}
         if len(forks) == len(creations):
@@ -77,20 +86,21 @@ class History:
         position = head.position if position is None else position
         cut, head = await self._at(head, segments, position)
         head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(session_id, position))
-        expiration = Expiration(head.ttl) if head.ttl else Expiration(expire_time=head.expires)
+        expiration = _expiration_of(head)
+        if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
+            raise SessionExpiredError(f"sessions/{session_id}")  # a turn runs on it, which keeps it a little longer
+
         missing = [one for one in creations if one not in forks]
-        try:
-            for one in missing:
-                forks[one] = await self._sessions.add("", head, expiration, cut.segments, creation=one)
-        except ServerError:
-            for one in missing:
-                if one in forks:
-                    await self._sessions.delete(forks[one].name, etag="")
-            raise
+
+        async def make(number: int) -> SessionInfo:
+            return await self._sessions.add("", head, expiration, cut.segments, creation=missing[number])
+
+        made = await all_or_none(self._sessions, len(missing), make, is_repeatable=bool(creation.request_id))
+        forks.update(zip(missing, made, strict=True))
         return [forks[one] for one in creations]
 
     async def rewind(self, session_id: str, *, position: int, etag: str) -> SessionInfo:
-        """Let a session be what it was at a position, and forget what came after.
+        """Return a session to what it was at a position; delete what came after.
 
         Raises:
             SessionBusyError, EtagMismatchError, PositionOutOfRangeError.
@@ -116,7 +126,7 @@ class History:
             self._sessions.leases.release(lease)
 
     async def export(self, session_id: str) -> bytes:
-        """Return a session as a snapshot; of a running turn it has nothing."""
+        """Return a session as a snapshot, without its running turn."""
         head, segments = await self._sessions.read(session_id)
         return seal(self._key, replace(head, open=None), segments)
 
@@ -124,7 +134,7 @@ class History:
         """Make a session from a snapshot; "" lets the server choose a UUID.
 
         Raises:
-            InvalidFieldError: it is not as it was exported, or was signed with another key.
+            InvalidFieldError: it was changed, signed with another key, or its session has expired.
             ModelMismatchError: its model is not served here.
             SessionExistsError, QuotaError.
         """
@@ -136,14 +146,17 @@ class History:
                 f"the snapshot is of {head.model_digest[:12]}, models/{head.model}, which this server does not serve"
             )
         head = replace(head, model=model.name, model_version=model.version)
-        return await self._sessions.add(session_id, head, Expiration(head.ttl), segments, creation=creation)
+        expiration = _expiration_of(head)
+        if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
+            raise InvalidFieldError("snapshot", f"is of a session that expired at {_utc(expiration.expire_time)}")
+        return await self._sessions.add(session_id, head, expiration, segments, creation=creation)
 
     def replay(self, session_id: str) -> AsyncGenerator[Replayed, None]:
-        """Take every turn of a session again from the beginning; end at the first difference."""
+        """Run every turn of a session again from the beginning; end at the first difference."""
         return replay(self._sessions, self._engines, session_id)
 
     async def _at(self, head: Head, segments: Sequence[Segment], position: int) -> tuple[Cut, Head]:
-        """Return what is left of a session at a position."""
+        """Return a session's segments and head at a position."""
         check_position("position", position, 0, head.position)
         model = self._sessions.model_of(head)
         state = head.state
@@ -162,7 +175,7 @@ class History:
 
 
 def cut_at(segments: Sequence[Segment], position: int) -> Cut:
-    """Return what segments hold up to a position. A turn that is cut has no outcome."""
+    """Return segments up to a position. A turn that is cut has no outcome."""
     whole = [segment for segment in segments if segment.end <= position]
     rest = segments[len(whole) :]
     if not rest or rest[0].start == position:
@@ -176,7 +189,7 @@ def cut_at(segments: Sequence[Segment], position: int) -> Cut:
 async def state_at(
     engine: AnyEngine, initial: SessionState, segments: Sequence[Segment], position: int
 ) -> SessionState:
-    """Return the state at a position: the nearest one that is kept before it, and the text between read again."""
+    """Return the state at a position: read the text from the nearest stored state on."""
     state, start = initial, 0
     for segment in segments:
         if segment.state is not None and segment.end <= position:
@@ -186,6 +199,15 @@ async def state_at(
         if segment.end > start and segment.start < position:
             ids += segment.ids[max(0, start - segment.start) : position - segment.start]
     return (await read(engine, Job(state, start, ids))).state if ids else state
+
+
+def _expiration_of(head: Head) -> Expiration:
+    """Return the expiration of a copy: the same idle time, or the same fixed moment."""
+    return Expiration(expire_time=head.expires) if head.ttl is None else Expiration(head.ttl)
+
+
+def _utc(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).isoformat(timespec="seconds")
 
 
 def _end_of(segments: Sequence[Segment], first: int) -> int:

@@ -2,7 +2,7 @@
 
     b"ELMAN" | version, 1 byte | HMAC-SHA256, 32 bytes | SHA-256, 32 bytes | msgpack of [head, [segment, …]]
 
-The SHA-256 is over the body and tells damage; the HMAC is over all but itself and tells who wrote it.
+The SHA-256 covers the body and shows damage; the HMAC covers all but itself and shows who wrote it.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def unseal(key: bytes, snapshot: bytes) -> tuple[Head, list[Segment]]:
     """Return what a snapshot holds.
 
     Raises:
-        InvalidFieldError: it is none, of another version, damaged, or signed with another key.
+        InvalidFieldError: it is no snapshot, of another version, damaged, or signed with another key.
     """
     if not snapshot.startswith(_MAGIC) or len(snapshot) < _BODY_AT:
         raise InvalidFieldError(_FIELD, "is no snapshot of a session; `elman sessions export` writes one")
@@ -53,7 +53,9 @@ def unseal(key: bytes, snapshot: bytes) -> tuple[Head, list[Segment]]:
     if hashlib.sha256(body).digest() != checksum:
         raise InvalidFieldError(_FIELD, "is damaged: it does not match its checksum; export it again")
     if not hmac.compare_digest(_sign(key, start, checksum), signature):
-        raise InvalidFieldError(_FIELD, "was signed with another key; import it where it was exported")
+        raise InvalidFieldError(
+            _FIELD, "was signed with another key; import it where it was exported, or set the same --snapshot-key"
+        )
     try:
         found = msgspec.msgpack.decode(body, type=_Body)
     except msgspec.MsgspecError as error:
@@ -62,5 +64,5 @@ def unseal(key: bytes, snapshot: bytes) -> tuple[Head, list[Segment]]:
 
 
 def _sign(key: bytes, start: bytes, checksum: bytes) -> bytes:
-    # The checksum stands for the body: who could change that under the same SHA-256 could forge the HMAC as well.
+    # The checksum stands for the body: anyone who can find another body of the same SHA-256 can forge the HMAC, too.
     return hmac.digest(key, start + checksum, "sha256")

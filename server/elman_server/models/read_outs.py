@@ -1,19 +1,15 @@
-"""Read-outs: what a model tells of the characters that it reads, beside or instead of what comes next.
+"""Read-outs: what a model reports about the characters that it reads, in addition to or instead of the next one.
 
-A *tagging model* has labels for output. A *probe* is one matrix that the exporter fitted to the states of any model.
+A *tagging model* outputs labels. A *probe* is one matrix that the exporter fitted to the states of any model.
 """
 
 from __future__ import annotations
 
-import base64
-import json
-import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from elman_server.domain.errors import ArtefactError
 from elman_server.domain.sampling import log_softmax
 
 if TYPE_CHECKING:
@@ -21,10 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
-MAX_LABEL_CHARS: Final = 63
-_MIN_LABELS: Final = 2
-_FIELDS: Final = frozenset({"labels", "weight", "bias", "record"})
+    import elman_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +38,13 @@ class Probe:
     accuracy: float
     num_held_out: int
 
+    @classmethod
+    def of(cls, name: str, probe: elman_format.Probe) -> Probe:
+        """Return a probe of an artefact, ready to read states."""
+        weight, bias = (np.frombuffer(numbers, "<f4").astype(np.float64) for numbers in (probe.weight, probe.bias))
+        weight = weight.reshape(len(probe.labels), probe.num_inputs)
+        return cls(name, probe.labels, weight, bias, probe.accuracy, probe.num_held_out)
+
     def read(self, states: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
         """Return log-probabilities in nats, [T, L], given T rows of each state.
 
@@ -53,54 +53,3 @@ class Probe:
         """
         rows = np.concatenate([state.reshape(len(state), -1) for state in states], axis=1)
         return log_softmax(np.stack([(self.weight * row).sum(axis=1) + self.bias for row in rows]))
-
-
-def parse_labels(what: str, labels: object) -> tuple[str, ...]:
-    """Return the labels of `what`; raises ArtefactError."""
-    if not isinstance(labels, list) or len(labels) < _MIN_LABELS:
-        raise ArtefactError(f"{what} has no list of at least {_MIN_LABELS} labels; export it again")
-    for label in labels:
-        if not isinstance(label, str) or not label.isprintable() or not 0 < len(label) <= MAX_LABEL_CHARS:
-            raise ArtefactError(f"{what} has a label that is no printable string of 1 to {MAX_LABEL_CHARS} characters")
-    if len(set(labels)) != len(labels):
-        raise ArtefactError(f"{what} has a label twice; export it again")
-    return tuple(labels)
-
-
-def parse_probes(text: str) -> tuple[Probe, ...]:
-    """Return the probes of an artefact in name order; raises ArtefactError."""
-    try:
-        entries = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ArtefactError("elman.probes is not JSON; export it again") from error
-    if not isinstance(entries, dict):
-        raise ArtefactError("elman.probes is not a JSON dict; export it again")
-    return tuple(_probe(name, entries[name]) for name in sorted(entries))
-
-
-def _probe(name: str, entry: Any) -> Probe:
-    what = f"the probe {name[:80]!a}"
-    if not NAME.fullmatch(name):
-        raise ArtefactError(f"{what} has a name that does not match ^{NAME.pattern}$")
-    if not isinstance(entry, dict) or set(entry) != _FIELDS or not isinstance(entry["record"], dict):
-        raise ArtefactError(f"{what} is not of {', '.join(sorted(_FIELDS))}; fit it again")
-    labels = parse_labels(what, entry["labels"])
-    try:
-        weight, bias = (np.frombuffer(base64.b64decode(entry[key], validate=True), "<f4") for key in ("weight", "bias"))
-    except (TypeError, ValueError) as error:
-        raise ArtefactError(f"{what} has weights that are not base64 of float32; fit it again") from error
-    if len(bias) != len(labels) or not len(weight) or len(weight) % len(labels):
-        raise ArtefactError(f"{what} has weights of other sizes than its labels; fit it again")
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ArtefactError(f"{what} has weights that are not finite; fit it again")
-    accuracy, num_held_out = (entry["record"].get(key, 0) for key in ("accuracy", "num_held_out"))
-    if not isinstance(accuracy, int | float) or not 0 <= accuracy <= 1 or not isinstance(num_held_out, int):
-        raise ArtefactError(f"{what} has a record with an accuracy or num_held_out out of range; fit it again")
-    return Probe(
-        name=name,
-        labels=labels,
-        weight=weight.reshape(len(labels), -1).astype(np.float64),
-        bias=bias.astype(np.float64),
-        accuracy=float(accuracy),
-        num_held_out=num_held_out,
-    )

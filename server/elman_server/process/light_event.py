@@ -1,4 +1,4 @@
-"""The moment that something happens: `asyncio.Event` without its deque, which takes 0.7 KB. A stream has three."""
+"""An event for tasks to wait on: `asyncio.Event` without its deque, which takes 0.7 KB. A stream has three."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 class LightEvent:
-    """Not come yet, or come; tasks can wait for it."""
+    """Is set or not; tasks can wait until it is."""
 
     __slots__ = ("_is_set", "_waiters")
 
@@ -15,22 +15,22 @@ class LightEvent:
         self._waiters: tuple[asyncio.Future[None], ...] = ()
 
     def is_set(self) -> bool:
-        """Whether it has come."""
+        """Whether it is set."""
         return self._is_set
 
     def set(self) -> None:
-        """Let it come: who waits goes on."""
+        """Set it: tasks that wait continue."""
         self._is_set = True
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
     def clear(self) -> None:
-        """Let it be still to come."""
+        """Reset it."""
         self._is_set = False
 
     async def wait(self) -> None:
-        """Return when it has come."""
+        """Return when it is set."""
         if self._is_set:
             return
         waiter = asyncio.get_running_loop().create_future()

@@ -1,44 +1,163 @@
-"""Logs: structlog to standard error, one line an event, other libraries' records among them."""
+"""Logs: structlog to standard error, one line per event, other libraries' records among them.
+
+A log cannot stop the server. Lines go through a bounded queue to a thread that writes them; where nobody reads them, or
+the disk is full, they are dropped and counted.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import queue
+import select
 import sys
-from typing import TYPE_CHECKING, TextIO
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
     from structlog.typing import Processor
 
-_SHARED: tuple[Processor, ...] = (
+MAX_LINES: Final = 4096  # in the queue; usually about a megabyte
+GATHER_SECONDS: Final = 0.02
+_STANDARD_ERROR: Final = 2
+_LAST_SECONDS: Final = 0.5  # for the lines of an exception that ends the process
+_stamp: Final = structlog.processors.TimeStamper(fmt="iso", utc=True)
+_SHARED: Final[tuple[Processor, ...]] = (
     structlog.contextvars.merge_contextvars,
     structlog.processors.add_log_level,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    _stamp,
 )
 
 
-def set_up_logs(log_format: str, log_level: str, stream: TextIO | None = None) -> None:
-    """Send structlog and the standard `logging` to `stream`, by default standard error.
+class LineWriter:
+    """Writes lines to a file descriptor in a thread of its own. `write` never blocks and never raises.
 
     Args:
-        log_format: `console`, `json`, or `auto`: console where `stream` is a terminal.
-        log_level: `debug`, `info`, `warning` or `error`.
-        stream: where the lines go.
+        descriptor: stays open.
+        report: returns the line that reports how many lines were dropped.
     """
-    stream = stream or sys.stderr
-    is_console = log_format == "console" or (log_format == "auto" and stream.isatty())
-    render = _console(is_terminal=stream.isatty()) if is_console else _json()
+
+    def __init__(self, descriptor: int, report: Callable[[int], str]) -> None:
+        self._descriptor = descriptor
+        self._report = report
+        self._lines: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
+        self._num_refused = 0  # the queue was full
+        self._num_failed = 0  # the write failed
+        self._num_reported = 0
+        threading.Thread(target=self._run, name="elman-log", daemon=True).start()
+
+    def write(self, text: str) -> None:
+        """Queue a line; drop it if the queue is full."""
+        if self._lines.qsize() < MAX_LINES:
+            self._lines.put(text)
+        else:
+            self._num_refused += 1
+
+    def flush(self) -> None:
+        """Do nothing: the thread writes as fast as it can."""
+
+    def drain(self, seconds: float) -> None:
+        """Wait until every line is written or dropped, for that long at most."""
+        is_written = threading.Event()
+        self._lines.put(is_written)
+        is_written.wait(seconds)
+
+    def _run(self) -> None:
+        while True:
+            batch = [self._lines.get()]
+            if isinstance(batch[0], str):
+                time.sleep(GATHER_SECONDS)  # while this sleeps a line wakes no thread; then all go out in one write
+            batch += [self._lines.get() for _ in range(self._lines.qsize())]
+            self._write_lines([line for line in batch if isinstance(line, str)])
+            for is_written in batch:
+                if isinstance(is_written, threading.Event):
+                    is_written.set()
+
+    def _write_lines(self, lines: list[str]) -> None:
+        num_dropped = self._num_refused + self._num_failed
+        notice = self._report(num_dropped - self._num_reported) if num_dropped > self._num_reported else ""
+        data = (notice + "".join(lines)).encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[self._write(data) :]
+            self._num_reported = num_dropped
+        except OSError:  # nobody reads any more, or the disk is full
+            self._num_failed += len(lines)
+
+    def _write(self, data: bytes) -> int:
+        """Write some bytes; return how many."""
+        while True:
+            try:
+                return os.write(self._descriptor, data)
+            except BlockingIOError:
+                select.select([], [self._descriptor], [])
+
+
+def set_up_logs(log_format: str, log_level: str, descriptor: int = _STANDARD_ERROR) -> LineWriter:
+    """Send structlog and the standard `logging` to a file descriptor, by default standard error.
+
+    Args:
+        log_format: `console`, `json`, or `auto`: console where `descriptor` is a terminal.
+        log_level: `debug`, `info`, `warning` or `error`.
+        descriptor: where the lines go.
+
+    Returns:
+        The writer; drain it before the process ends.
+    """
+    is_terminal = os.isatty(descriptor)
+    is_console = log_format == "console" or (log_format == "auto" and is_terminal)
+    render = _console(is_terminal=is_terminal) if is_console else _json()
     level = logging.getLevelNamesMapping()[log_level.upper()]
+    writer = LineWriter(descriptor, lambda count: _report(render, count))
     structlog.configure(
         processors=[*_SHARED, *render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=lambda *_: _Logger(writer),
     )
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(writer)
     remove = structlog.stdlib.ProcessorFormatter.remove_processors_meta
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=_SHARED, processors=[remove, *render]))
     logging.basicConfig(handlers=[handler], level=max(level, logging.WARNING), force=True)
+    return writer
+
+
+def log_uncaught(writer: LineWriter) -> None:
+    """Let exceptions that nobody catches, in any thread, be events of the log."""
+
+    def log(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+        structlog.get_logger().error("uncaught_exception", exc_info=(kind, error, trace))
+        writer.drain(_LAST_SECONDS)
+
+    sys.excepthook = log
+    threading.excepthook = lambda uncaught: log(uncaught.exc_type, uncaught.exc_value, uncaught.exc_traceback)
+
+
+class _Logger:
+    """Takes events from structlog as rendered lines."""
+
+    def __init__(self, writer: LineWriter) -> None:
+        self._writer = writer
+
+    def msg(self, message: str) -> None:
+        """Write a line."""
+        self._writer.write(message + "\n")
+
+    debug = info = warning = error = critical = msg
+
+
+def _report(render: list[Any], count: int) -> str:
+    """Return the line that reports dropped lines."""
+    steps: list[Processor] = [_stamp, *render]
+    line: Any = {"event": "log_lines_dropped", "level": "warning", "count": count}
+    for processor in steps:
+        line = processor(None, "warning", line)
+    return f"{line}\n"
 
 
 # Both renderers write tracebacks without local variables: those hold texts and states.

@@ -18,8 +18,15 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "ELMAN_"
 BUNDLED: Final = Path(__file__).parent.parent / "bundled"
-FOREIGN: Final = frozenset({"ELMAN_TARGET"})  # the client's
-_YEAR: Final = 365 * 24 * 3600.0
+# The client's, docker-compose.yml's, and what Kubernetes and docker put into the environment beside a service `elman`
+# or `elman-…`: ELMAN_PORT, ELMAN_SERVICE_HOST, ELMAN_PORT_50051_TCP_ADDR, ELMAN_REDIS_NAME, …
+FOREIGN: Final = re.compile(
+    r"ELMAN_(TARGET|CLUSTER_PORT|(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|NAME|ENV_\w+|"
+    r"PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?))"
+)
+_HOUR: Final = 3600.0
+_DAY: Final = 24 * _HOUR
+_YEAR: Final = 365 * _DAY
 _ADDRESS: Final = re.compile(r"unix:(?P<path>.+)|(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
 _MAX_PORT: Final = 65535
 _STORE: Final = re.compile(r"memory:|sqlite:.+|rediss?(\+cluster)?://[^/?]+.*")
@@ -30,14 +37,14 @@ _WORDS: Final = {"true": True, "on": True, "1": True, "false": False, "off": Fal
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What is known of one setting beside its name, type and default.
+    """What a setting has besides its name, type and default.
 
     Attributes:
         line: what it does, one line.
         unit: `s`, `bytes`, ...; empty where it has none.
         low, high: the range of a number, both allowed.
         choices: the words that are allowed; empty: any.
-        default: how the default is written in documents, where its value depends on the machine.
+        default: how documents write the default, where its value depends on the machine or on other settings.
     """
 
     line: str
@@ -63,17 +70,19 @@ class Settings:
         SettingsError: a value is out of range.
     """
 
-    listen: Annotated[str, Rule("Address: `host:port` (port 0 takes a free one) or `unix:/path`.")] = "127.0.0.1:50051"
-    models: Annotated[Path, Rule("Directory of the `*.onnx` files to serve.", default="the bundled models")] = BUNDLED
+    listen: Annotated[str, Rule("Address: `host:port` (port 0: a free one) or `unix:/path`.")] = "127.0.0.1:50051"
+    models: Annotated[
+        Path, Rule("The model to serve: an `*.onnx` file, or a directory of some.", default="the bundled models")
+    ] = BUNDLED
     store: Annotated[
         str,
         Rule(
             "Where sessions are kept: `memory:` (until the end of the process), `sqlite:PATH` (a file), "
             "`redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]` (Redis or Valkey; `rediss://` with TLS, where "
-            "`?ca=FILE` names who signed; `redis+cluster://` and `rediss+cluster://` a cluster)."
+            "`?ca=FILE` names the certificate authority; `redis+cluster://` and `rediss+cluster://` a cluster)."
         ),
     ] = "memory:"
-    store_timeout_seconds: Annotated[float, Rule("Longest wait for one answer of Redis.", "s", 0.01, 60)] = 2.0
+    store_timeout_seconds: Annotated[float, Rule("Longest wait for one reply of Redis.", "s", 0.01, 60)] = 2.0
     store_keys: Annotated[
         str | None,
         Rule(
@@ -82,13 +91,27 @@ class Settings:
         ),
     ] = None
     session_ttl: Annotated[
-        float, Rule("Idle time after which a session is forgotten, where it brings none.", "s", 1, _YEAR)
-    ] = 3600.0
+        float | None,
+        Rule(
+            "Idle time after which a session expires, unless it has a time of its own.",
+            "s",
+            1,
+            _YEAR,
+            default="1 hour in `memory:`, 30 days in other stores",
+        ),
+    ] = None
     session_max_age: Annotated[
-        float, Rule("Age at which a session is forgotten however much it is used.", "s", 1, _YEAR)
-    ] = 86400.0
+        float | None,
+        Rule(
+            "Age at which a session expires, even if it is in use.",
+            "s",
+            1,
+            _YEAR,
+            default="1 day in `memory:`, 365 days in other stores",
+        ),
+    ] = None
     max_sessions: Annotated[
-        int, Rule("Sessions kept at once, in `memory:` and `sqlite:`; Redis has its `maxmemory`.", "", 1, 10**8)
+        int, Rule("Most sessions at once, in `memory:` and `sqlite:`; Redis has its `maxmemory`.", "", 1, 10**8)
     ] = 100_000
     max_session_bytes: Annotated[int, Rule("Memory of all sessions together, in `memory:`.", "bytes", 1024, 2**42)] = (
         2**30
@@ -97,45 +120,61 @@ class Settings:
     max_batch: Annotated[int, Rule("Rows of one model stepped together.", "", 1, 1024)] = 256
     max_waiting: Annotated[int, Rule("Streams of one model waiting for a row.", "", 0, 10**6)] = 20_000
     max_prompt_chars: Annotated[int, Rule("Longest prompt or text.", "characters", 1, 10**8)] = 100_000
-    max_chars: Annotated[int, Rule("Most that one Generate may draw.", "characters", 1, 10**9)] = 100_000
+    max_chars: Annotated[int, Rule("Most characters that one Generate may sample.", "characters", 1, 10**9)] = 100_000
     max_message_bytes: Annotated[int, Rule("Largest gRPC message, either way.", "bytes", 1024, 2**31 - 1)] = 2**23
     flush_interval_ms: Annotated[
         float,
         Rule(
-            "Longest time that a sampled character waits for others; sqrt(n / 32) times that above 32 streams.",
+            "Longest time that a sampled character waits for others; with n > 16 streams sqrt(n / 16) times that. "
+            "Before the end of a turn up to four times as long, to be sent with it.",
             "ms",
             0,
             1000,
         ),
-    ] = 20.0
+    ] = 25.0
     lease_seconds: Annotated[
-        float, Rule("Time after which a server that is not heard of has lost its turns to others.", "s", 0.1, 600)
+        float,
+        Rule("Time after which a server that does not renew its turns loses them to other servers.", "s", 0.1, 600),
     ] = 5.0
-    commit_chars: Annotated[int, Rule("A running turn becomes durable after so many characters.", "", 1, 10**9)] = 4096
+    commit_chars: Annotated[
+        int, Rule("A running turn becomes durable after this number of characters.", "", 1, 10**9)
+    ] = 4096
     commit_seconds: Annotated[
         float, Rule("A running turn becomes durable after this time; at most half of `lease_seconds`.", "s", 0.01, 300)
     ] = 2.0
     store_patience_seconds: Annotated[
-        float, Rule("How long turns go on while the store cannot be reached; then they are UNAVAILABLE.", "s", 0, 3600)
+        float,
+        Rule(
+            "How long turns continue while the store cannot be reached; then they end UNAVAILABLE and health follows.",
+            "s",
+            0,
+            3600,
+        ),
     ] = 10.0
     snapshot_key: Annotated[
         Path | None,
-        Rule("File whose bytes sign exported sessions; without it they can be imported until the server stops."),
+        Rule(
+            "File whose bytes sign exported sessions.",
+            default="`PATH.key` beside `sqlite:PATH`, made at the first start; else a key until the server stops",
+        ),
     ] = None
     engine_threads: Annotated[
-        int, Rule("Threads of one step; auto chooses by the model's size and the cores.", "", 0, 256, default="`auto`")
+        int,
+        Rule("Most threads of one step; auto chooses by the model's size and the cores.", "", 0, 256, default="`auto`"),
     ] = 0
     engines: Annotated[int, Rule("Engine processes of one model; streams are spread over them.", "", 1, 256)] = 1
-    grace_seconds: Annotated[float, Rule("Time for running streams to end at a stop.", "s", 0, 3600)] = 30.0
+    grace_seconds: Annotated[float, Rule("Time for running streams to finish at a stop.", "s", 0, 3600)] = 30.0
     drain_delay_seconds: Annotated[
-        float, Rule("How long health says NOT_SERVING before streams are asked to end.", "s", 0, 3600)
+        float, Rule("How long health reports NOT_SERVING before new turns are refused.", "s", 0, 3600)
     ] = 0.0
-    reflection: Annotated[bool, Rule("Tell callers the contract (gRPC reflection).")] = True
+    reflection: Annotated[bool, Rule("Serve the contract to callers (gRPC reflection).")] = True
     log_format: Annotated[
         str,
-        Rule("How the log looks; `auto`: console on a terminal, else json.", choices=("auto", "console", "json")),
+        Rule("Format of the log; `auto`: console on a terminal, else json.", choices=("auto", "console", "json")),
     ] = "auto"
-    log_level: Annotated[str, Rule("What the log tells.", choices=("debug", "info", "warning", "error"))] = "info"
+    log_level: Annotated[str, Rule("Lowest level that is logged.", choices=("debug", "info", "warning", "error"))] = (
+        "info"
+    )
     tls_certificate: Annotated[
         Path | None, Rule("PEM file of the certificate chain; with `tls_key` it switches TLS on.")
     ] = None
@@ -144,9 +183,11 @@ class Settings:
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
             value = getattr(self, name)
+            if value is None:
+                continue
             # Written so that NaN is outside.
-            inside = value in rule.choices if rule.choices else not rule.allowed or rule.low <= value <= rule.high
-            if not inside:
+            in_range = value in rule.choices if rule.choices else not rule.allowed or rule.low <= value <= rule.high
+            if not in_range:
                 raise _refusal(name, value, rule.allowed)
         _check_address(self.listen)
         if not _STORE.fullmatch(self.store):
@@ -163,6 +204,12 @@ class Settings:
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise _refusal(missing, "not set", "a PEM file, because TLS needs a certificate and its key")
 
+    @property
+    def lifetimes(self) -> tuple[float, float]:
+        """How long sessions live, in seconds: idle, and at most. What is kept on disk lives longer by default."""
+        idle, oldest = (_HOUR, _DAY) if self.store == "memory:" else (30 * _DAY, _YEAR)
+        return self.session_ttl or idle, self.session_max_age or oldest
+
 
 _HINTS: Final = get_type_hints(Settings, include_extras=True)
 RULES: Final[Mapping[str, Rule]] = {name: hint.__metadata__[0] for name, hint in _HINTS.items()}
@@ -173,12 +220,11 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
 
     Args:
         flags: text by setting name; None is not given.
-        environ: the process's variables; of those that begin with `ELMAN_` every one must be a setting.
+        environ: the process's variables; see `unknown_variables`.
 
     Raises:
-        SettingsError: a name is unknown or a value out of range.
+        SettingsError: a value is out of range.
     """
-    _refuse_unknown(environ)
     values: dict[str, Any] = {}
     for name in RULES:
         text = flags.get(name)
@@ -187,6 +233,15 @@ def load(flags: Mapping[str, str | None], environ: Mapping[str, str]) -> Setting
         if text is not None:
             values[name] = _parse(name, _HINTS[name].__origin__, text)
     return Settings(**values)
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables that begin with `ELMAN_` and are neither settings nor other programs', with what to do."""
+    settings = [name.upper() for name in RULES]
+    ours = [name for name in sorted(environ) if name.startswith(PREFIX) and not FOREIGN.fullmatch(name)]
+    unknown = [word for name in ours if (word := name.removeprefix(PREFIX)) not in settings]
+    near = {word: difflib.get_close_matches(word, settings, n=1) for word in unknown}
+    return {PREFIX + word: f"did you mean {PREFIX}{close[0]}?" if close else "unset it" for word, close in near.items()}
 
 
 def variable(name: str) -> str:
@@ -201,7 +256,9 @@ def flag(name: str) -> str:
 
 def to_toml(settings: Settings) -> str:
     """Return every effective value but passwords, as TOML; what is not set stands in a comment."""
-    values = {name: getattr(settings, name) for name in RULES} | {"store": _masked(settings.store)}
+    idle, oldest = settings.lifetimes
+    effective = {"store": _masked(settings.store), "session_ttl": idle, "session_max_age": oldest}
+    values = {name: getattr(settings, name) for name in RULES} | effective
     lines = [f"# {name} is not set" if value is None else f"{name} = {_toml(value)}" for name, value in values.items()]
     return "\n".join(lines) + "\n"
 
@@ -214,7 +271,8 @@ def to_markdown() -> str:
 _HEAD: Final = """# Settings
 
 Every setting is a flag of `elman-server` and a variable; the flag wins. `elman-server --print-config` shows what is in
-force. A value out of range or an unknown `ELMAN_` variable (but the client's `ELMAN_TARGET`) stops the start.
+force. A value out of range or an unknown flag stops the start. An unknown `ELMAN_` variable is a warning, unless it is
+another program's: `ELMAN_TARGET`, or what Kubernetes and docker set beside a service `elman` (`ELMAN_SERVICE_HOST`).
 This table is written by `make docs` from `elman_server/process/settings.py`.
 
 | flag | variable | default | unit | allowed | meaning |
@@ -240,22 +298,13 @@ def _masked(text: str) -> str:
     return _PASSWORD.sub("***", text)
 
 
-def _refuse_unknown(environ: Mapping[str, str]) -> None:
-    known = {variable(name) for name in RULES}
-    for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in known | FOREIGN:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "unset it"
-            raise SettingsError(f"{name} is not a setting; {hint} (`elman-server --help` lists all)")
-
-
 def _parse(name: str, kind: object, text: str) -> object:
     try:
         if kind is bool:
             return _WORDS[text.lower()]
         if kind is int:
             return 0 if text == "auto" and RULES[name].default == "`auto`" else int(text)
-        if kind is float:
+        if kind in {float, float | None}:
             return float(text)
     except (KeyError, ValueError):
         allowed = "true or false" if kind is bool else RULES[name].allowed

@@ -1,4 +1,4 @@
-"""Lifetimes: when sessions are forgotten."""
+"""Lifetimes: when sessions expire."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Lifetimes:
         """Return a head with an expiration of its own, or the default; `prefix` stands before the field in errors."""
         if expiration.expire_time is not None:
             if expiration.expire_time <= now:
-                raise InvalidFieldError(f"{prefix}expire_time", "lies in the past; choose a moment to come")
+                raise InvalidFieldError(f"{prefix}expire_time", "is in the past; choose a later time")
             return msgspec.structs.replace(head, ttl=None, expires=min(expiration.expire_time, head.last))
         ttl = self.idle if expiration.ttl is None else expiration.ttl
         if ttl <= 0:
-            raise InvalidFieldError(f"{prefix}ttl", f"is {ttl:g} s; it has to be positive")
+            raise InvalidFieldError(f"{prefix}ttl", f"is {ttl:g} s; it must be positive")
         return msgspec.structs.replace(head, ttl=ttl, expires=min(now + ttl, head.last))
 
 

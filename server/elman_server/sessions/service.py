@@ -1,4 +1,4 @@
-"""Sessions: made, looked at, changed and forgotten; one writer at a time."""
+"""Sessions: created, read, changed and deleted; one writer at a time."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from elman_server.domain.errors import (
+    CorruptRecordError,
     EtagMismatchError,
     InvalidFieldError,
     ModelMismatchError,
@@ -48,11 +49,12 @@ if TYPE_CHECKING:
     from elman_server.sessions.lifetimes import Lifetimes
     from elman_server.sessions.stores import Store
 
-SEED_BITS: Final = 32  # of a seed that the server draws: short enough to type
+SEED_BITS: Final = 32  # of a seed that the server chooses: short enough to type
+FEW_SEGMENTS: Final = 16  # as many are read at once rather than one after another
 
 
 class Sessions(SessionRepository):
-    """All sessions of a server, as callers ask for them."""
+    """All sessions of a server, as callers see them."""
 
     def __init__(
         self, store: Store, models: Models, lifetimes: Lifetimes, clock: Callable[[], float] = time.time
@@ -163,7 +165,12 @@ class Sessions(SessionRepository):
         rows = await self._store.page(after, limit)
         found = []
         for name, stored in rows:
-            head = self.decoded(stored.head)
+            try:
+                head = self.decoded(stored.head)
+            except CorruptRecordError:
+                if filter.matches_unreadable:
+                    found.append(unreadable(name, stored.expires))
+                continue
             info = self.info(name, head)
             if filter.matches(head, info.status):
                 found.append(info)
@@ -188,7 +195,7 @@ class Sessions(SessionRepository):
         return self.info(session_id, await self.change(session_id, change, etag=etag))
 
     async def delete(self, session_id: str, *, etag: str) -> None:
-        """Forget a session; a turn that runs on it ends with SessionNotFoundError."""
+        """Delete a session; a turn that runs on it ends with SessionNotFoundError."""
         revision = None
         for _ in range(COMMIT_TRIES):
             if etag:
@@ -206,35 +213,82 @@ class Sessions(SessionRepository):
         after, num_deleted = "", 0
         while rows := await self._store.page(after, MAX_PAGE):
             for name, stored in rows:
-                head = self.decoded(stored.head)
-                if not filter.matches(head, self.info(name, head).status):
-                    continue
+                try:
+                    head = self.decoded(stored.head)
+                    is_kept, etag = filter.matches(head, self.info(name, head).status), etag_of(head)
+                except CorruptRecordError:
+                    is_kept, etag = filter.matches_unreadable, ""
                 # Not one that has changed since, or that another call or its own lifetime has deleted.
                 with contextlib.suppress(EtagMismatchError, NotThereError):
-                    await self.delete(name, etag=etag_of(head))
-                    num_deleted += 1
+                    if is_kept:
+                        await self.delete(name, etag=etag)
+                        num_deleted += 1
             after = rows[-1][0]
         return num_deleted
 
     async def transcript(self, session_id: str, start: int, end: int | None) -> Transcript:
-        """Return a part of what a session has read and written; raises PositionOutOfRangeError."""
-        head, segments = await self.read(session_id)
-        end = head.position if end is None else end
-        check_position("end", end, 0, head.position)
-        check_position("start", start, 0, end)
+        """Return a part of a session's text; raises PositionOutOfRangeError. Only what it needs is read."""
+        for _ in range(COMMIT_TRIES):
+            head, _ = await self.load(session_id)
+            last = head.position if end is None else end
+            check_position("end", last, 0, head.position)
+            check_position("start", start, 0, last)
+            index, segments = await self._segments_of(session_id, head, max(0, start - MAX_UNFINISHED), last)
+            if (await self.load(session_id))[0].etag == head.etag:
+                return self._part(head, index, segments, start, last)
+        raise SessionBusyError(f"sessions/{session_id}")
+
+    async def _segments_of(
+        self, session_id: str, head: records.Head, start: int, end: int
+    ) -> tuple[int, Sequence[records.Segment]]:
+        """Return the segments of all turns that have characters from `start` to `end`, and the first one's index."""
+        count = head.num_segments
+        if count <= FEW_SEGMENTS or end - start == head.position:
+            return 0, await self.segments(session_id, 0, count)
+        first = await self._index_at(session_id, start, 0, count)
+        last = min(await self._index_at(session_id, max(start, end - 1), first, count) + 1, count)
+        found = list(await self.segments(session_id, first, last))
+        while first and not (found and found[0].parameters):  # the turn began before
+            before = max(0, first - FEW_SEGMENTS)
+            found = [*await self.segments(session_id, before, first), *found]
+            first = before
+        is_whole = bool(found[-1:]) and found[-1].outcome is not None
+        while last < count and not is_whole:  # the turn ends later
+            more = await self.segments(session_id, last, min(last + FEW_SEGMENTS, count))
+            last += FEW_SEGMENTS
+            found += more
+            is_whole = any(segment.parameters or segment.outcome for segment in more)
+        skipped = next((index for index, segment in enumerate(found) if segment.parameters), len(found))
+        return first + skipped, found[skipped:]
+
+    async def _index_at(self, session_id: str, position: int, low: int, high: int) -> int:
+        """Return the index of the segment that holds a position, by bisection; `high` if there is none."""
+        while low < high:
+            middle = (low + high) // 2
+            found = await self.segments(session_id, middle, middle + 1)
+            is_before = bool(found) and found[0].end <= position  # none: the session has changed
+            low, high = (middle + 1, high) if is_before else (low, middle)
+        return low
+
+    def _part(
+        self, head: records.Head, index: int, segments: Sequence[records.Segment], start: int, end: int
+    ) -> Transcript:
+        """Return a part of a session's text from the segments that hold it."""
         ids: list[int] = []
         begin = max(0, start - MAX_UNFINISHED)  # a character may have begun before
         for segment in segments:
             if segment.end > begin and segment.start < end:
                 ids += segment.ids[max(0, begin - segment.start) : end - segment.start]
+        if len(ids) != end - begin:
+            raise CorruptRecordError("a part of the session's stored text is missing")
         decoder = self.model_of(head).vocabulary.decoder(ids[: start - begin])
-        turns = [turn for turn in turns_of(segments) if turn.end > start and turn.start < end]
+        turns = [turn for turn in turns_of(segments, index) if turn.end > start and turn.start < end]
         return Transcript(decoder.decode(ids[start - begin :]), start, end, tuple(turns))
 
     async def unfinished(
         self, session_id: str | None, start: int, prompt_end: int, vocabulary: Vocabulary
     ) -> Sequence[int]:
-        """Return the last bytes before a turn, if a character that they leave unfinished may go on with its draws."""
+        """Return the last bytes before a turn, if its output may complete a character that they begin."""
         if session_id is None or vocabulary.characters is not None or prompt_end > start:
             return ()
         return await self.before(session_id, start, MAX_UNFINISHED)
@@ -271,6 +325,25 @@ class Sessions(SessionRepository):
             forked_from=head.forked_from,
             initial_state=head.initial_state,
         )
+
+
+def unreadable(name: str, expires: float) -> SessionInfo:
+    """Return what callers see of a session whose record cannot be read: they can delete it."""
+    return SessionInfo(
+        name=name,
+        model="",
+        model_digest="",
+        status=SessionStatus.UNREADABLE,
+        create_time=0,
+        update_time=0,
+        expire_time=expires,
+        etag="",
+        position=0,
+        turn_count=0,
+        state_digest="",
+        seed=0,
+        labels={},
+    )
 
 
 def check_position(name: str, value: int, start: int, end: int) -> None:

@@ -24,14 +24,15 @@ _LABEL_CHARS: Final = 63
 class SessionStatus(enum.Enum):
     """Where a session is in its life."""
 
-    ACTIVE = "active"  # at rest, ready for a turn
+    ACTIVE = "active"  # idle, ready for a turn
     GENERATING = "generating"  # a turn is running
-    EXPIRED = "expired"  # its time is over; only lists show it
+    EXPIRED = "expired"  # past its lifetime; only lists show it
+    UNREADABLE = "unreadable"  # its record is damaged, or its key is missing; only lists show it
 
 
 @dataclass(frozen=True, slots=True)
 class Expiration:
-    """When a session is forgotten: after `ttl` idle seconds or at `expire_time`, unix seconds; None: the default."""
+    """When a session expires: after `ttl` idle seconds or at `expire_time`, unix seconds; None: the default."""
 
     ttl: float | None = None
     expire_time: float | None = None
@@ -137,6 +138,12 @@ class Filter:
             and self.status in {None, status}
             and all(head.labels.get(key) == value for key, value in self.labels.items())
         )
+
+    @property
+    def matches_unreadable(self) -> bool:
+        """Whether a session is kept of which nothing is known but its name."""
+        is_of_any = self.model is None and self.version is None and not self.labels
+        return is_of_any and self.status in {None, SessionStatus.UNREADABLE}
 
 
 @dataclass(frozen=True, slots=True)

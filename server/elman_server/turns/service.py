@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from elman_server.sessions.session import SessionInfo
     from elman_server.turns.resume import EarlierTurn
 
-STARTED_SECONDS: Final = 0.05  # Started waits for the first text this long, to go out in one message;
+STARTED_SECONDS: Final = 0.25  # Started waits for the first text this long, to go out in one message;
 LAST_TEXT_SECONDS: Final = 0.05  # and the last text for the commit, to go out with Finished
 
 
@@ -136,7 +136,7 @@ class Turns:
             ids = text_ids("text", request.text, model, request.unknown)
             detail = checked(request.detail, ids, model)
             if detail and model.labels:
-                raise InvalidFieldError("detail", f"is not to be had: {model.resource} {TELLS_LABELS}")
+                raise InvalidFieldError("detail", f"is not available: {model.resource} {TELLS_LABELS}")
             run.turn = turn = self._turn(model, request.session, loaded)
             turn.plan(ids)
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import logging
+import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from elman_server.models.registry import ModelInfo, Models
 from elman_server.process.logs import set_up_logs
 from elman_server.process.settings import Settings
 from tests.server.grpc.fakes import MODEL, FakeHistory, FakeSessions, FakeTurns
+from tests.server_process import PATIENCE
 
 if TYPE_CHECKING:
     from elman.v1.generation_pb2_grpc import GenerationServiceAsyncStub
@@ -87,10 +89,17 @@ async def served() -> AsyncIterator[Served]:
 @pytest.fixture
 def log() -> Iterator[Callable[[], list[dict[str, Any]]]]:
     """Capture the log; call it for the lines so far, parsed."""
-    stream = io.StringIO()
     handlers, level = logging.root.handlers[:], logging.root.level
     logging.root.handlers = []
-    set_up_logs("json", "debug", stream)
-    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
-    structlog.reset_defaults()
+    with tempfile.TemporaryFile() as file:
+        writer = set_up_logs("json", "debug", file.fileno())
+
+        def lines() -> list[dict[str, Any]]:
+            writer.drain(PATIENCE)
+            size = os.fstat(file.fileno()).st_size
+            return [json.loads(line) for line in os.pread(file.fileno(), size, 0).splitlines()]
+
+        yield lines
+        structlog.reset_defaults()
+        writer.drain(PATIENCE)
     logging.root.handlers, logging.root.level = handlers, level

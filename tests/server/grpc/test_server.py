@@ -5,8 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest
-from grpc_reflection.v1alpha.reflection_pb2_grpc import ServerReflectionStub
+from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from elman.v1.generation_pb2 import GenerateRequest
 from elman.v1.model_pb2 import ListModelsRequest
@@ -17,15 +16,17 @@ from elman_server.domain.errors import SettingsError
 GET = GetSessionRequest(name="sessions/abcd")
 
 
-async def test_reflection_tells_all_services(served):
-    """Reflection lists the three services, health and itself."""
-    (answer,) = await _reflected(served.channel)
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_lists_all_services(served, version):
+    """By its new name and by its old one: the three services, health and itself."""
+    (answer,) = await _reflected(served.channel, version)
 
     assert sorted(service.name for service in answer.list_services_response.service) == [
         "elman.v1.GenerationService",
         "elman.v1.ModelService",
         "elman.v1.SessionService",
         "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
     ]
 
@@ -33,10 +34,10 @@ async def test_reflection_tells_all_services(served):
 async def test_reflection_can_be_switched_off(serve):
     """With the setting off there is no reflection."""
     async with serve(reflection=False) as served:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await _reflected(served.channel)
-
-    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+        for version in ("v1", "v1alpha"):
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await _reflected(served.channel, version)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 async def test_serving_is_told_in_one_line(served, log):
@@ -60,6 +61,20 @@ async def test_a_unix_socket_can_be_served(serve, tmp_path):
         answer = await ModelServiceStub(channel).ListModels(ListModelsRequest())
 
         assert (served.server.address, len(answer.models)) == (address, 1)
+
+
+async def test_a_taken_unix_socket_is_an_error(serve, tmp_path):
+    """A second server on the same path is refused, and does not take it away; what a dead server left is replaced."""
+    path = tmp_path / "socket"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    address = f"unix:{path}"
+    async with serve(listen=address):
+        with pytest.raises(SettingsError, match=f"cannot listen on {address}: it is in use"):
+            async with serve(listen=address):
+                pass
+        async with grpc.aio.insecure_channel(address) as channel:
+            await ModelServiceStub(channel).ListModels(ListModelsRequest())
 
 
 async def test_tls_is_spoken_with_a_certificate(serve, tmp_path):
@@ -137,9 +152,13 @@ async def test_a_proxy_may_ask_every_second_whether_the_server_is_there(served):
     writer.close()
 
 
-async def _reflected(channel):
-    call = ServerReflectionStub(channel).ServerReflectionInfo(iter([ServerReflectionRequest(list_services="")]))
-    return [answer async for answer in call]
+async def _reflected(channel, version):
+    method = channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=ServerReflectionRequest.SerializeToString,
+        response_deserializer=ServerReflectionResponse.FromString,
+    )
+    return [answer async for answer in method(iter([ServerReflectionRequest(list_services="")]))]
 
 
 def _self_signed(folder: Path) -> tuple[Path, Path]:

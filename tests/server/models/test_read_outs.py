@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-from elman_export.artefact import read_artefact
-from elman_export.read_outs import Probe
-from elman_export.reference import reference_step
-from elman_export.runtime import Runtime
-from elman_export.states import state_after
-from elman_export.vocabulary import encode_text
+from elman_export.artefacts.artefact import read_artefact
+from elman_export.artefacts.runtime import Runtime
+from elman_export.artefacts.vocabulary import encode_text
+from elman_export.evaluation.states import state_after
+from elman_export.exporting.reference import reference_step
+from elman_format import Probe
 from elman_server.domain.errors import InvalidFieldError, NotFiniteError
 from elman_server.domain.events import CharacterDetail
 from elman_server.domain.requests import AppendRequest, Detail, SamplingRequest, ScoreRequest, Target
@@ -42,7 +42,7 @@ def probed(path: Path) -> Path:
     ids = encode_text(tuple(CHARACTERS), PERSONA, "It")
     metadata = replace(
         artefact.metadata,
-        probes={"mood": Probe(("bad", "so-so", "good"), WEIGHT[:, :size], BIAS, {"accuracy": 0.5})},
+        probes={"mood": Probe(("bad", "so-so", "good"), WEIGHT[:, :size].tobytes(), BIAS.tobytes(), {"accuracy": 0.5})},
         initial_states={"juliet": state_after(Runtime(artefact), ids)},
     )
     artefact.with_metadata(metadata).save(path)
@@ -186,7 +186,9 @@ async def test_a_tagging_model_draws_nothing(house):
         house.turns.append(AppendRequest(session.name, "a", detail=Detail(top_n=1))),
         house.turns.score(ScoreRequest(Target(model="tags"), "a", top_n=1)),
     ):
-        with pytest.raises(InvalidFieldError, match="models/tags/versions/1 tells labels instead of characters; call"):
+        with pytest.raises(
+            InvalidFieldError, match="models/tags/versions/1 returns labels instead of characters; call"
+        ):
             await call
     info, details = await house.turns.append(AppendRequest(session.name, "ab"))
     assert (info.position, details) == (2, ())

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from elman_server.domain.errors import SettingsError
-from elman_server.process.settings import RULES, Settings, flag, load, to_markdown, to_toml, variable
+from elman_server.process.settings import (
+    FOREIGN,
+    RULES,
+    Settings,
+    flag,
+    load,
+    to_markdown,
+    to_toml,
+    unknown_variables,
+    variable,
+)
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "settings.md"
 
@@ -91,12 +101,57 @@ def test_settings_made_in_code_are_checked():
         Settings(max_batch=0)
 
 
-def test_unknown_variables_are_refused():
-    """A misspelt variable is an error with the near one; other programs' variables are not ours."""
-    with pytest.raises(SettingsError, match=r"^ELMAN_MAX_BATHC is not a setting; did you mean ELMAN_MAX_BATCH\?"):
-        load({}, {"ELMAN_MAX_BATHC": "4"})
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ELMAN_TARGET",
+        "ELMAN_CLUSTER_PORT",
+        "ELMAN_PORT",
+        "ELMAN_SERVICE_HOST",
+        "ELMAN_SERVICE_PORT",
+        "ELMAN_SERVICE_PORT_GRPC",
+        "ELMAN_PORT_50051_TCP",
+        "ELMAN_PORT_50051_TCP_PROTO",
+        "ELMAN_PORT_50051_TCP_PORT",
+        "ELMAN_PORT_50051_TCP_ADDR",
+        "ELMAN_REDIS_SERVICE_HOST",
+        "ELMAN_REDIS_NAME",
+        "ELMAN_ENV_PATH",
+    ],
+)
+def test_variables_of_others_are_no_settings(name: str):
+    """The client's variables and those of Kubernetes and docker change nothing and are not worth a warning."""
+    environ = {name: "tcp://10.0.0.1:50051", "PATH": "/bin"}
 
-    assert load({}, {"ELMAN_TARGET": "elsewhere:50051", "PATH": "/bin"}) == Settings()
+    assert load({}, environ) == Settings()
+    assert unknown_variables(environ) == {}
+
+
+def test_unknown_variables_are_known_by_name():
+    """A misspelt variable changes nothing and is reported with the setting that is near."""
+    environ = {"ELMAN_MAX_BATHC": "4", "ELMAN_ZZ": "1", "ELMAN_MAX_CHARS": "7", "OTHER": "1"}
+
+    assert load({}, environ) == Settings(max_chars=7)
+    assert unknown_variables(environ) == {"ELMAN_MAX_BATHC": "did you mean ELMAN_MAX_BATCH?", "ELMAN_ZZ": "unset it"}
+
+
+def test_no_setting_is_named_as_a_variable_of_others():
+    """What is ignored for the sake of others is none of ours."""
+    assert [name for name in RULES if FOREIGN.fullmatch(variable(name))] == []
+
+
+@pytest.mark.parametrize(
+    ("store", "lifetimes"),
+    [
+        ("memory:", (3600, 86400)),
+        ("sqlite:sessions.db", (30 * 86400, 365 * 86400)),
+        ("redis://somewhere", (30 * 86400, 365 * 86400)),
+    ],
+)
+def test_sessions_on_disk_live_longer(store: str, lifetimes: tuple[float, float]):
+    """By default sessions live as long as fits their store; what is set counts in every store."""
+    assert Settings(store=store).lifetimes == lifetimes
+    assert Settings(store=store, session_ttl=2, session_max_age=3).lifetimes == (2, 3)
 
 
 def test_effective_settings_are_toml():
@@ -104,7 +159,8 @@ def test_effective_settings_are_toml():
     settings = dataclasses.replace(Settings(), listen='unix:/tmp/"é', models=Path("m"))
     expected = {name: value for name, value in dataclasses.asdict(settings).items() if value is not None}
 
-    assert tomllib.loads(to_toml(settings)) == {**expected, "models": "m"}
+    effective = {"models": "m", "session_ttl": 3600, "session_max_age": 86400}
+    assert tomllib.loads(to_toml(settings)) == {**expected, **effective}
     assert "# tls_key is not set\n" in to_toml(settings)
 
 
@@ -114,7 +170,7 @@ def test_every_setting_is_documented():
         assert rule.line.endswith(".")
         assert "\n" not in rule.line
         default = getattr(Settings(), name)
-        if isinstance(default, (int, float)) and not isinstance(default, bool):
+        if name.startswith("session_") or (isinstance(default, (int, float)) and not isinstance(default, bool)):
             assert rule.allowed
 
 

@@ -3,8 +3,10 @@
 import asyncio
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import replace
 
+import msgspec
 import pytest
 
 from elman_server.domain.errors import (
@@ -27,7 +29,7 @@ from elman_server.domain.state import SessionState
 from elman_server.domain.vocabulary import Vocabulary
 from elman_server.models.registry import ModelInfo, Models
 from elman_server.sessions.lifetimes import Lifetimes
-from elman_server.sessions.records import Head, Parameters, Segment
+from elman_server.sessions.records import Head, Outcome, Parameters, Segment
 from elman_server.sessions.service import SEED_BITS, Sessions
 from elman_server.sessions.session import (
     CommittedTurn,
@@ -595,6 +597,77 @@ async def test_a_transcript_is_cut_by_positions(rest):
             assert part.text == "abcdefgh"[start:end]
             touched = tuple(turn for turn in turns if turn.start < end and turn.end > start)
             assert part.turns == touched
+
+
+@pytest.mark.parametrize("part_chars", [2, 3])
+async def test_a_part_of_a_long_transcript_reads_little(rest, monkeypatch, part_chars):
+    """Of many segments only those of the turns around the part are read; turns of many segments are whole."""
+    await rest.create("abcd")
+    text, turns = "", []
+    for number in range(200):
+        parts = 40 if number == 30 else 1
+        start = len(text)
+        for part in range(parts):
+            ids = [(number + part + at) % 8 for at in range(part_chars)]
+            text += "".join("abcdefgh"[character] for character in ids)
+            segment = Segment.of(
+                len(text) - part_chars,
+                ids if not part else [],
+                [] if not part else ids,
+                parameters=None if part else ASKED,
+                outcome=Outcome(FinishReason.MAX_CHARS, "", b"") if part == parts - 1 and number % 5 else None,
+            )
+            await _append(rest, segment)
+        turns.append((start, len(text)))
+    num_read = 0
+    read = rest.sessions.segments
+
+    async def counted(session_id: str, start: int, end: int) -> Sequence[Segment]:
+        nonlocal num_read
+        found: Sequence[Segment] = await read(session_id, start, end)
+        num_read += len(found)
+        return found
+
+    whole = await rest.sessions.transcript("abcd", 0, None)
+    assert [(turn.start, turn.end) for turn in whole.turns] == turns
+    monkeypatch.setattr(rest.sessions, "segments", counted)
+    for start in range(0, len(text) + 1, 7):
+        for size in (0, 1, 4, 13):
+            end = min(len(text), start + size)
+            num_read = 0
+            part = await rest.sessions.transcript("abcd", start, end)
+            assert part.text == text[start:end]
+            assert part.turns == tuple(turn for turn in whole.turns if turn.start < end and turn.end > start)
+            assert num_read <= 100
+    beginning = await rest.sessions.transcript("abcd", 4, 5)
+    assert beginning.text == text[4]
+
+
+async def test_a_text_that_is_missing_in_the_store_is_no_empty_text(rest, monkeypatch):
+    """Segments that are not there are data loss."""
+    await rest.create("abcd")
+    await rest.commit("abcd", [0, 1], [2, 3])
+    await rest.commit("abcd", [4], [])
+    read = rest.sessions.segments
+
+    async def robbed(session_id: str, start: int, end: int) -> Sequence[Segment]:
+        found: Sequence[Segment] = await read(session_id, start, end)
+        return found[:1]
+
+    monkeypatch.setattr(rest.sessions, "segments", robbed)
+    with pytest.raises(CorruptRecordError):
+        await rest.sessions.transcript("abcd", 0, None)
+
+
+async def _append(rest: Rest, segment: Segment) -> None:
+    """Add a segment as commits do."""
+
+    def change(head: Head) -> Change:
+        return Change(
+            msgspec.structs.replace(head, position=segment.end, num_segments=head.num_segments + 1), (segment,)
+        )
+
+    await rest.sessions.change("abcd", change)
 
 
 @pytest.mark.parametrize(

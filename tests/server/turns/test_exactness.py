@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from elman_server.domain.events import FinishReason
 from elman_server.domain.requests import AppendRequest, Detail, SamplingRequest, ScoreRequest, StoppingRequest, Target
-from tests.models import CHARACTERS, quantised_model, tiny_model
+from tests.models import CHARACTERS, quantized_model, tiny_model
 from tests.server.house import PLAIN, House, Text
 
 CELLS = ("elman", "gru", "lstm")
@@ -24,7 +24,7 @@ async def house(request, tmp_path_factory) -> AsyncIterator[House]:
     """One engine a cell, with two layers, two that are quantised, and one for a model without a prefill graph."""
     folder = tmp_path_factory.mktemp("models")
     paths = [tiny_model(folder / f"{cell}.onnx", cell, 2, 64, seed=3, name=cell) for cell in CELLS]
-    paths += [quantised_model(folder / f"{name}.onnx", name[5:], 2, 64, name=name) for name in QUANTISED]
+    paths += [quantized_model(folder / f"{name}.onnx", name[5:], 2, 64, name=name) for name in QUANTISED]
     paths.append(tiny_model(folder / "stepped.onnx", "gru", 2, 64, seed=3, name="stepped", prefill=False))
     async with House(paths, num_threads=request.param) as house:
         yield house
@@ -66,6 +66,23 @@ async def test_a_text_is_the_same_alone_and_among_63_neighbours(house, cell):
     assert actual.text == expected.text
     assert actual.end.state_digest == expected.end.state_digest
     assert len(expected.text) == 300
+
+
+@pytest.mark.parametrize("cell", MODELS)
+async def test_a_short_prompt_is_read_by_the_batch_as_by_the_prefill_graph(house, cell):
+    """Whoever reads the prompt, on whatever rows beside it, the text and the state after it are the same."""
+    others = [asyncio.create_task(neighbour(house, cell, number)) for number in range(8)]
+    for size in range(1, 7):
+        names = [(await house.session(cell, seed=size)).name for _ in range(2)]
+        for name in names:
+            await house.turns.append(AppendRequest(name, PROMPT))
+        in_batch, prefilled = await asyncio.gather(
+            house.generate(Target(session=names[0]), PROMPT[:size], 40),
+            house.generate(Target(session=names[1]), PROMPT[:size], 40, detail=Detail(log_probability=True)),
+        )
+        assert in_batch.text == prefilled.text
+        assert in_batch.end.state_digest == prefilled.end.state_digest
+    await asyncio.gather(*others)
 
 
 async def test_a_prefill_graph_and_stepping_give_the_same_text(house):

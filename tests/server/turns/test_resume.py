@@ -276,7 +276,7 @@ async def test_a_turn_that_was_left_comes_to_its_end(house, prompt, options, num
         assert second.started.start_position == 0
     info = await house.sessions.get(session.name)
     assert (info.turn_count, info.state_digest) == (1, digest)
-    assert all([turn.is_state_equal async for turn in house.history.replay(session.name)])
+    assert [turn.is_state_equal async for turn in house.history.replay(session.name)] == [True]
 
 
 async def test_a_turn_may_be_left_again_and_again(house):
@@ -531,7 +531,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_twice(house):
         assert await transcript(house, session.name) == PROMPT + text.text
         info = await house.sessions.get(session.name)
         assert (info.turn_count, info.position) == (1, len(PROMPT) + LONG)
-        assert all([turn.is_state_equal async for turn in house.history.replay(session.name)])
+        assert [turn.is_state_equal async for turn in house.history.replay(session.name)] == [True]
 
 
 @pytest.mark.parametrize("include_stop", [True, False])

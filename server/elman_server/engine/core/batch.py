@@ -1,4 +1,4 @@
-"""Rows: what the sampler knows of each row of the batch, and the characters sampled since the last flush."""
+"""The batch: what the sampler needs of each row, and the characters sampled since the last flush."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from elman_server.engine.core.scheduler import Stream
 
 FLUSH_STEPS: Final = 1024  # the most steps between two flushes
-UNIFORM_STEPS: Final = 256  # for so many the uniforms of all rows are sampled ahead
+UNIFORM_STEPS: Final = 256  # of which the uniforms of all rows are generated ahead
 _NEVER: Final = np.iinfo(np.int64).max
 
 
 class Batch:
-    """Draws for the first rows of the batch, all at once.
+    """Samples for the first rows of the batch, all at once.
 
-    What has to be done for a row now and then is known as the step at which it is due, so that most steps look at no
-    row of their own.
+    Work that a row needs now and then is scheduled for the step at which it is due, so that most steps look at no
+    single row.
     """
 
     def __init__(self, capacity: int, vocabulary_size: int) -> None:
         self._sampler = sampler.Sampler(capacity, vocabulary_size)
-        self._step = 0  # taken so far
-        self._end = np.zeros(capacity, np.int64)  # the step at which a row may draw no more
+        self._step = 0  # steps run so far
+        self._end = np.zeros(capacity, np.int64)  # the step after which a row may sample no more
         self._due = 0  # not later than the first of them
-        self._drawn = np.zeros((FLUSH_STEPS, capacity), np.int64)
-        self._num_drawn = 0  # of the steps of `_drawn`: since the last flush of all
-        self._first_unsent = [0] * capacity  # the first step of them that a row has not sent
+        self._sampled = np.zeros((FLUSH_STEPS, capacity), np.int64)
+        self._num_sampled = 0  # of the steps of `_sampled`: since the last flush of all
+        self._first_unsent = [0] * capacity  # the first of these steps that a row did not send
         self._uniforms = np.zeros((UNIFORM_STEPS, capacity))
         self._next_uniform = UNIFORM_STEPS  # of the steps of `_uniforms`
         self._sources: list[np.random.Generator] = [sampler.uniforms(0, 0)] * capacity  # of a row's later uniforms
@@ -49,12 +49,13 @@ class Batch:
     def load(self, row: int, stream: Stream) -> None:
         """Set a row up for a stream that joins."""
         job, parameters = stream.job, stream.job.sampling
-        position = job.position + len(job.prompt) + stream.num_sampled
+        num_unread = len(stream.unread)  # as many steps read on, and what they sample is not used
+        position = job.position + len(job.prompt) + stream.num_sampled - num_unread
         self._sampler.load(row, parameters)
-        self._first_unsent[row] = self._num_drawn
+        self._first_unsent[row] = self._num_sampled + num_unread
         self._sources[row] = source = sampler.uniforms(parameters.seed, position)
         self._uniforms[self._next_uniform :, row] = source.random(UNIFORM_STEPS - self._next_uniform)
-        self.allow(row, stream.num_left)
+        self.allow(row, stream.num_left + num_unread)
         self._biased[row] = bool(parameters.bias)
         if parameters.bias:
             self._bias[row] = 0
@@ -73,7 +74,7 @@ class Batch:
         self._sampler.move(source, target)
         for array in (self._end, self._bias, self._biased, self._penalty, self._seen):
             array[target] = array[source]
-        self._drawn[: self._num_drawn, target] = self._drawn[: self._num_drawn, source]
+        self._sampled[: self._num_sampled, target] = self._sampled[: self._num_sampled, source]
         self._uniforms[self._next_uniform :, target] = self._uniforms[self._next_uniform :, source]
         self._first_unsent[target] = self._first_unsent[source]
         self._sources[target] = self._sources[source]
@@ -81,7 +82,7 @@ class Batch:
         self._penalised = None
 
     def sample(self, logits: NDArray[np.float32]) -> NDArray[np.int64]:
-        """Draw one character a row and take it down; logits [B, V] float32, result [B] int64."""
+        """Sample one character per row and record it; logits [B, V] float32, result [B] int64."""
         size = len(logits)
         if self._penalised is None or size != self._planned_size:
             self._planned_size = size
@@ -97,8 +98,8 @@ class Batch:
             self._next_uniform = 0
         sampled = self._sampler.sample(logits, self._uniforms[self._next_uniform, :size])
         self._next_uniform += 1
-        self._drawn[self._num_drawn, :size] = sampled
-        self._num_drawn += 1
+        self._sampled[self._num_sampled, :size] = sampled
+        self._num_sampled += 1
         self._step += 1
         for row in self._penalised:
             self._slide(row, int(sampled[row]))
@@ -113,33 +114,34 @@ class Batch:
         self._seen[row, character] += 1
 
     def recent(self, row: int) -> list[int]:
-        """Return the characters in a row's repetition window, for when it joins again."""
+        """Return the characters in a row's repetition window, for its next join."""
         return list(self._windows[row] or ())
 
     def num_unsent(self, row: int) -> int:
-        """Return how many characters `take` would return."""
-        return self._num_drawn - self._first_unsent[row]
+        """Return how many characters `take` would return; below 0 if it still reads."""
+        return self._num_sampled - self._first_unsent[row]
 
     def take(self, row: int) -> list[int]:
-        """Return and forget the characters of a row that were not sent yet."""
-        taken: list[int] = self._drawn[self._first_unsent[row] : self._num_drawn, row].tolist()
-        self._first_unsent[row] = self._num_drawn
+        """Remove and return the characters of a row that were not sent yet."""
+        taken: list[int] = self._sampled[self._first_unsent[row] : self._num_sampled, row].tolist()
+        self._first_unsent[row] = max(self._first_unsent[row], self._num_sampled)
         return taken
 
     def take_all(self, size: int) -> list[list[int]]:
-        """Return and forget the characters of the first rows that were not sent yet, row by row."""
-        columns: list[list[int]] = self._drawn[: self._num_drawn, :size].T.tolist()
-        firsts, self._first_unsent = self._first_unsent, [0] * len(self._first_unsent)
-        self._num_drawn = 0
+        """Remove and return the characters of the first rows that were not sent yet, row by row."""
+        columns: list[list[int]] = self._sampled[: self._num_sampled, :size].T.tolist()
+        firsts = self._first_unsent
+        self._first_unsent = [max(0, first - self._num_sampled) for first in firsts]
+        self._num_sampled = 0
         return [column[first:] if first else column for column, first in zip(columns, firsts, strict=False)]
 
     def allow(self, row: int, num_left: int) -> None:
-        """Set how many characters a row may draw until it ends or pauses."""
+        """Set how many characters a row may sample until it ends or pauses."""
         self._end[row] = self._step + num_left
         self._due = min(self._due, self._step + num_left)
 
     def at_end(self, size: int) -> list[int]:
-        """Return the rows that may draw no more."""
+        """Return the rows that may sample no more."""
         if self._step < self._due:
             return []
         ends = self._end[:size]
@@ -149,5 +151,5 @@ class Batch:
 
     @property
     def num_steps(self) -> int:
-        """How many steps were taken since the last flush of all; FLUSH_STEPS at most."""
-        return self._num_drawn
+        """How many steps were run since the last flush of all; FLUSH_STEPS at most."""
+        return self._num_sampled

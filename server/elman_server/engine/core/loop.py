@@ -1,7 +1,7 @@
-"""The worker: an engine process. It takes steps while there is anything to compute.
+"""The engine loop: runs steps while there is anything to compute.
 
 Continuous batching is `EngineLoop.step`: streams join and leave between any two steps; each step reads one character of
-every row, forced or sampled before, and draws the next.
+every row, from the prompt or sampled before, and samples the next.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from elman_server.domain.state import SessionState
 from elman_server.engine.core.batch import FLUSH_STEPS, Batch
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
 from elman_server.engine.job import IdDetail, Output
-from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs
+from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs, Ping, Pong
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,10 +30,11 @@ if TYPE_CHECKING:
     from elman_server.engine.core.model_runner import ModelRunner
     from elman_server.engine.protocol import EngineLink, ToEngine
 
-CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most so many characters and one flush,
-CHECKPOINT_PIECES: Final = 4  # or so many flushes where the model is so fast that these are more
+CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most that many characters and one flush,
+CHECKPOINT_PIECES: Final = 4  # or that many flushes, where the model is so fast that these are more
 POLL_SECONDS: Final = 0.0005  # the longest that a message waits while there is something to compute
-UNHURRIED_STREAMS: Final = 32  # the characters of more than these are joined for longer
+UNHURRIED_STREAMS: Final = 16  # the characters of more streams are joined for longer
+LAST_INTERVALS: Final = 3  # that the end of a turn is waited for, to go out in one piece
 
 
 class EngineLoop:
@@ -49,12 +50,13 @@ class EngineLoop:
         self._flush_seconds = flush_seconds
         self._scheduler = Scheduler(model.capacity)
         self._rows = Batch(model.capacity, output_size)
-        self._attentive: set[Stream] = set()  # have to be looked at after every step: stop strings, details
+        self._attentive: set[Stream] = set()  # need a look after every step: stop strings, details
+        self._reading: list[Stream] = []  # rows whose next steps read their prompt
         self._outputs: list[Output] = []
-        self._next_flush = 0.0
+        self._next_flush = self._last_flush = 0.0
 
     def run(self) -> None:
-        """Take steps until the front is gone."""
+        """Run steps until the server is down."""
         np.seterr(all="ignore")  # what is not finite is found by looking
         next_poll = 0.0
         try:
@@ -76,6 +78,7 @@ class EngineLoop:
             broken = self._mend(logits)
             sampled = self._rows.sample(logits)  # [B] int64
             self._model.chars[:size] = sampled
+            joined = [stream for stream in joined if not stream.unread] + self._read_on()
             stopped = self._observe(logits, sampled)
             self._deliver(broken, stopped, joined)
         if self._outputs:
@@ -90,6 +93,8 @@ class EngineLoop:
         elif isinstance(message, Allow):
             for identity, num_chars in message.num_chars.items():
                 self._allow(identity, num_chars)
+        elif isinstance(message, Ping):
+            self._link.send(Pong())
         else:
             assert isinstance(message, CloseJob)
             if stream := self._scheduler.get(message.stream):  # or it ended while the message was under way
@@ -106,7 +111,7 @@ class EngineLoop:
     # Reading
 
     def _read_chunk(self) -> list[Stream]:
-        """Read one chunk of some prompts; return the streams that are ready to draw after it."""
+        """Read one chunk of some prompts; return the streams that can decode after it."""
         if not self._scheduler.prefilling:
             return []
         begin = time.monotonic()
@@ -123,16 +128,16 @@ class EngineLoop:
         return [stream for stream in done if stream.phase is Phase.PREFILL]
 
     def _read(self, streams: Sequence[Stream], size: int) -> tuple[NDArray[np.float32], list[NDArray[np.float32]]]:
-        """Read so many characters of streams; return logits [T, B, V] and states [T, B, ...], or only the last ones."""
+        """Read `size` characters of streams; return logits [T, B, V] and states [T, B, ...], or only the last ones."""
         chars = np.ascontiguousarray(np.array([list(islice(stream.unread, size)) for stream in streams], np.int64).T)
         states = self._model.rows([stream.state for stream in streams])
-        if any(stream.job.read_out for stream in streams):  # a probe looks at every state
+        if any(stream.job.read_out for stream in streams):  # a probe reads every state
             return self._model.walk(chars, states)
         logits, states = self._model.read(chars, states)
         return logits, [state[None] for state in states]
 
     def _take_in(self, stream: Stream, logits: NDArray[np.float32], states: Sequence[NDArray[np.float32]]) -> None:
-        """Keep what reading brought: logits [T, V] and, of each state, rows of which the last is kept."""
+        """Store what a chunk returned: logits [T, V] and, of each state, rows of which the last is kept."""
         job = stream.job
         if not (np.isfinite(logits).all() and (not job.read_out or all(np.isfinite(state).all() for state in states))):
             self._outputs.append(Output(stream.id, not_finite=True))
@@ -143,14 +148,14 @@ class EngineLoop:
             details = _details(logits[: len(following)], following, job.detail.top_n)
             self._outputs.append(Output(stream.id, details=details))
         if job.read_out is not None:
-            told = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
-            self._outputs.append(Output(stream.id, labels=told.tolist()))
+            labels = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
+            self._outputs.append(Output(stream.id, labels=labels.tolist()))
         for _ in range(len(logits)):
             stream.unread.popleft()
         stream.state = SessionState(tuple(state[-1].tobytes() for state in states))
 
     def _end_reading(self, stream: Stream) -> None:
-        """End a job that only reads: its last character stays pending, and only a read-out looks past it."""
+        """End a job that only reads: its last character stays pending, and only a read-out reads it."""
         state = SessionState(stream.state.tensors, stream.unread[0])
         if stream.job.read_out is not None:
             logits, states = self._read([stream], 1)
@@ -164,11 +169,27 @@ class EngineLoop:
     def _join(self, stream: Stream) -> Stream:
         row = self._scheduler.join(stream)
         self._model.load_row(row, stream.state.tensors)
-        self._model.chars[row] = stream.unread[0]
+        self._model.chars[row] = stream.unread.popleft()
         self._rows.load(row, stream)
+        if stream.unread:
+            self._reading.append(stream)
         if stream.matcher or stream.job.detail:
             self._attentive.add(stream)
         return stream
+
+    def _read_on(self) -> list[Stream]:
+        """Let rows that still read their prompt read on; return those that have sampled their first character."""
+        if not self._reading:
+            return []
+        reading, self._reading = [stream for stream in self._reading if stream.phase is Phase.DECODE], []
+        begun = []
+        for stream in reading:
+            if stream.unread:
+                self._model.chars[stream.row] = stream.unread.popleft()
+                self._reading.append(stream)
+            else:
+                begun.append(stream)
+        return begun
 
     def _leave(self, stream: Stream) -> None:
         """Free a stream's row."""
@@ -185,7 +206,7 @@ class EngineLoop:
         self._scheduler.end(stream)
 
     def _pause(self, stream: Stream) -> None:
-        """Keep a stream aside until its reader has followed, or until others had their turn."""
+        """Set a stream aside until its reader allows more, or until others had their quantum."""
         stream.state = self._state_of(stream)
         stream.unread = deque([stream.state.pending])
         stream.recent = self._rows.recent(stream.row)
@@ -198,7 +219,7 @@ class EngineLoop:
     # What was sampled
 
     def _mend(self, logits: NDArray[np.float32]) -> list[int]:
-        """Return the rows that left the real numbers; their logits are put right for the sampler's sake."""
+        """Return the rows whose logits are not finite; these are set to 0 for the sampler."""
         if math.isfinite(np.add.reduce(logits, axis=None)):  # of an overflow, look twice
             return []
         broken: list[int] = np.flatnonzero(~np.isfinite(logits).all(axis=1)).tolist()
@@ -206,7 +227,7 @@ class EngineLoop:
         return broken
 
     def _observe(self, logits: NDArray[np.float32], sampled: NDArray[np.int64]) -> dict[int, int]:
-        """Look at the rows whose characters mean more than themselves; return the completed stop string by row."""
+        """Add details and match stop strings, in the rows that have any; return the completed stop string by row."""
         stopped = {}
         for stream in self._attentive:
             row = stream.row
@@ -218,7 +239,7 @@ class EngineLoop:
         return stopped
 
     def _deliver(self, broken: list[int], stopped: dict[int, int], joined: list[Stream]) -> None:
-        """End, pause and flush. The last row first: a row that moves into a hole was looked at already."""
+        """End, pause and flush. The last row first: a row that moves into a hole was handled before."""
         decoding = self._scheduler.decoding
         ended = self._rows.at_end(len(decoding))
         for row in sorted({*broken, *stopped, *ended}, reverse=True) if broken or stopped or ended else ():
@@ -229,7 +250,7 @@ class EngineLoop:
             elif row in stopped:
                 self._finish(stream, stopped[row])
             else:
-                self._go_on(stream)
+                self._end_or_pause(stream)
         for stream in joined:  # the first character goes out at once
             if stream.phase is Phase.DECODE:
                 self._collect(stream)
@@ -237,12 +258,14 @@ class EngineLoop:
         now = time.monotonic()
         most = QUANTUM_CHARS if self._scheduler.is_crowded else FLUSH_STEPS
         if now >= self._next_flush or self._rows.num_steps >= most:
-            # What messages cost grows as streams / interval, what waiting costs as the interval: least at the root.
-            self._next_flush = now + self._flush_seconds * max(1.0, math.sqrt(len(decoding) / UNHURRIED_STREAMS))
-            self._flush_all()
+            # The cost of messages grows with streams / interval, that of waiting with the interval: least at the root.
+            interval = self._flush_seconds * max(1.0, math.sqrt(len(decoding) / UNHURRIED_STREAMS))
+            step_seconds = max(1e-6, (now - self._last_flush) / max(1, self._rows.num_steps))
+            self._last_flush, self._next_flush = now, now + interval
+            self._flush_all(int(LAST_INTERVALS * interval / step_seconds))
 
-    def _go_on(self, stream: Stream) -> None:
-        """Decide about a stream that has sampled all that it may for now."""
+    def _end_or_pause(self, stream: Stream) -> None:
+        """End or pause a stream that has sampled all that it may for now."""
         self._collect(stream)
         if stream.num_sampled == stream.job.max_chars:
             self._finish(stream)
@@ -250,18 +273,23 @@ class EngineLoop:
             self._flush(stream)
             self._pause(stream)
 
-    def _flush_all(self) -> None:
-        """Send what every row has sampled; then let those that wait have their turn."""
+    def _flush_all(self, num_last: int) -> None:
+        """Send what every row has sampled; then give rows to streams that wait.
+
+        A turn that ends within `num_last` characters is sent with its end.
+        """
         decoding = self._scheduler.decoding
         for stream, sampled in zip(decoding, self._rows.take_all(len(decoding)), strict=True):
             stream.num_sampled += len(sampled)
             stream.outbox += sampled
-            self._flush(stream)
+            if stream.job.max_chars - stream.num_sampled > num_last or len(stream.outbox) > num_last:
+                self._flush(stream)
         for stream in self._scheduler.due_to_share():
+            self._flush(stream)
             self._pause(stream)
 
     def _flush(self, stream: Stream) -> None:
-        """Send what may be shown; now and then with the state after it."""
+        """Send what may be sent; now and then with the state after it."""
         held = stream.matcher.held if stream.matcher else 0
         size = len(stream.outbox) - held
         if size <= 0:
@@ -274,7 +302,7 @@ class EngineLoop:
         del stream.outbox[:size], stream.details[:size]
 
     def _finish(self, stream: Stream, stop: int = -1) -> None:
-        """Send the rest and end; a stop string that is not shown is not part of the state either."""
+        """Send the rest and end; a stop string that is not included is not part of the state either."""
         self._collect(stream)
         reason = FinishReason.MAX_CHARS if stop < 0 else FinishReason.STOP_STRING
         is_cut = stop >= 0 and not stream.job.include_stop

@@ -1,7 +1,7 @@
 """Sampling: from logits to sampled characters, for all rows of a batch at once.
 
 The order is fixed: logit_bias with allowed and banned characters, repetition_penalty, temperature, top_k,
-top_p, min_p, then one draw from what is left. Every operation is elementwise or runs along one row, so that a row's
+top_p, min_p, then one sample from the rest. Every operation is elementwise or runs along one row, so that a row's
 character does not depend on its neighbours. Greedy rows (temperature 0) keep the likeliest alone.
 """
 
@@ -27,10 +27,10 @@ _COLDEST: Final = 1e269  # of inverse temperatures: times any distance it is sti
 
 
 def uniforms(seed: int, position: int) -> np.random.Generator:
-    """Return the source of a seed's draws, uniform on [0, 1): its `random` gives those of a position and the next ones.
+    """Return the uniforms on [0, 1) of a seed, from a position on: each call of its `random` gives the next ones.
 
-    The draw of a position is the top 53 bits of its word of Philox 4x64-10 (Salmon et al., SC11) with the key
-    (seed, 0) and the counter position // 4 + 1 (NumPy counts before it draws): a function of (seed, position)
+    The uniform of a position is the top 53 bits of its word of Philox 4x64-10 (Salmon et al., SC11) with the key
+    (seed, 0) and the counter position // 4 + 1 (NumPy counts before it generates): a function of (seed, position)
     alone, whatever was sampled before.
     """
     counter, word = divmod(position, _WORDS_PER_COUNTER)
@@ -52,11 +52,11 @@ def penalize(logits: Logits, seen: NDArray[np.bool_], penalty: Floats) -> Logits
 
 
 class Sampler:
-    """Draws for the first rows of a batch, all at once; every array is allocated once.
+    """Samples for the first rows of a batch, all at once; every array is allocated once.
 
     The characters of a row that filters are put in falling order of their logits, the lower id first among equals;
-    then all filters keep a prefix, and one number a row, the last that is kept, says all. Batch that do not filter stay
-    in the order of ids. A draw is the first character whose cumulative weight is past the uniform's share of the total.
+    then all filters keep a prefix, which one number per row describes: its last index. Rows that do not filter stay in
+    the order of ids. The sample is the first character whose cumulative weight exceeds the uniform's share of all.
     """
 
     def __init__(self, capacity: int, vocabulary_size: int) -> None:
@@ -91,7 +91,7 @@ class Sampler:
         self._plan = None
 
     def sample(self, logits: Logits, uniform: Floats) -> NDArray[np.int64]:
-        """Draw one character a row.
+        """Sample one character per row.
 
         Args:
             logits: [B, V] float32, bias and penalty applied; finite, or -inf in rows whose parameters have a bias.
@@ -141,7 +141,7 @@ class Sampler:
         return ids
 
     def _planned(self, size: int) -> _Plan:
-        """Return what stays the same until a row changes: the arrays of so many rows, and what kinds they are."""
+        """Return what stays the same until a row changes: the arrays of the first rows, and which kinds they are."""
         keys, mass, kinds = self._keys[:size], self._mass[:size], self._kinds[:size]
         first = np.arange(size) * self._size
         return _Plan(

@@ -1,15 +1,16 @@
-"""The scheduler: which streams read, draw or wait. Plain data, no I/O, no clock.
+"""The scheduler: which streams prefill, decode or wait. Plain data, no I/O, no clock.
 
-Streams that draw hold the rows 0 … n-1 of the batch: joining takes the next row, leaving moves the last row into
+Streams that decode hold the rows 0 … n-1 of the batch: joining takes the next row, leaving moves the last row into
 the hole, so that the batch is always a prefix of the arrays. Streams that read a prompt take turns, a bounded
-chunk at a time, so that a long prompt stalls nobody.
+chunk at a time, so that a long prompt stalls nobody. Whatever ends a stream costs the same however many wait.
 """
 
 from __future__ import annotations
 
 import enum
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from elman_server.engine.job import IdDetail, Job, StopMatcher
@@ -17,10 +18,11 @@ from elman_server.engine.job import IdDetail, Job, StopMatcher
 if TYPE_CHECKING:
     from elman_server.domain.state import SessionState
 
-MIN_CHUNK_POSITIONS: Final = 8  # of each stream that reads
+MAX_READ_IN_BATCH: Final = 4  # characters of a short prompt
+MIN_CHUNK_POSITIONS: Final = 8  # of each stream that prefills
 MAX_CHUNK_POSITIONS: Final = 64
-CHUNK_SECONDS: Final = 0.008  # that a chunk takes beside rows, which wait for it; about
-CHUNK_CHARS: Final = 128  # of all streams that read together
+CHUNK_SECONDS: Final = 0.008  # about the time of a chunk beside rows, which wait for it
+CHUNK_CHARS: Final = 128  # of all streams that prefill together
 MAX_READERS: Final = 16
 QUANTUM_CHARS: Final = 128  # sampled before a row goes to a stream that waits for one
 
@@ -41,12 +43,13 @@ class Stream:
 
     Attributes:
         state: the state before `unread`, while the stream holds no row; its pending character is not used.
-        unread: characters still to read; the last of them is read by the batch's step, or stays pending.
+        unread: characters still to read; the last of them is read by the batch's step, or stays pending. Of a stream
+            with a row: those that its next steps read instead of what they sampled.
         num_sampled: how many characters were sampled, up to the last flush.
-        allowed: how many may be sampled in all before the reader has to follow.
+        allowed: how many may be sampled in all until the reader allows more.
         quantum_end: how many are sampled in all before the row goes to a stream that waits for one.
         outbox: sampled characters that were not sent, and their details.
-        recent: the last characters before the next draw, as far as the repetition window reaches.
+        recent: the last characters before the next one, as far as the repetition window reaches.
     """
 
     id: int
@@ -60,7 +63,7 @@ class Stream:
     row: int = -1
     num_sampled: int = 0
     quantum_end: int = 0
-    checkpoint: int = -1  # characters sampled when the last state was told
+    checkpoint: int = -1  # characters sampled when the last state was sent
     outbox: list[int] = field(default_factory=list)
     details: list[IdDetail] = field(default_factory=list)
 
@@ -79,6 +82,14 @@ class Stream:
         )
 
     @property
+    def reads_in_batch(self) -> bool:
+        """Whether the batch's own steps read what is unread: a run of the prefill graph would cost more."""
+        if not self.job.max_chars:
+            return False
+        is_plain = self.matcher is None and not self.job.detail and self.job.sampling.repetition_penalty == 1
+        return len(self.unread) <= (MAX_READ_IN_BATCH if is_plain else 1)
+
+    @property
     def num_left(self) -> int:
         """How many characters may be sampled until the stream ends or pauses."""
         return min(self.job.max_chars, self.allowed) - self.num_sampled
@@ -89,15 +100,16 @@ class Scheduler:
 
     Attributes:
         decoding: the streams that hold a row, by row.
-        prefilling: the streams that read, the next one first.
+        prefilling: the streams that read a prompt, the next one first.
     """
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
         self._streams: dict[int, Stream] = {}
-        self._waiting: deque[Stream] = deque()
+        # Queues, as dictionaries: a stream in the middle leaves in one step.
+        self._waiting: OrderedDict[Stream, None] = OrderedDict()
         self._fitting = MIN_CHUNK_POSITIONS  # of the next chunk beside rows
-        self.prefilling: deque[Stream] = deque()
+        self.prefilling: OrderedDict[Stream, None] = OrderedDict()
         self.decoding: list[Stream] = []
 
     @property
@@ -113,46 +125,47 @@ class Scheduler:
     def add(self, stream: Stream) -> None:
         """Let a stream wait for a place."""
         self._streams[stream.id] = stream
-        self._waiting.append(stream)
+        self._waiting[stream] = None
 
     def get(self, identity: int) -> Stream | None:
         """Return a stream that is not over."""
         return self._streams.get(identity)
 
     def admit(self) -> list[Stream]:
-        """Give free places to those who wait, the first first; return those that can decode at once."""
+        """Give free places to streams that wait, the first first; return those that can decode at once."""
         ready: list[Stream] = []
         while self._waiting and len(self.prefilling) + len(self.decoding) + len(ready) < self._capacity:
-            stream = self._waiting.popleft()
-            if len(stream.unread) > 1 or not stream.job.max_chars:
-                stream.phase = Phase.PREFILL
-                self.prefilling.append(stream)
-            else:
+            stream, _ = self._waiting.popitem(last=False)
+            if stream.reads_in_batch:
                 ready.append(stream)
+            else:
+                stream.phase = Phase.PREFILL
+                self.prefilling[stream] = None
         return ready
 
     def next_chunk(self) -> tuple[list[Stream], int]:
-        """Return streams that shall read now, and how many characters each: few enough if rows wait for it.
+        """Return the streams that read now, and how many characters each: few enough if rows wait for it.
 
-        The first of the queue decides how many and goes to its end; others that have as many left join it and keep
+        The first of the queue decides how many and moves to its end; others that have as many left join it and keep
         their places, so that a long prompt among many short ones still gets its long chunks.
         """
         if not self.prefilling:
             return [], 0
-        size = min(len(self.prefilling[0].unread) - 1, self._fitting if self.decoding else MAX_CHUNK_POSITIONS)
+        first = next(iter(self.prefilling))
+        size = min(len(first.unread) - 1, self._fitting if self.decoding else MAX_CHUNK_POSITIONS)
         most = max(1, min(MAX_READERS, CHUNK_CHARS // max(size, 1)))
-        together = [stream for stream in self.prefilling if len(stream.unread) > size][:most]
-        self.prefilling.rotate(-1)
+        together = list(islice((stream for stream in self.prefilling if len(stream.unread) > size), most))
+        self.prefilling.move_to_end(first)
         return together, size
 
     def time_chunk(self, size: int, seconds: float) -> None:
-        """Learn from what a chunk took how large the next may be."""
+        """Derive from a chunk's time how large the next may be."""
         self._fitting = min(max(int(size * CHUNK_SECONDS / seconds), MIN_CHUNK_POSITIONS), MAX_CHUNK_POSITIONS)
 
     def join(self, stream: Stream) -> int:
         """Give a stream the next row of the batch; return it."""
         if stream.phase is Phase.PREFILL:
-            self.prefilling.remove(stream)
+            del self.prefilling[stream]
         stream.phase, stream.row = Phase.DECODE, len(self.decoding)
         stream.quantum_end = stream.num_sampled + QUANTUM_CHARS
         self.decoding.append(stream)
@@ -169,7 +182,7 @@ class Scheduler:
         return moved
 
     def due_to_share(self) -> list[Stream]:
-        """Return streams that have had their quantum, one for each that waits for a row; the longest over it first."""
+        """Return streams past their quantum, one for each that waits for a row; the longest past it first."""
         if not self._waiting:
             return []
         over = [stream for stream in self.decoding if stream.num_sampled >= stream.quantum_end]
@@ -181,20 +194,21 @@ class Scheduler:
         stream.phase = Phase.PAUSED
         if stream.num_sampled < stream.allowed:
             stream.phase = Phase.WAITING
-            self._waiting.append(stream)
+            self._waiting[stream] = None
 
     def allow(self, stream: Stream, num_chars: int) -> None:
-        """Let a stream draw more; a paused one waits for a place again, before new ones."""
+        """Let a stream sample more; a paused one waits for a place again, before new ones."""
         stream.allowed += num_chars
         if stream.phase is Phase.PAUSED:
             stream.phase = Phase.WAITING
-            self._waiting.appendleft(stream)
+            self._waiting[stream] = None
+            self._waiting.move_to_end(stream, last=False)
 
     def end(self, stream: Stream) -> None:
-        """Forget a stream that holds no row."""
+        """Remove a stream that holds no row."""
         if stream.phase is Phase.WAITING:
-            self._waiting.remove(stream)
+            del self._waiting[stream]
         elif stream.phase is Phase.PREFILL:
-            self.prefilling.remove(stream)
+            del self.prefilling[stream]
         stream.phase = Phase.OVER
         del self._streams[stream.id]

@@ -1,4 +1,4 @@
-"""Where sessions are kept: one interface, one module a store."""
+"""The stores of sessions: one interface, one module per store."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def open_store(settings: Settings) -> Store:
     """Return the store that the settings name.
 
     Raises:
-        SettingsError: it cannot be opened. That Redis does not answer is no reason: it may come later.
+        SettingsError: it cannot be opened. A Redis that does not answer is no error: it may answer later.
     """
     if settings.store_keys is None:
         return _open_plain(settings)
@@ -43,7 +43,7 @@ def _open_plain(settings: Settings) -> Store:
 
 
 def _extra(module: str, extra: str, flag: str) -> Any:
-    """Return a module whose libraries not every server has."""
+    """Return a module whose libraries are optional."""
     try:
         return importlib.import_module(f"elman_server.sessions.stores.{module}")
     except ImportError as error:

@@ -1,8 +1,8 @@
-"""Encryption at rest: a store around another one, which then holds no word of any session but its name.
+"""Encryption at rest: a store around another one, which then holds nothing of a session in clear but its name.
 
 What is sealed is AES-256-GCM (NIST SP 800-38D) of one record: version, key id, nonce, ciphertext and tag. The name of
 the session and the kind of record are authenticated with it, so that no record opens in another's place. An older
-record of the same session does: whoever can write to the store can take a session back to where it was.
+record of the same session does: anyone who can write to the store can return a session to an older state.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class SealedStore:
 
     @property
     def in_use(self) -> Callable[[str], bool]:
-        """Says of a session whether a turn runs on it; see Store."""
+        """Whether a turn runs on a session; see Store."""
         return self._store.in_use
 
     @in_use.setter
@@ -104,19 +104,19 @@ class SealedStore:
         return await self._store.commit(name, revision, self._seal(name, "head", head), expires, sealed, keep=keep)
 
     async def delete(self, name: str, revision: int | None) -> None:
-        """Forget a session; see Store."""
+        """Delete a session; see Store."""
         await self._store.delete(name, revision)
 
     async def page(self, after: str, limit: int) -> list[tuple[str, Stored]]:
-        """Return sessions in name order; raises CorruptRecordError; see Store."""
-        return [(name, self._opened(name, stored)) for name, stored in await self._store.page(after, limit)]
+        """Return sessions in name order; a head that cannot be opened is empty; see Store."""
+        return [(name, self._shown(name, stored)) for name, stored in await self._store.page(after, limit)]
 
     async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[bytes]:
         """Return a session's segments; raises CorruptRecordError; see Store."""
         return [self._open(name, "segment", sealed) for sealed in await self._store.segments(name, start, end)]
 
     async def close(self) -> None:
-        """Let go of files and connections."""
+        """Close files and connections."""
         await self._store.close()
 
     def _seal(self, name: str, kind: str, record: bytes) -> bytes:
@@ -130,7 +130,7 @@ class SealedStore:
         key_id, nonce = sealed[1 : 1 + _ID_BYTES], sealed[1 + _ID_BYTES : _HEADER_BYTES]
         cipher = self._ciphers.get(key_id)
         if cipher is None:
-            raise CorruptRecordError(f"a stored record needs the key {key_id.hex()}, which this server has not")
+            raise CorruptRecordError(f"a stored record needs the key {key_id.hex()}, which this server lacks")
         try:
             return cipher.decrypt(nonce, sealed[_HEADER_BYTES:], _bound(name, kind))
         except (InvalidTag, ValueError) as error:  # ValueError: it is shorter than a nonce
@@ -138,6 +138,12 @@ class SealedStore:
 
     def _opened(self, name: str, stored: Stored) -> Stored:
         return Stored(self._open(name, "head", stored.head), stored.revision, stored.expires)
+
+    def _shown(self, name: str, stored: Stored) -> Stored:
+        try:
+            return self._opened(name, stored)
+        except CorruptRecordError:
+            return Stored(b"", stored.revision, stored.expires)
 
 
 def _bound(name: str, kind: str) -> bytes:

@@ -1,8 +1,8 @@
 """Sessions in one SQLite file.
 
-What a call returned survives the process's death and a power cut: the write-ahead log is synced to disk before
-(`synchronous=FULL`; NORMAL would be faster and could lose the last turns in a power cut). One thread writes, with one
-sync for all that wait; another one reads, and never waits for a writer.
+What a call returned survives the process's death and a power cut: the write-ahead log is synced to disk before the
+call returns (`synchronous=FULL`; NORMAL is faster and could lose the last turns in a power cut). One thread writes,
+with one sync for all calls that wait; another one reads, and never waits for a writer.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 APPLICATION_ID: Final = 0x456C6D6E  # "Elmn"
 SCHEMA_VERSION: Final = 1
-BUSY_SECONDS: Final = 5.0  # until another process's lock on the file is given up on
-PURGE_STEPS: Final = 16  # expired sessions forgotten in one call, so that none takes long
+BUSY_SECONDS: Final = 5.0  # the longest wait for another process's lock on the file
+PURGE_STEPS: Final = 16  # expired sessions deleted in one call, so that no call takes long
 MAX_TOMBSTONES: Final = 100_000  # names whose expiry is remembered
 _SCHEMA: Final = """
 CREATE TABLE sessions (
@@ -49,7 +49,7 @@ _EXPIRED: Final = "SELECT id, name FROM sessions WHERE expires <= ? ORDER BY exp
 
 
 class SqliteStore:
-    """A store in a file, which it makes if it is not there; nothing is ever evicted.
+    """A store in a file, which it makes if there is none; nothing is ever evicted.
 
     Args:
         path: its folder must exist, on a disk of this machine.
@@ -57,7 +57,7 @@ class SqliteStore:
         clock: unix seconds.
 
     Attributes:
-        in_use: says of a session whether a turn runs on it; such do not expire.
+        in_use: whether a turn runs on a session; such a session does not expire.
 
     Raises:
         SettingsError: the file cannot be opened, or is not one of this server's.
@@ -86,7 +86,7 @@ class SqliteStore:
             if old is None and count >= self._max_sessions:
                 raise QuotaError("sessions", self._max_sessions, 1.0)
             if old is not None:
-                _forget(connection, old[0])
+                _delete(connection, old[0])
             connection.execute("DELETE FROM expired WHERE name = ?", (name,))
             revision = _count(connection, 1)
             made = connection.execute(
@@ -140,14 +140,14 @@ class SqliteStore:
         return await self._writer.run(work)
 
     async def delete(self, name: str, revision: int | None) -> None:
-        """Forget a session; see Store."""
+        """Delete a session; see Store."""
         now = self._now(name)
 
         def work(connection: sqlite3.Connection) -> None:
             session, found, _, _ = _find(connection, name, now)
             if revision is not None:
                 _check(name, found, revision)
-            _forget(connection, session)
+            _delete(connection, session)
 
         await self._writer.run(work)
 
@@ -173,27 +173,27 @@ class SqliteStore:
         return await self._reader.run(work)
 
     async def close(self) -> None:
-        """Finish what was asked for and close the file."""
+        """Finish the calls that wait and close the file."""
         await self._writer.close()
         await self._reader.close()
 
     def _now(self, name: str) -> float:
-        """Return the moment by which a session's expiry is judged."""
+        """Return the time with which a session's expiry is compared."""
         return -math.inf if self.in_use(name) else self._clock()
 
     def _purge(self, connection: sqlite3.Connection) -> None:
-        """Forget a few sessions whose time is over."""
+        """Delete a few sessions that have expired."""
         for session, name in connection.execute(_EXPIRED, (self._clock(), PURGE_STEPS)).fetchall():
             if self.in_use(name):
                 continue
-            _forget(connection, session)
+            _delete(connection, session)
             added = connection.execute("INSERT OR REPLACE INTO expired (name) VALUES (?)", (name,))
             connection.execute("DELETE FROM expired WHERE id <= ?", ((added.lastrowid or 0) - MAX_TOMBSTONES,))
 
 
 def _open(path: Path, clock: Callable[[], float], *pragmas: str) -> sqlite3.Connection:
     try:
-        path.touch(mode=0o600)  # transcripts are nobody else's
+        path.touch(mode=0o600)  # transcripts are private
         connection = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         _set_up(connection, path, clock)
         for pragma in ("PRAGMA synchronous = FULL", "PRAGMA fullfsync = ON", *pragmas):
@@ -249,7 +249,7 @@ def _append(connection: sqlite3.Connection, session: int | None, start: int, seg
     connection.executemany("INSERT INTO segments VALUES (?, ?, ?)", rows)
 
 
-def _forget(connection: sqlite3.Connection, session: int) -> None:
+def _delete(connection: sqlite3.Connection, session: int) -> None:
     connection.execute("DELETE FROM segments WHERE session = ?", (session,))
     connection.execute("DELETE FROM sessions WHERE id = ?", (session,))
     _count(connection, -1)

@@ -1,4 +1,4 @@
-"""A SQLite file's connection and the thread that has it to itself."""
+"""A connection to a SQLite file and the thread that alone uses it."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _T = TypeVar("_T")
 class SqliteThread:
     """Runs work on a connection, in transactions, off the event loop.
 
-    What is asked for while a transaction is committed goes into the next one: a sync to disk serves all that wait.
-    Work that refuses, with a ServerError, must do so before its first write, because its neighbours' goes on.
+    Work that arrives while a transaction is committed joins the next one: one sync to disk serves all that wait.
+    Work that refuses, with a ServerError, must do so before its first write, because the transaction continues.
 
     Args:
         begin: the statement that begins a transaction.
@@ -56,7 +56,7 @@ class SqliteThread:
         return await asyncio.wrap_future(future)
 
     async def close(self) -> None:
-        """Finish what was asked for and close the connection."""
+        """Finish the work that waits and close the connection."""
         self._jobs.put(None)
         await asyncio.to_thread(self._thread.join)
 
@@ -68,7 +68,7 @@ class SqliteThread:
                     job = self._jobs.get_nowait()
                     is_last = job is None
                     group += [job] if job is not None else []
-            # Whoever was cancelled while waiting has changed nothing.
+            # What was cancelled while it waited has changed nothing.
             group = [(work, future) for work, future in group if future.set_running_or_notify_cancel()]
             outcomes = self._transaction([work for work, _ in group])
             for (_, future), outcome in zip(group, outcomes, strict=True):
@@ -86,10 +86,10 @@ class SqliteThread:
             self._connection.execute(self._begin)
             outcomes = [self._outcome(work) for work in group]
             self._connection.execute("COMMIT")
-        except Exception as error:  # noqa: BLE001  it goes to whoever asked
+        except Exception as error:  # noqa: BLE001  its caller gets it
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")  # fails where SQLite has done so by itself
-            if len(group) > 1:  # one's trouble need not be its neighbours'
+            if len(group) > 1:  # its neighbours may succeed without it
                 return [outcome for work in group for outcome in self._transaction([work])]
             return [_translated(error)] * len(group)
         return outcomes

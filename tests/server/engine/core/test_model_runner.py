@@ -10,13 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from elman_export.artefact import write_artefact
-from elman_export.metadata import Metadata
-from elman_export.reference import Step, reference_step
-from elman_export.step import make_model
+from elman_export.artefacts.artefact import write_artefact
+from elman_export.exporting.cells import make_model
+from elman_export.exporting.reference import Step, reference_step
+from elman_format import Metadata
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.state import SessionState
-from elman_server.domain.vocabulary import Vocabulary
 from elman_server.engine.core.model_runner import ModelRunner, choose_threads
 from elman_server.models.artefact import Artefact, read_artefact
 from tests.models import CHARACTERS, random_weights, tiny_model
@@ -289,14 +288,6 @@ def _rnn(path: Path, weights: Mapping[str, NDArray[np.float32]]) -> Artefact:
     return other(path, nodes, initializers, hidden)
 
 
-def test_a_vocabulary_of_another_size_is_refused(tiny):
-    """65 logits are 65 characters, no more and no fewer."""
-    for size in (64, 66):
-        vocabulary = Vocabulary(tuple(map(chr, range(65, 65 + size))))
-        with pytest.raises(ArtefactError, match=f"65 logits but {size} characters"):
-            load(dataclasses.replace(tiny, vocabulary=vocabulary))
-
-
 def test_a_prefill_of_other_weights_is_refused(tiny, tmp_path):
     """What reads a prompt has to be what steps it."""
     changed = read_artefact(tiny_model(tmp_path / "changed.onnx", "gru", 2, 8, seed=9))
@@ -304,23 +295,10 @@ def test_a_prefill_of_other_weights_is_refused(tiny, tmp_path):
         load(dataclasses.replace(tiny, prefill=changed.prefill))
 
 
-def test_a_prefill_of_another_shape_is_refused(tiny, tmp_path):
-    """It has the step's states."""
-    wider = read_artefact(tiny_model(tmp_path / "wider.onnx", "gru", 2, 16))
-    with pytest.raises(ArtefactError, match="other states than the step"):
-        load(dataclasses.replace(tiny, prefill=wider.prefill))
-
-
-def test_a_step_in_the_place_of_the_prefill_is_refused(tiny):
-    """A prefill reads [time, batch]."""
-    with pytest.raises(ArtefactError, match=r"char is not \[time, batch\]"):
-        load(dataclasses.replace(tiny, prefill=tiny.step))
-
-
 @pytest.mark.parametrize("step", [b"", b"garbage", b"\x3a\x00"])
 def test_what_onnxruntime_cannot_load_is_one_sentence(tiny, step):
     """Its own exceptions reach nobody as they are."""
-    with pytest.raises(ArtefactError, match=r"onnxruntime cannot load it|inputs or outputs") as refused:
+    with pytest.raises(ArtefactError, match="onnxruntime cannot load it") as refused:
         load(dataclasses.replace(tiny, step=step))
     assert "\n" not in str(refused.value)
 

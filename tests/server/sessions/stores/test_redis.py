@@ -6,7 +6,13 @@ from typing import Any
 
 import pytest
 
-from elman_server.domain.errors import SessionExistsError, SessionExpiredError, SettingsError, StoreUnavailableError
+from elman_server.domain.errors import (
+    CorruptRecordError,
+    SessionExistsError,
+    SessionExpiredError,
+    SettingsError,
+    StoreUnavailableError,
+)
 from elman_server.sessions.stores.redis.index import NUM_SHARDS, SETTLED_SECONDS
 from elman_server.sessions.stores.redis.store import SWEEP_EVERY, RedisStore
 from tests.clock import START
@@ -136,6 +142,39 @@ async def test_a_restart_is_not_noticed(own, clock):
     await store.close()
 
 
+@pytest.mark.parametrize("kind", ["string", "hash"])
+async def test_a_key_of_another_program_hides_no_other_session(store, redis_process, kind):
+    """It is data loss for its session alone, which is listed and can be deleted; others are as before."""
+    for name in ("abcd", "efgh", "ijkl"):
+        await store.create(name, b"head", LIVES, [b"segment"])
+    redis_process.client.delete("elman:{efgh}")
+    if kind == "string":
+        redis_process.client.set("elman:{efgh}", "something else")
+    else:
+        redis_process.client.hset("elman:{efgh}", "b", redis_process.client.hget("elman:{abcd}", "b"))
+        redis_process.client.hset("elman:{efgh}", "r", "something else")
+        (member,) = (
+            member
+            for shard in range(16)
+            for member in redis_process.client.zrange(f"elman:index:{{{shard}}}", 0, -1)
+            if member.startswith(b"efgh\0")
+        )
+        redis_process.client.hset("elman:{efgh}", "b", member.partition(b"\0")[2])
+    with pytest.raises(CorruptRecordError):
+        await store.load("efgh")
+    with pytest.raises(CorruptRecordError):
+        await store.commit("efgh", 1, b"head", LIVES)
+    assert [(name, stored.head) for name, stored in await store.page("", 10)] == [
+        ("abcd", b"head"),
+        ("efgh", b""),
+        ("ijkl", b"head"),
+    ]
+    await store.delete("efgh", None)
+    assert [name for name, _ in await store.page("", 10)] == ["abcd", "ijkl"]
+    await store.create("efgh", b"head", LIVES)
+    assert (await store.load("efgh")).head == b"head"
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -143,6 +182,8 @@ async def test_a_restart_is_not_noticed(own, clock):
         "rediss://127.0.0.1:1?socket_timeout=9",
         "redis://127.0.0.1:port",
         "redis://127.0.0.1/0?db=1",
+        "redis://127.0.0.1/x",
+        "redis+cluster://127.0.0.1/1",
     ],
 )
 def test_a_url_that_cannot_be_honoured_is_refused(url):

@@ -1,7 +1,8 @@
-"""The connection to Redis: what the URL says, and what its errors mean."""
+"""The connection to Redis: what its URL says, and what its errors mean."""
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -10,16 +11,17 @@ import structlog
 from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import OutOfMemoryError, RedisClusterException, RedisError
+from redis.exceptions import OutOfMemoryError, RedisClusterException, RedisError, ResponseError
 
-from elman_server.domain.errors import SettingsError, StoreUnavailableError
+from elman_server.domain.errors import CorruptRecordError, SettingsError, StoreUnavailableError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_CONNECTIONS: Final = 64  # of this process; who finds none free waits
+MAX_CONNECTIONS: Final = 64  # of this process; a call that finds none free waits
 RETRY_SECONDS: Final = 1.0
 SCHEMES: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster")
+_DATABASE: Final = re.compile(r"(/\d*)?")
 _TLS_FILES: Final = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
 
 log = structlog.get_logger(__name__)
@@ -45,13 +47,16 @@ def connect(url: str, timeout: float) -> Client:
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "protocol": 2,
-        # A call that was not answered may have been done: only who made it knows whether it may be repeated.
+        # A call without a reply may have been carried out: only its caller knows whether it may be repeated.
         "retry": Retry(NoBackoff(), 0),
     }
     for name, values in parse_qs(parts.query, keep_blank_values=True).items():
         if name not in _TLS_FILES or scheme != "rediss":
             raise SettingsError(f"--store: {name!a} is not known in a {parts.scheme} URL; TLS knows ca, cert and key")
         options[_TLS_FILES[name]] = values[0]
+    if not _DATABASE.fullmatch(parts.path) or (cluster and parts.path.strip("/")):
+        what = "a cluster has no databases" if cluster else "a database is a number"
+        raise SettingsError(f"--store: {parts.path!a} is no database of Redis; {what}")
     plain = f"{scheme}://{parts.netloc}{parts.path}"
     try:
         if cluster:
@@ -62,12 +67,19 @@ def connect(url: str, timeout: float) -> Client:
     return Redis.from_pool(pool)
 
 
+def is_foreign(error: Exception) -> bool:
+    """Whether Redis refuses because of what another program has put into a session's key."""
+    return isinstance(error, ResponseError) and ("WRONGTYPE" in str(error) or "attempt to" in str(error))
+
+
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn whatever Redis and the network raise into StoreUnavailableError, and log it."""
+    """Turn errors of Redis and the network into StoreUnavailableError, and log them."""
     try:
         yield
     except (RedisError, RedisClusterException, OSError) as error:
+        if is_foreign(error):
+            raise CorruptRecordError("the session's key in Redis was changed by another program") from error
         log.warning("store_failed", error=f"{type(error).__name__}: {error}")
         what = "is out of memory" if isinstance(error, OutOfMemoryError) else "cannot be reached"
         raise StoreUnavailableError(f"the session store {what}", RETRY_SECONDS) from error

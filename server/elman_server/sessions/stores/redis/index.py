@@ -1,12 +1,11 @@
-"""The names of all sessions in Redis, in order: what the keys of Redis cannot tell.
+"""The names of all sessions in Redis, in order, which Redis does not have for its keys.
 
 Sixteen sorted sets, by a hash of the name, hold members NAME NUL BIRTH; the birth is the session's own stamp. They
 lie in other slots of a cluster than the sessions, so that no script changes both, and the index mends itself:
 
-- A member is added before its session is made and taken away after it is deleted: who is there is always listed.
-- A member is *stale* if its session is gone or has another birth. It is skipped by whoever meets it, and taken away
-  once it is older than a creation can take. Redis forgets expired sessions by itself; every few creations some members
-  are looked at for this.
+- A member is added before its session is made and removed after it is deleted: every session is always listed.
+- A member is *stale* if its session was deleted or has another birth. Every reader skips it, and removes it once it is
+  older than a creation can take. Redis deletes expired sessions itself; every few creations some members are checked.
 - As long as it is there, a stale member is the tombstone of a session that expired.
 """
 
@@ -17,6 +16,8 @@ import itertools
 import secrets
 import zlib
 from typing import TYPE_CHECKING, Final
+
+from elman_server.sessions.stores.redis.client import is_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -41,7 +42,7 @@ class RedisIndex:
         self._key_of = key_of
         self._clock = clock
         self._shards = itertools.cycle(range(NUM_SHARDS))
-        self._cursors = [b"-"] * NUM_SHARDS  # where the sweep of each set goes on
+        self._cursors = [b"-"] * NUM_SHARDS  # where the sweep of each set continues
 
     async def add(self, name: str) -> str:
         """List a session that is about to be made; return its birth."""
@@ -50,11 +51,15 @@ class RedisIndex:
         return birth
 
     async def remove(self, name: str, birth: str) -> None:
-        """List a session no more."""
+        """Remove a session from the list."""
         await self._client.zrem(_set_of(name), _member(name, birth))
 
+    async def remove_all(self, name: str) -> None:
+        """List no session of that name, whatever its birth."""
+        await self._client.zremrangebylex(_set_of(name), f"[{name}\0", f"({name}\1")
+
     async def knows(self, name: str) -> bool:
-        """Whether a session of that name was listed and has not been taken away."""
+        """Whether a session of that name was listed and has not been removed."""
         return bool(await self._client.zrangebylex(_set_of(name), f"[{name}\0", f"({name}\1", 0, 1))
 
     async def names(self, after: str, limit: int) -> list[str]:
@@ -74,25 +79,25 @@ class RedisIndex:
         return found[:limit]
 
     async def sweep(self) -> None:
-        """Look at some members, and take away those that are stale."""
+        """Check some members, and remove those that are stale."""
         shard = next(self._shards)
         members = await self._client.zrangebylex(_key(shard), self._cursors[shard], b"+", 0, SWEEP_MEMBERS)
         await self._living(members)
         self._cursors[shard] = b"(" + members[-1] if len(members) == SWEEP_MEMBERS else b"-"
 
     async def _living(self, members: list[bytes]) -> list[bytes]:
-        """Return the members that are not stale; take away the others, if they are old enough."""
+        """Return the members that are not stale; remove the others, if they are old enough."""
         if not members:
             return []
         pipeline = self._client.pipeline(transaction=False)
         for member in members:
             pipeline.hget(self._key_of(_parts(member)[0]), "b")
-        births = await pipeline.execute()
-        living = [member for member, birth in zip(members, births, strict=True) if birth == member.partition(b"\0")[2]]
-        await self._take_away(set(members) - set(living))
+        births = await pipeline.execute(raise_on_error=False)
+        living = [member for member, birth in zip(members, births, strict=True) if _is_living(member, birth)]
+        await self._remove(set(members) - set(living))
         return living
 
-    async def _take_away(self, stale: Iterable[bytes]) -> None:
+    async def _remove(self, stale: Iterable[bytes]) -> None:
         settled = self._clock() - SETTLED_SECONDS
         old = [member for member in stale if int(_parts(member)[1].partition("-")[0], 16) < settled]
         if not old:
@@ -101,6 +106,15 @@ class RedisIndex:
         for member in old:
             pipeline.zrem(_set_of(_parts(member)[0]), member)
         await pipeline.execute()
+
+
+def _is_living(member: bytes, birth: bytes | Exception | None) -> bool:
+    """Whether the session's key has that birth, or is of a kind that has none: then it is listed as unreadable."""
+    if isinstance(birth, Exception):
+        if not is_foreign(birth):
+            raise birth
+        return True
+    return birth == member.partition(b"\0")[2]
 
 
 def _member(name: str, birth: str) -> bytes:

@@ -64,6 +64,6 @@ DELETE: Final = (
     + """
 local birth = redis.call('HGET', KEYS[1], 'b')
 redis.call('DEL', KEYS[1], KEYS[2])
-return {'ok', birth}
+return {'ok', birth or ''}
 """
 )

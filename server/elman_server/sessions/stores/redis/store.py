@@ -1,8 +1,8 @@
 """Sessions in Redis or Valkey, one server or a cluster, for many replicas at once.
 
 A session is two keys of one slot, `elman:{NAME}` (a hash: revision, expiry, birth, chunks of the head) and
-`elman:{NAME}:s` (a list: segments), changed by one script a call. Redis forgets them by itself, GRACE_SECONDS after the
-session's expiry; until then every replica can still say that it expired, and a turn that runs can be committed.
+`elman:{NAME}:s` (a list: segments), changed by one script per call. Redis deletes them itself, GRACE_SECONDS after the
+session's expiry; until then every replica can still report that it expired, and a running turn can be committed.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from elman_server.domain.errors import (
+    CorruptRecordError,
     RevisionMismatchError,
     SessionExistsError,
     SessionExpiredError,
     SessionNotFoundError,
 )
 from elman_server.sessions.stores.base import Stored
-from elman_server.sessions.stores.redis.client import connect, translated
+from elman_server.sessions.stores.redis.client import connect, is_foreign, translated
 from elman_server.sessions.stores.redis.index import RedisIndex
 from elman_server.sessions.stores.redis.scripts import COMMIT, CREATE, DELETE
 
@@ -30,9 +31,9 @@ CHUNK_BYTES: Final = 4090  # of a head, in a field each: with Redis' own 6 bytes
 
 
 class RedisStore:
-    """A store in Redis. It refuses nothing for want of room: that is for the `maxmemory` of Redis.
+    """A store in Redis. The `maxmemory` of Redis is its only limit.
 
-    What Redis evicts by its own policy is told as expired.
+    What Redis evicts by its own policy is reported as expired.
 
     Args:
         url: see `redis_client.connect`.
@@ -40,7 +41,7 @@ class RedisStore:
         clock: unix seconds.
 
     Attributes:
-        in_use: says of a session whether a turn of this process runs on it; such expire only with the grace.
+        in_use: whether a turn of this process runs on a session; such a session expires only after the grace.
 
     Raises:
         SettingsError: the URL cannot be honoured.
@@ -99,9 +100,17 @@ class RedisStore:
             return int(await self._value(name, answer))
 
     async def delete(self, name: str, revision: int | None) -> None:
-        """Forget a session; see Store."""
+        """Delete a session; see Store."""
         with translated():
-            answer = await self._run(DELETE, name, "" if revision is None else str(revision))
+            try:
+                answer = await self._run(DELETE, name, "" if revision is None else str(revision))
+            except Exception as error:
+                if revision is not None or not is_foreign(error):
+                    raise
+                # What another program put there cannot be read, but it can be deleted.
+                await self._client.delete(_key(name), f"{_key(name)}:s")
+                await self._index.remove_all(name)
+                return
             birth = await self._value(name, answer)
             await self._index.remove(name, birth.decode())
 
@@ -115,9 +124,10 @@ class RedisStore:
                 pipeline = self._client.pipeline(transaction=False)
                 for name in names:
                     pipeline.hgetall(_key(name))
-                rows = await pipeline.execute() if names else []
-                # One may have gone since the index was read.
-                found += [(name, _stored(fields)) for name, fields in zip(names, rows, strict=True) if fields]
+                # A key of another kind is one name's fault, and no reason to show no other.
+                rows = await pipeline.execute(raise_on_error=False) if names else []
+                # One may have been deleted since the index was read.
+                found += [(name, _shown(fields)) for name, fields in zip(names, rows, strict=True) if fields]
                 if len(names) < wanted:
                     break
                 after = names[-1]
@@ -144,7 +154,7 @@ class RedisStore:
         await self._client.aclose()
 
     def _now(self, name: str) -> float:
-        """Return the moment by which a session's expiry is judged."""
+        """Return the time with which a session's expiry is compared."""
         return 0.0 if self.in_use(name) else self._clock()
 
     def _record(self, head: bytes, expires: float, segments: Sequence[bytes]) -> list[Any]:
@@ -159,7 +169,7 @@ class RedisStore:
         return answer
 
     async def _value(self, name: str, answer: list[bytes]) -> bytes:
-        """Return what a script found; raise what it refused."""
+        """Return the value of a script's reply, or raise its refusal."""
         word, value = answer
         if word == b"missing":
             raise await self._end(name)
@@ -170,7 +180,7 @@ class RedisStore:
         return value
 
     async def _end(self, name: str) -> SessionExpiredError | SessionNotFoundError:
-        """Return how a session that is not there ended."""
+        """Return how a session that does not exist ended."""
         is_known = await self._index.knows(name)
         return (SessionExpiredError if is_known else SessionNotFoundError)(f"sessions/{name}")
 
@@ -180,6 +190,20 @@ def _key(name: str) -> str:
 
 
 def _stored(fields: dict[bytes, bytes]) -> Stored:
+    """Return a session from its hash; raises CorruptRecordError."""
     # Beside revision, expiry and birth every field is a chunk.
-    head = b"".join(fields[b"%d" % number] for number in range(len(fields) - 3))
-    return Stored(head, int(fields[b"r"]), float(fields[b"e"]))
+    try:
+        head = b"".join(fields[b"%d" % number] for number in range(len(fields) - 3))
+        return Stored(head, int(fields[b"r"]), float(fields[b"e"]))
+    except (KeyError, ValueError) as error:
+        raise CorruptRecordError("the session's key in Redis was changed by another program") from error
+
+
+def _shown(found: dict[bytes, bytes] | Exception) -> Stored:
+    """Return a session as a list shows it; one that cannot be read has an empty head."""
+    if isinstance(found, Exception) and not is_foreign(found):
+        raise found
+    try:
+        return _stored({} if isinstance(found, Exception) else found)
+    except CorruptRecordError:
+        return Stored(b"", 0, 0.0)

@@ -1,0 +1,1 @@
+"""The artefact: one ONNX file that describes itself; read, checked, written and run."""

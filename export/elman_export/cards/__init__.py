@@ -1,0 +1,1 @@
+"""The model card: artefacts side by side."""

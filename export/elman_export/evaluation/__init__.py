@@ -1,0 +1,1 @@
+"""How well an artefact predicts a text, and what can be read off its states."""

@@ -1,0 +1,1 @@
+"""From a network to an artefact that was compared with it."""

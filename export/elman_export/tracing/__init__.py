@@ -1,0 +1,1 @@
+"""Any PyTorch module that steps through characters, as an artefact."""

@@ -1,0 +1,124 @@
+"""A user's module, from `package.module:function`."""
+
+import importlib
+import logging
+import sys
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from elman_export.errors import ModuleError
+from elman_export.exporting.reference import Step
+from elman_export.exporting.torch_step import reason, torch_step
+from elman_export.tracing.layout import Adapter, Layout, describe, find_layout, layouts, leaves, rows
+
+_LOG = logging.getLogger("elman_export")
+_NARROW = (torch.float16, torch.bfloat16)
+_OTHERS = (str(Path(torch.__file__).parent), "importlib", str(Path(__file__).parents[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A user's module and its initial state of one row.
+
+    Attributes:
+        module: As the user gave it.
+        template: The state as the user gave it: tensors in tuples, lists or dicts.
+        layout: How the module is called.
+    """
+
+    module: nn.Module
+    template: Any
+    layout: Layout
+
+    @classmethod
+    def of(cls, result: Any) -> "Source":
+        """Check what a user's function returned, and find how the module is called.
+
+        Raises:
+            ModuleError: It is not (module, state).
+        """
+        if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[0], nn.Module):  # noqa: PLR2004
+            raise ModuleError(f"Got {describe(result)}: return (module, state), an nn.Module and its initial state.")
+        module, state = result
+        try:
+            parts = leaves(state)
+        except TypeError as error:
+            raise ModuleError(f"The state {error}: it must consist of tensors.") from error
+        if not parts:
+            raise ModuleError(f"Got {describe(module)} with 0 states: return at least one tensor of state.")
+        module, state = _widened(module, state)
+        for index, part in enumerate(leaves(state)):
+            if part.dtype != torch.float32 or not layouts(part):
+                raise ModuleError(
+                    f"state[{index}] is {describe(part)}: it must be float32 [1, ...], one row, or [layers, 1, ...]."
+                )
+        module.eval()
+        return cls(module, state, find_layout(module, state))
+
+    @property
+    def step(self) -> nn.Module:
+        """The module as forward(char [B], *state [B, ...]) -> (logits [B, V], *next_state)."""
+        return Adapter(self.module, self.template, self.layout)
+
+    @property
+    def state(self) -> tuple[Tensor, ...]:
+        """The initial state, one row each: [1, ...]."""
+        return rows(self.template, self.layout, 1)
+
+
+def load_source(target: str) -> Source:
+    """Call the function that `package.module:function` names; the current folder is importable.
+
+    Raises:
+        ModuleError: It cannot be imported, fails, or does not return (module, state).
+    """
+    file, _, function = target.partition(":")
+    if not file or not function:
+        raise ModuleError(f"{target!r} names no function: write it as my_package.my_file:build.")
+    if str(Path.cwd()) not in sys.path:  # `python -m` adds it, the installed command does not
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        result = getattr(importlib.import_module(file), function)()
+    except Exception as error:  # the user's code may raise anything
+        raise ModuleError(f"{target} failed with {reason(error)}{place(error)}: correct that first.") from error
+    return Source.of(result)
+
+
+def module_steps(source: Source) -> dict[str, Step]:
+    """The sources for comparison with an artefact of this module."""
+    return {"PyTorch": torch_step(source.step)}
+
+
+def place(error: BaseException) -> str:
+    """Where in the user's own code an error was raised, for a message; empty if nowhere."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+
+
+def _is_library(filename: str) -> bool:
+    return filename.startswith("<") or "site-packages" in filename or any(part in filename for part in _OTHERS)
+
+
+def _widened(module: nn.Module, state: Any) -> tuple[nn.Module, Any]:
+    """Module and state in float32 on the CPU, with a note if they were in 16 bits or elsewhere."""
+    tensors = [*module.parameters(), *module.buffers(), *leaves(state)]
+    narrow = sorted({str(tensor.dtype) for tensor in tensors if tensor.dtype in _NARROW})
+    devices = sorted({tensor.device.type for tensor in tensors} - {"cpu", "meta"})
+    if not narrow and not devices:
+        return module, state
+    _LOG.warning("The module is %s: it is converted to float32 on the CPU.", ", ".join([*narrow, *devices]))
+    return module.float().cpu(), _float(state)
+
+
+def _float(tree: Any) -> Any:
+    if isinstance(tree, Tensor):
+        return tree.cpu().float() if tree.dtype in _NARROW else tree.cpu()
+    if isinstance(tree, dict):
+        return {key: _float(part) for key, part in tree.items()}
+    parts = [_float(part) for part in tree]
+    return type(tree)(*parts) if hasattr(tree, "_fields") else type(tree)(parts)
