@@ -1,11 +1,9 @@
 """How long a client waits for a server that it has lost, and how soon it notices."""
 
-from typing import Any
-
 import pytest
 
 from elman_client import UnavailableError
-from elman_client._shared import connection, retrying
+from elman_client._shared import connection
 from elman_client._shared.connection import Connection
 from elman_client._shared.retrying import Attempts
 from tests.chaos.proxy import Proxy
@@ -16,18 +14,22 @@ from tests.client.fake_memory import drawn
 def clock(monkeypatch) -> list[float]:
     """The time, which the test sets."""
     now = [1000.0]
-    monkeypatch.setattr(retrying.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
     return now
 
 
-def _attempts(**options: Any) -> Attempts:
-    settings = {"tls": False, "root_certificates": None, "credentials": None, "metadata": None, "timeout": None}
-    return Attempts(Connection("x", **settings, retry_seconds=30), None, is_safe=True, **options)
+@pytest.fixture
+def attempts(clock) -> Attempts:
+    """Those of a client that waits for 30 s."""
+    del clock  # set before they begin
+    settings = Connection(
+        "x", tls=False, root_certificates=None, credentials=None, metadata=None, timeout=None, retry_seconds=30
+    )
+    return Attempts(settings, None, is_safe=True)
 
 
-def test_patience_counts_from_the_loss(clock):
+def test_patience_counts_from_the_loss(clock, attempts):
     """A stream was silent for an hour, then its connection breaks: from there on there are retry_seconds."""
-    attempts = _attempts()
     attempts.succeeded()
     clock[0] += 3600
     assert attempts.delay(UnavailableError("gone")) is not None
@@ -37,9 +39,8 @@ def test_patience_counts_from_the_loss(clock):
     assert attempts.delay(UnavailableError("gone")) is None
 
 
-def test_patience_begins_anew_when_something_comes(clock):
+def test_patience_begins_anew_when_something_comes(clock, attempts):
     """The next loss is another one."""
-    attempts = _attempts()
     attempts.succeeded()
     attempts.delay(UnavailableError("gone"))
     clock[0] += 20

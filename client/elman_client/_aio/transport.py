@@ -275,4 +275,4 @@ def _awaiting(call: Call) -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise CallCancelledError("the call was cancelled under way", request_id=call.request_id) from error
+        raise CallCancelledError("the call was cancelled while it ran", request_id=call.request_id) from error
