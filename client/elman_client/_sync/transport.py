@@ -94,6 +94,8 @@ class Transport:
         """Return the turn if the server cannot be reached: it is still to be ended."""
         if stream is not None:
             stream.prevent()
+            if left.position is None:
+                stream.stop()  # first: the server may not have begun the turn when Cancel comes
         try:
             self._cancel(left, Attempts(self._connection, _LEAVE_SECONDS, is_safe=True))
         except ElmanError:
@@ -264,6 +266,12 @@ class Stream(Generic[Value]):
         self.wake()
         workers.run(self._reader.cancel)
 
+    def stop(self) -> None:
+        """Stop the call, in a worker: what it sends after this comes after it at the server, too."""
+        if not self._is_over:
+            self._is_over = self._reader.is_left = True
+            self._reader.cancel()
+
 
 class Talk(Stream[Value]):
     """A call that sends and receives."""
@@ -292,6 +300,11 @@ class Talk(Stream[Value]):
         """Stop the call. It does not wait for the server."""
         self._messages.put(None)  # gRPC's thread waits for the next message
         super().cancel()
+
+    def stop(self) -> None:
+        """Stop the call, in a worker: what it sends after this comes after it at the server, too."""
+        self._messages.put(None)
+        super().stop()
 
 
 class _Reader:
