@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from benchmarks import baseline
+from elman_server.process.settings import Settings
 from scripts import chart
 
 ROOT: Final = Path(__file__).parent.parent
@@ -76,6 +77,16 @@ def test_the_example_of_contributing_names_every_place() -> None:
     named = {path for path in re.findall(r"`([\w/]+/[\w.]+)`", section) if not path.startswith("tests/")}
     files = chain.from_iterable(ROOT.glob(pattern) for pattern in SOURCES)
     assert named == {name_of(path) for path in files if re.search(r"(?<!\w)min[_-]p\b", path.read_text())}
+
+
+@pytest.mark.parametrize("store", ["memory:", "sqlite:PATH", "redis://"])
+def test_sessions_last_as_long_as_the_page_says(store: str) -> None:
+    """docs/sessions.md has the default lifetimes of each kind of store."""
+    seconds = {"hour": 3600, "day": 86400}
+    (row,) = re.findall(rf"^\| `{store}.*$", (ROOT / "docs" / "sessions.md").read_text(), re.MULTILINE)
+    idle, oldest = [int(number) * seconds[unit] for number, unit in re.findall(r"(\d+) (hour|day)", row)]
+    host = "127.0.0.1" if store == "redis://" else ""
+    assert Settings(store=f"{store}{host}").lifetimes == (idle, oldest)
 
 
 def test_the_chart_is_of_the_baseline() -> None:

@@ -73,7 +73,7 @@ class ElmanError(Exception):
     """
 
     code: str = "UNKNOWN"
-    next_step: ClassVar[str] = "try again; if it stays, ask whoever runs the server"
+    next_step: ClassVar[str] = "try again; if it happens again, contact the operator of the server"
 
     def __init__(
         self,

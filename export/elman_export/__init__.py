@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 # onnxruntime's Linux wheels send telemetry unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-from elman_export.artefacts.artefact import Artefact, read_artefact, write_artefact
 from elman_export.errors import (
     ArtefactError,
     CheckpointError,
@@ -19,6 +18,7 @@ from elman_export.errors import (
 from elman_format import Metadata
 
 if TYPE_CHECKING:
+    from elman_export.artefacts.artefact import Artefact, read_artefact, write_artefact
     from elman_export.exporting.from_numpy import export_numpy
     from elman_export.exporting.from_torch import export_layers
     from elman_export.tracing.weights import load_state_dict
@@ -39,11 +39,14 @@ __all__ = [
     "write_artefact",
 ]
 
-# Imported when they are asked for: torch and onnxruntime take seconds.
+# Imported when they are asked for: torch and onnxruntime take seconds, and onnx may be missing.
 _LATER = {
+    "Artefact": "elman_export.artefacts.artefact",
     "export_layers": "elman_export.exporting.from_torch",
     "export_numpy": "elman_export.exporting.from_numpy",
     "load_state_dict": "elman_export.tracing.weights",
+    "read_artefact": "elman_export.artefacts.artefact",
+    "write_artefact": "elman_export.artefacts.artefact",
 }
 
 

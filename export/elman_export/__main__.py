@@ -8,6 +8,7 @@ import click
 
 from elman_export.errors import ExportError
 
+LIBRARIES = {"matplotlib", "numpy", "onnx", "onnxruntime", "onnxscript", "rich", "safetensors", "sklearn", "torch"}
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 # Command to its module in `commands`, and what --help says of it: no module is imported for that.
@@ -48,6 +49,11 @@ class _Group(click.Group):
             if ctx.params["shows_traceback"]:
                 traceback.print_exception(error)
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:  # the client or the server alone was installed
+            if error.name not in LIBRARIES:
+                raise
+            message = f"{error.name} is not installed; run: pip install 'elman[export]'"
+            raise click.ClickException(message) from error
         except KeyboardInterrupt:
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)

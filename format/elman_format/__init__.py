@@ -5,18 +5,23 @@ Pure Python: neither onnx nor torch nor numpy. What `seal` writes has passed eve
 
 from elman_format.errors import FormatError
 from elman_format.file import File, parse, seal
+from elman_format.layout import Layout, layouts
 from elman_format.metadata import Metadata
 from elman_format.names import Vocabulary, check_labels, check_vocabulary
+from elman_format.operators import operators
 from elman_format.probe import Probe
 
 __all__ = [
     "File",
     "FormatError",
+    "Layout",
     "Metadata",
     "Probe",
     "Vocabulary",
     "check_labels",
     "check_vocabulary",
+    "layouts",
+    "operators",
     "parse",
     "seal",
 ]

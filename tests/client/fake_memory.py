@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from elman.v1 import generation_pb2, model_pb2, session_pb2
 
 ALPHABET = "abcdefghijklmnopqrstuvwxyz"
-VOCABULARY = "\n !:?" + ALPHABET + ALPHABET.upper()
+VOCABULARY = "\n !'-:?" + ALPHABET + ALPHABET.upper()
 LIMITS = model_pb2.Limits(max_prompt_chars=1000, max_chars=1000, max_stop_strings=4, max_stop_string_chars=16)
 MOOD = {"bad": math.log(0.25), "good": math.log(0.75)}  # what its read-out tells of every character
 LOG_PROBABILITY = -0.5  # of every character but the first

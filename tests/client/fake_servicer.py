@@ -90,7 +90,14 @@ class Servicer(
             await self._refuse(context, grpc.StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", message)
         return self.models[name]
 
-    async def _check_text(self, context: Any, field_: str, text: str) -> None:
+    async def _check_text(self, context: Any, field_: str, request: Any) -> None:
+        policy, text = request.unknown_characters, getattr(request, field_)
+        if policy.skip or policy.replace_with:
+            text = "".join(c if c in VOCABULARY else policy.replace_with for c in text)
+            setattr(request, field_, text)
+        await self._refuse_unknown(context, field_, text)
+
+    async def _refuse_unknown(self, context: Any, field_: str, text: str) -> None:
         unknown = next((c for c in text if c not in VOCABULARY), None)
         if unknown:
             violation = BadRequest.FieldViolation(field=field_, description=f"has {unknown!r}")
@@ -290,7 +297,7 @@ class Servicer(
     async def Append(self, request, context):
         await self._begin(context)
         memory = await self._memory(context, request.session)
-        await self._check_text(context, "text", request.text)
+        await self._check_text(context, "text", request)
         details = detailed(request.text, len(memory.text)) if request.HasField("detail") else []
         memory.commit(request.text, "")
         return generation_pb2.AppendResponse(session=memory.info, details=details)
@@ -318,7 +325,8 @@ class Servicer(
             await self._model(context, request.model)
             memory = SessionState(session_pb2.Session())
             memory.rest.set()
-        await self._check_text(context, "prompt", request.prompt)
+        await self._check_text(context, "prompt", request)
+        await self._refuse_unknown(context, "stopping.stop_strings[0]", "".join(request.stopping.stop_strings))
         if not memory.rest.is_set():
             retry = RetryInfo()
             retry.retry_delay.FromMilliseconds(100)

@@ -141,3 +141,93 @@ def test_chat_on_a_terminal(server):
     assert memory.text.startswith("ab\ndefg")
     assert "cd\n" in memory.text
     assert memory.info.turn_count == 2
+
+
+def test_a_chat_introduces_itself(server):
+    """The banner tells server, model, session and settings; commands change them, and /quit leaves."""
+    with Terminal(server.target, "chat", "--seed=7", "--max-chars=3", NO_COLOR="1") as terminal:
+        terminal.expect(rf"elman [\d.]+ at {server.target}")
+        terminal.expect(r"model shakespeare \(lstm, 2 x 8\), session made-0")
+        terminal.expect("temperature 0.8, seed 7, at most 3 characters or up to an empty line")
+        terminal.expect("/help lists the commands")
+        terminal.expect(">")
+        terminal.type("/temp 0.5\r")
+        terminal.expect(">")
+        terminal.type("/seed\r")
+        terminal.expect(">")
+        terminal.type("/stop q\\n\r")
+        terminal.expect(">")
+        terminal.type("/info\r")
+        terminal.expect(r"answers +temperature 0.5, seed 0 of the session, at most 3 characters or up to 'q\\n'")
+        terminal.expect(">")
+        terminal.type("/model\r")
+        terminal.expect("shakespeare, tiny; this is shakespeare")
+        terminal.expect(">")
+        terminal.type("/model ti\t")
+        terminal.expect("ny")  # completed
+        terminal.type("\r")
+        terminal.expect(r"model tiny \(lstm, 2 x 8\), session made-1")
+        terminal.expect(">")
+        terminal.type("/quit\r")
+        terminal.expect("The session stays: elman chat --session made-1")
+        assert terminal.wait() == 0
+
+
+def test_a_continued_chat_shows_its_past(server):
+    """The text of before comes after the banner, its lines come back by the key Up, and /transcript shows all."""
+    run(server.target, "chat", "--max-chars=3", stdin="ab\ncd\n")
+    with Terminal(server.target, "chat", "--session=made-0", "--max-chars=3") as terminal:
+        terminal.expect("Ctrl-D leaves")
+        terminal.expect("ab\r\ndefcd\r\njkl\r\n")
+        terminal.expect(">")
+        terminal.type("/transcript\r")
+        terminal.expect("ab\r\ndefcd\r\njkl\r\n")
+        terminal.expect(">")
+        terminal.type("\x1b[A\x1b[A\r")  # the key Up, twice
+        terminal.expect("cd.*pqr")
+        terminal.expect(">")
+        terminal.type(_CTRL_D)
+        assert terminal.wait() == 0
+
+
+def test_a_line_may_begin_with_a_slash(server):
+    """A second slash sends the line, with one."""
+    done = run(server.target, "chat", "--max-chars=1", "--unknown=replace=?", stdin="//ab\n")
+
+    assert done.returncode == 0
+    assert server.servicer.memories["sessions/made-0"].text == "?ab\ne"
+
+
+def test_quit_leaves_a_pipe(server):
+    """What follows is not read."""
+    done = run(server.target, "chat", "--max-chars=1", stdin="ab\n/quit\ncd\n")
+
+    assert (done.returncode, done.stdout) == (0, "d\n")
+
+
+def test_info_tells_what_is_in_force(server):
+    """As JSON, the answers' settings stand beside the session."""
+    done = run(server.target, "chat", "--json", stdin="/temp 0.5\n/seed 9\n/info\n/seed\n/info\n")
+
+    infos = [json.loads(line)["answers"] for line in done.stdout.splitlines()]
+    assert [(info["temperature"], info["seed"]) for info in infos] == [(0.5, 9), (0.5, 0)]
+    assert infos[0]["max_chars"] == 500
+
+
+def test_interrupts_never_end_a_chat(server):
+    """Fifty times Ctrl-C, in an answer or at once: each later answer comes, and what was shown is kept."""
+    server.servicer.seconds_per_chunk = 0.01
+    with Terminal(server.target, "chat", "--max-chars=100", "--stop=?") as terminal:
+        terminal.expect(">")
+        for number in range(50):
+            terminal.type("ab\r")
+            terminal.expect("[a-z]{4}\r?" if number % 2 else "ab\r?")
+            terminal.type(_CTRL_C)
+            terminal.expect(r"\[stopped\]|leaves")
+            terminal.expect(">")
+        server.servicer.seconds_per_chunk = 0
+        terminal.type("ab\r")
+        terminal.expect("[a-z]{100}")
+        terminal.expect(">")
+        terminal.type(_CTRL_D)
+        assert terminal.wait() == 0

@@ -3,15 +3,19 @@ import math
 import os
 import re
 import signal
+import socket
+import subprocess
+import threading
 
 import click
+import grpc
 import pytest
 
 from elman_client import Client
 from elman_client.cli import cli
 from tests.client.fake_memory import ALPHABET, VOCABULARY
 from tests.client.fake_server import FakeServer
-from tests.client.processes import PATIENCE, Terminal, run, start
+from tests.client.processes import ELMAN, PATIENCE, Terminal, environment, run, start
 
 
 def _commands(group: click.Group, path: str = "elman") -> list[tuple[str, click.Command]]:
@@ -110,7 +114,15 @@ def test_generate_leaves_quietly_when_nobody_reads(server):
         (["nonsense"], 2, "No such command 'nonsense'"),
         (["score", "/nowhere"], 2, "No such file"),
         (["models", "--timeout=0"], 2, "--timeout"),
-        (["models", "--target=127.0.0.1:1"], 3, "cannot reach 127.0.0.1:1: is elman-server"),
+        (["models", "--target=127.0.0.1:1"], 3, "is elman-server running? start it with `elman-server`"),
+        (["models", "--target=a..b:1"], 3, "cannot reach a..b:1: there is no host of that name"),
+        (["models", "--target=http://a:1"], 2, "--target is HOST:PORT without http://, such as a:1"),
+        (["models", "--target=localhost"], 2, "--target is HOST:PORT, such as 127.0.0.1:50051, not 'localhost'"),
+        (["generate", "a", "--max-chars=0"], 2, "Invalid value for '--max-chars': 0 is not in the range"),
+        (["generate", "a", r"--stop=\n"], 1, r"--stop: the model does not have '\'; for a line break write $'\n'"),
+        (["sessions", "create", "--ttl=7x"], 2, "'7x' is no duration: write 90s, 15m, 2h or 7d"),
+        (["sessions", "create", "--label=a"], 2, "'a' is no label: write KEY=VALUE"),
+        (["sessions", "update", "x"], 2, "nothing to update: give --ttl, --label or --remove-label"),
         (["generate", "a", "--model=x"], 4, "there is no models/x: see ListModels"),
         (["sessions", "show", "x"], 4, "there is no sessions/x"),
         (["sessions", "delete", "x"], 4, "there is no sessions/x"),
@@ -327,3 +339,153 @@ def test_replay_says_whether_it_is_equal(server):
     assert as_json.returncode == 1
     turns = [json.loads(line) for line in as_json.stdout.splitlines()]
     assert [(turn["is_equal"], turn["turn"]["end"]) for turn in turns] == [(False, 3), (False, 5)]
+
+
+@pytest.mark.parametrize(("path", "command"), _commands(cli))
+def test_every_command_has_a_short_help(path, command):
+    """-h is as good as --help, everywhere."""
+    context = click.Context(command, info_name=path, parent=click.Context(cli, info_name="", **cli.context_settings))
+
+    assert set(command.get_help_option_names(context)) == {"-h", "--help"}
+
+
+def test_sessions_have_a_time_to_live_and_labels(server):
+    """`create` sets them, `update` changes one of them and keeps the others."""
+    labels = ["--label", "user=ann", "--label", "draft=1"]
+    run(server.target, "sessions", "create", "--id=mine", "--ttl=7d", *labels)
+    info = server.servicer.memories["sessions/mine"].info
+    assert dict(info.labels) == {"user": "ann", "draft": "1"}
+    assert info.expire_time.seconds - info.create_time.seconds == 7 * 86400
+
+    shown = run(server.target, "sessions", "update", "mine", "--ttl=90", "--label=a=b=c", "--remove-label=draft")
+
+    assert re.search(r"labels +(a=b=c user=ann|user=ann a=b=c)\n", shown.stdout)
+    assert info.expire_time.seconds - info.create_time.seconds == 90
+    run(server.target, "sessions", "update", "mine", "--ttl=2m")
+    assert dict(info.labels) == {"user": "ann", "a": "b=c"}
+
+
+def test_a_transcript_is_printed(server):
+    """All of it or a part; with --json the turns too."""
+    with Client(server.target) as client:
+        session = client.create_session("tiny", session_id="mine")
+        session.append("abc")
+        session.append("de")
+
+    whole = run(server.target, "sessions", "transcript", "mine")
+    part = run(server.target, "sessions", "transcript", "mine", "--start=1", "--end=3")
+    as_json = json.loads(run(server.target, "sessions", "transcript", "mine", "--json").stdout)
+
+    assert (whole.stdout, part.stdout, as_json["text"]) == ("abcde", "bc", "abcde")
+    assert [(turn["start"], turn["end"]) for turn in as_json["turns"]] == [(0, 3), (3, 5)]
+
+
+def test_a_running_turn_is_cancelled(server):
+    """`sessions cancel` ends it, and the command that runs it ends with what there is."""
+    server.servicer.seconds_per_chunk = 0.05
+    with Client(server.target) as client:
+        client.create_session("tiny", session_id="mine")
+    with start(server.target, "generate", "a", "--session=mine", "--max-chars=1000") as process:
+        assert process.stdout is not None
+        os.read(process.stdout.fileno(), 100)
+        done = run(server.target, "sessions", "cancel", "mine")
+        assert re.fullmatch(r"sessions/mine is at \d+\n", done.stdout)
+        assert process.wait(PATIENCE) == 0
+
+
+def test_the_help_tells_the_defaults():
+    """How long a text gets and how daring it is stand in --help."""
+    shown = run("127.0.0.1:1", "generate", "--help").stdout
+
+    assert re.search(r"--temperature.*default: 0\.8", shown, re.DOTALL)
+    assert re.search(r"--max-chars.*default:\s+500", shown, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [
+        ("generate --model s", {"shakespeare"}),
+        ("chat --session mi", {"mine"}),
+        ("sessions show ", {"mine"}),
+        ("replay m", {"mine"}),
+        ("score - --read-out ", {"mood"}),
+        ("chat --model tiny --initial-state j", {"juliet"}),
+        ("chat --target 127.0.0.1:1 --model ", set()),
+    ],
+)
+def test_the_shell_completes_names(server, words, completed):
+    """Models, sessions, read-outs and initial states come from the server; from one that does not answer, none."""
+    with Client(server.target) as client:
+        client.create_session("tiny", session_id="mine")
+    typed = ["elman", *words.split(" ")]
+    variables = {
+        "_ELMAN_COMPLETE": "bash_complete",
+        "COMP_WORDS": " ".join(typed),
+        "COMP_CWORD": str(len(typed) - 1),
+    }
+
+    environ = environment(server.target, **variables)
+    done = subprocess.run([ELMAN], env=environ, capture_output=True, text=True, check=False)
+
+    assert {line.removeprefix("plain,") for line in done.stdout.split()} == completed
+    assert done.stderr == ""
+
+
+def test_a_lost_server_is_reported_once(server):
+    """A note on a line of its own says that the command reconnects; the text has no gap."""
+    server.servicer.cuts = [grpc.StatusCode.UNAVAILABLE] * 3
+    with Client(server.target) as client:
+        client.create_session("tiny", session_id="mine")
+
+    done = run(server.target, "generate", "a", "--session=mine", "--max-chars=20")
+
+    assert done.stdout == "abcdefghijklmnopqrstu"
+    notes = done.stderr.splitlines()
+    assert set(notes) == {f"elman: {server.target}: lost the server: reconnecting …"}
+    assert len(notes) <= 3
+
+
+def test_what_is_no_elman_server_is_told_apart():
+    """A web server, and a server that wants TLS, are not taken for one that is down."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        answering = threading.Thread(target=_answer_http, args=[listener])
+        answering.start()
+        done = run(f"127.0.0.1:{listener.getsockname()[1]}", "models")
+        listener.shutdown(socket.SHUT_RDWR)
+        answering.join()
+
+    assert done.returncode == 3
+    assert "another program listens there, not an elman-server" in done.stderr
+
+
+def _answer_http(listener: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+            connection.recv(1000)
+
+
+def test_a_server_that_closes_may_want_tls():
+    """The connection is closed at once, as by a server that expects TLS."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        closing = threading.Thread(target=_close_all, args=[listener])
+        closing.start()
+        done = run(f"127.0.0.1:{listener.getsockname()[1]}", "models")
+        listener.shutdown(socket.SHUT_RDWR)
+        closing.join()
+
+    assert (done.returncode, "it may expect TLS" in done.stderr) == (3, True)
+
+
+def _close_all(listener: socket.socket) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            connection.recv(1000)

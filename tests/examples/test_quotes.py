@@ -56,7 +56,7 @@ def test_a_tagging_model_does_not_write(server):
     """Generate is refused with what to do instead."""
     with Client(server.address, timeout=100) as client:
         assert client.get_model("quotes").labels == tuple(LABELS)
-        with pytest.raises(InvalidArgumentError, match="tells labels instead of characters; call Score"):
+        with pytest.raises(InvalidArgumentError, match="returns labels instead of characters; call Score"):
             list(client.generate("a", model="quotes"))
 
 

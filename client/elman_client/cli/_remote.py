@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FAVOURITE = "models/shakespeare"
-_SCHEME = "://"
+_SCHEMES = {"http", "https", "grpc", "grpcs", "tcp"}
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,10 @@ def connection_options(command: Callable[..., int | None]) -> Callable[..., int 
 
 
 def _checked_target(_ctx: click.Context, _parameter: click.Parameter, target: str) -> str:
-    scheme, separator, rest = target.partition(_SCHEME)
-    if separator:
-        raise click.UsageError(f"--target is HOST:PORT without {scheme}{_SCHEME}, such as {rest.rstrip('/')}")
-    if not target or not target.isprintable() or " " in target:
+    scheme, separator, rest = target.partition("://")
+    if separator and scheme.lower() in _SCHEMES:
+        raise click.UsageError(f"--target is HOST:PORT without {scheme}://, such as {rest.rstrip('/')}")
+    if ":" not in target or not target.isprintable() or " " in target:
         raise click.UsageError(f"--target is HOST:PORT, such as 127.0.0.1:50051, not {target!r}")
     return target
 

@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 
 from elman_export.artefacts.artefact import Artefact
 from elman_export.errors import ArtefactError
+from elman_format.layout import LAYOUTS
 
 Array = NDArray[np.floating[Any]]
-
-# How rows may lie in a batch: so far apart, and a multiple of so many in all. Of a width that is no multiple of 4 a row
-# has the same bits everywhere in some of them only. The server tries them in this order, too.
-LAYOUTS = ((1, 1), (1, 2), (1, 4), (2, 4), (4, 4))
 
 
 class Runtime:
@@ -76,11 +73,9 @@ class Runtime:
     ) -> tuple[Array, list[Array]]:
         if self.layout == LAYOUTS[0]:
             return _run(session, char, state)
-        batch, (spacing, multiple) = char.shape[-1], self.layout
-        size = -(-batch * spacing // multiple) * multiple
-        rows = np.minimum(np.arange(size) // spacing, batch - 1)
-        logits, after = _run(session, char.take(rows, -1), [part.take(rows, 0) for part in state])
-        taken = slice(0, batch * spacing, spacing)
+        batch = char.shape[-1]
+        sources, taken = self.layout.sources(batch), self.layout.places(batch)
+        logits, after = _run(session, char.take(sources, -1), [part.take(sources, 0) for part in state])
         return logits[..., taken, :], [part[taken] for part in after]
 
 

@@ -13,13 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from elman_export.artefacts.artefact import Artefact
-from elman_export.artefacts.runtime import LAYOUTS, Array, Runtime
+from elman_export.artefacts.runtime import Array, Runtime
 from elman_export.exporting.reference import Step
 from elman_export.exporting.report import PREFILL, ROWS, Finding, Report
-from elman_format import Metadata
+from elman_format import Layout, layouts, operators
+from elman_format.layout import BATCHES, LAYOUTS
+from elman_format.operators import CUT_SAFE
 
 NUM_STEPS = 1000
-BATCHES = (64, 17, 7, 2, 1)
 CHUNKS = (1, 2, 7, 64)
 # Relative to the largest value of a tensor, or to 1. One float32 rounding is 6e-8, and a sum of
 # 1,000 terms in another order differs by about 2e-6; a wrong weight, gate or bias shows as 1e-2.
@@ -32,9 +33,10 @@ LOOSEST_TOLERANCE = 1e-4
 QUANTIZED_TOLERANCE = 1e-1
 EXACT = (ROWS, PREFILL)
 PADDED = (
-    "Each row of the input is computed {} times and a batch has a multiple of {} rows: then all batches agree, and the "
-    "server does the same. Widths that are multiples of 4 need it less often."
+    "Each row is computed {} times and a batch has a multiple of {} rows: then all batches agree, and the server does "
+    "the same."
 )
+ONE_THREAD = "A server runs it with one thread, because of {}: use more engines to use more cores."
 
 
 def verify(artefact: Artefact, sources: Mapping[str, Step], num_steps: int = NUM_STEPS) -> Report:
@@ -49,23 +51,25 @@ def verify(artefact: Artefact, sources: Mapping[str, Step], num_steps: int = NUM
         ArtefactError: onnxruntime refuses it.
     """
     runtime = Runtime(artefact)
-    layouts = LAYOUTS if artefact.metadata.cell == "other" else LAYOUTS[:1]  # known cells agree in every batch
-    for runtime.layout in layouts:
-        comparison = _Comparison(runtime, sources)
+    # Known cells must agree as they come.
+    allowed = layouts(operators(artefact.data)) if artefact.metadata.cell == "other" else LAYOUTS[:1]
+    for runtime.layout in allowed:
+        comparison = _Comparison(artefact, runtime, sources)
         random = np.random.default_rng(0)
         for length in _chunks(num_steps):
             comparison.read(random.integers(0, artefact.metadata.vocabulary_size, (length, max(BATCHES))))
-            if not comparison.rows_agree and runtime.layout != layouts[-1]:
+            if not comparison.rows_agree and runtime.layout != allowed[-1]:
                 break
         else:
             break
-    return comparison.report(artefact.metadata)
+    return comparison.report()
 
 
 class _Comparison:
     """Runs the artefact at every batch, its rows always the last ones of the largest batch."""
 
-    def __init__(self, runtime: Runtime, sources: Mapping[str, Step]) -> None:
+    def __init__(self, artefact: Artefact, runtime: Runtime, sources: Mapping[str, Step]) -> None:
+        self._artefact = artefact
         self._runtime = runtime
         self._sources = sources
         self._states = {batch: runtime.initial_state(batch) for batch in BATCHES}
@@ -82,7 +86,7 @@ class _Comparison:
     def read(self, chars: NDArray[np.int64]) -> None:
         """Take all batches through [T, 64] characters, comparing every step."""
         widest: list[list[Array]] = []
-        for batch in BATCHES:
+        for batch in reversed(BATCHES):
             rows, state = chars[:, -batch:], self._states[batch]
             steps = _walk(self._runtime.step, rows, state)
             self._states[batch] = after = steps[-1][1:]
@@ -96,18 +100,17 @@ class _Comparison:
             self._compare_sources(batch, rows.ravel(), _joined(befores), _joined(steps))
         self._drift(chars[:, -1:], steps)
 
-    def report(self, metadata: Metadata) -> Report:
+    def report(self) -> Report:
         """Everything found so far, judged by what the artefact says that it is."""
         rounding = min(max(TOLERANCE, 2 * self._between_sources), LOOSEST_TOLERANCE)
-        tolerance = QUANTIZED_TOLERANCE if metadata.is_quantized else rounding
+        tolerance = QUANTIZED_TOLERANCE if self._artefact.metadata.is_quantized else rounding
         findings = []
         for against, batch in sorted(self._largest, key=lambda key: (key[0] not in EXACT, key)):
             limit = 0.0 if against in EXACT else tolerance
             findings.append(Finding(against, batch, self._largest[against, batch], limit))
         for name, drift in self._drifts.items():
             findings.append(Finding(f"{name}, left alone", 1, drift, None))
-        layout = self._runtime.layout
-        return Report(tuple(findings), () if layout == LAYOUTS[0] else (PADDED.format(*layout),))
+        return Report(tuple(findings), tuple(_notes(self._artefact, self._runtime.layout)))
 
     def _compare_sources(
         self, batch: int, char: NDArray[np.int64], state: Sequence[Array], outputs: Sequence[Array]
@@ -130,6 +133,13 @@ class _Comparison:
     def _note(self, against: str, batch: int, difference: float) -> None:
         largest = self._largest.get((against, batch), 0.0)
         self._largest[against, batch] = _larger(largest, difference)
+
+
+def _notes(artefact: Artefact, layout: Layout) -> Iterator[str]:
+    if layout != LAYOUTS[0]:
+        yield PADDED.format(layout.spacing, layout.multiple)
+    if unsafe := operators(artefact.data) - CUT_SAFE:
+        yield ONE_THREAD.format(", ".join(sorted(unsafe)))
 
 
 def _chunks(num_steps: int) -> Iterator[int]:

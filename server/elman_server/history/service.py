@@ -70,8 +70,8 @@ class History:
         """Make sessions that equal this one at a position; None: as it is now. Those of the same request stay.
 
         Raises:
-            PositionOutOfRangeError, InvalidFieldError, QuotaError, SessionExpiredError; then none is made. None is
-            made by a call that is cancelled, either.
+            PositionOutOfRangeError, InvalidFieldError, QuotaError, SessionExpiredError; then none is made. A call that
+            is cancelled makes all if it has a request id, so that it can be sent again; else none.
         """
         if not 0 <= count <= MAX_FORKS:
             raise InvalidFieldError("count", f"is {count}; allowed is from 1 to {MAX_FORKS}, or 0 for 1")
@@ -94,7 +94,7 @@ class History:
         async def make(number: int) -> SessionInfo:
             return await self._sessions.add("", head, expiration, cut.segments, creation=missing[number])
 
-        made = await all_or_none(self._sessions, len(missing), make)
+        made = await all_or_none(self._sessions, len(missing), make, is_repeatable=bool(creation.request_id))
         forks.update(zip(missing, made, strict=True))
         return [forks[one] for one in creations]
 

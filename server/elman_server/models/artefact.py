@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from elman_format import FormatError, parse
+from elman_format import FormatError, operators, parse
 from elman_format.file import MAX_BYTES
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.vocabulary import Vocabulary
-from elman_server.models.operators import operators
 from elman_server.models.read_outs import Probe
 
 if TYPE_CHECKING:

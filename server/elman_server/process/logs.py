@@ -6,7 +6,6 @@ the disk is full, they are dropped and counted.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import queue
@@ -47,7 +46,7 @@ class LineWriter:
     def __init__(self, descriptor: int, report: Callable[[int], str]) -> None:
         self._descriptor = descriptor
         self._report = report
-        self._lines: queue.Queue[str] = queue.Queue(MAX_LINES)
+        self._lines: queue.SimpleQueue[str | threading.Event] = queue.SimpleQueue()
         self._num_refused = 0  # the queue was full
         self._num_failed = 0  # the write failed
         self._num_reported = 0
@@ -55,9 +54,9 @@ class LineWriter:
 
     def write(self, text: str) -> None:
         """Queue a line; drop it if the queue is full."""
-        try:
-            self._lines.put_nowait(text)
-        except queue.Full:
+        if self._lines.qsize() < MAX_LINES:
+            self._lines.put(text)
+        else:
             self._num_refused += 1
 
     def flush(self) -> None:
@@ -65,32 +64,37 @@ class LineWriter:
 
     def drain(self, seconds: float) -> None:
         """Wait until every line is written or dropped, for that long at most."""
-        with self._lines.all_tasks_done:
-            self._lines.all_tasks_done.wait_for(lambda: not self._lines.unfinished_tasks, seconds)
+        is_written = threading.Event()
+        self._lines.put(is_written)
+        is_written.wait(seconds)
 
     def _run(self) -> None:
         while True:
-            lines = [self._lines.get()]
-            time.sleep(GATHER_SECONDS)  # while this sleeps a line wakes no thread; then all go out in one write
-            with contextlib.suppress(queue.Empty):
-                while True:
-                    lines.append(self._lines.get_nowait())
-            num_dropped = self._num_refused + self._num_failed
-            try:
-                if num_dropped > self._num_reported:
-                    self._write(self._report(num_dropped - self._num_reported))
-                    self._num_reported = num_dropped
-                self._write("".join(lines))
-            except OSError:  # nobody reads any more, or the disk is full
-                self._num_failed += len(lines)
-            for _ in lines:
-                self._lines.task_done()
+            batch = [self._lines.get()]
+            if isinstance(batch[0], str):
+                time.sleep(GATHER_SECONDS)  # while this sleeps a line wakes no thread; then all go out in one write
+            batch += [self._lines.get() for _ in range(self._lines.qsize())]
+            self._write_lines([line for line in batch if isinstance(line, str)])
+            for is_written in batch:
+                if isinstance(is_written, threading.Event):
+                    is_written.set()
 
-    def _write(self, text: str) -> None:
-        data = text.encode("utf-8", "backslashreplace")
-        while data:
+    def _write_lines(self, lines: list[str]) -> None:
+        num_dropped = self._num_refused + self._num_failed
+        notice = self._report(num_dropped - self._num_reported) if num_dropped > self._num_reported else ""
+        data = (notice + "".join(lines)).encode("utf-8", "backslashreplace")
+        try:
+            while data:
+                data = data[self._write(data) :]
+            self._num_reported = num_dropped
+        except OSError:  # nobody reads any more, or the disk is full
+            self._num_failed += len(lines)
+
+    def _write(self, data: bytes) -> int:
+        """Write some bytes; return how many."""
+        while True:
             try:
-                data = data[os.write(self._descriptor, data) :]
+                return os.write(self._descriptor, data)
             except BlockingIOError:
                 select.select([], [self._descriptor], [])
 
@@ -149,8 +153,9 @@ class _Logger:
 
 def _report(render: list[Any], count: int) -> str:
     """Return the line that reports dropped lines."""
+    steps: list[Processor] = [_stamp, *render]
     line: Any = {"event": "log_lines_dropped", "level": "warning", "count": count}
-    for processor in (_stamp, *render):
+    for processor in steps:
         line = processor(None, "warning", line)
     return f"{line}\n"
 

@@ -125,8 +125,8 @@ class Settings:
     flush_interval_ms: Annotated[
         float,
         Rule(
-            "Longest time that a sampled character waits for others; with n > 16 streams sqrt(n / 16) times that. Before "
-            "the end of a turn up to four times as long, to go out with it.",
+            "Longest time that a sampled character waits for others; with n > 16 streams sqrt(n / 16) times that. "
+            "Before the end of a turn up to four times as long, to be sent with it.",
             "ms",
             0,
             1000,
@@ -159,7 +159,8 @@ class Settings:
         ),
     ] = None
     engine_threads: Annotated[
-        int, Rule("Threads of one step; auto chooses by the model's size and the cores.", "", 0, 256, default="`auto`")
+        int,
+        Rule("Most threads of one step; auto chooses by the model's size and the cores.", "", 0, 256, default="`auto`"),
     ] = 0
     engines: Annotated[int, Rule("Engine processes of one model; streams are spread over them.", "", 1, 256)] = 1
     grace_seconds: Annotated[float, Rule("Time for running streams to finish at a stop.", "s", 0, 3600)] = 30.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import structlog
 
@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_T = TypeVar("_T")
+
 _running: set[asyncio.Task[Any]] = set()  # the loop itself holds only weak references
 
 
-def background(work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+def background(work: Coroutine[Any, Any, _T], name: str) -> asyncio.Task[_T]:
     """Run work that nobody waits for; if it raises, that is an error in the log."""
     task = asyncio.create_task(work, name=name)
     _running.add(task)

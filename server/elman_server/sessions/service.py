@@ -168,7 +168,7 @@ class Sessions(SessionRepository):
             try:
                 head = self.decoded(stored.head)
             except CorruptRecordError:
-                if filter == Filter():  # nothing else is known of it than its name
+                if filter.matches_unreadable:
                     found.append(unreadable(name, stored.expires))
                 continue
             info = self.info(name, head)
@@ -213,13 +213,16 @@ class Sessions(SessionRepository):
         after, num_deleted = "", 0
         while rows := await self._store.page(after, MAX_PAGE):
             for name, stored in rows:
-                head = self.decoded(stored.head)
-                if not filter.matches(head, self.info(name, head).status):
-                    continue
+                try:
+                    head = self.decoded(stored.head)
+                    is_kept, etag = filter.matches(head, self.info(name, head).status), etag_of(head)
+                except CorruptRecordError:
+                    is_kept, etag = filter.matches_unreadable, ""
                 # Not one that has changed since, or that another call or its own lifetime has deleted.
                 with contextlib.suppress(EtagMismatchError, NotThereError):
-                    await self.delete(name, etag=etag_of(head))
-                    num_deleted += 1
+                    if is_kept:
+                        await self.delete(name, etag=etag)
+                        num_deleted += 1
             after = rows[-1][0]
         return num_deleted
 

@@ -139,6 +139,12 @@ class Filter:
             and all(head.labels.get(key) == value for key, value in self.labels.items())
         )
 
+    @property
+    def matches_unreadable(self) -> bool:
+        """Whether a session is kept of which nothing is known but its name."""
+        is_of_any = self.model is None and self.version is None and not self.labels
+        return is_of_any and self.status in {None, SessionStatus.UNREADABLE}
+
 
 @dataclass(frozen=True, slots=True)
 class LabelChange:

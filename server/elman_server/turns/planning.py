@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from elman_server.models.registry import ModelInfo
     from elman_server.turns.running_turn import RunningTurn
 
-TELLS_LABELS: Final = "tells labels instead of characters; call Score"
+TELLS_LABELS: Final = "returns labels instead of characters; call Score"
 MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
 
 
@@ -59,7 +59,7 @@ def parameters_of(request: GenerateRequest, model: ModelInfo, turn: RunningTurn,
         InvalidFieldError: something is out of range; names the field.
     """
     if model.labels:
-        raise InvalidFieldError("target", f"draws no text: {model.resource} {TELLS_LABELS}")
+        raise InvalidFieldError("target", f"generates no text: {model.resource} {TELLS_LABELS}")
     check_text("prompt", request.prompt, model.limits, empty=True)
     prompt = model.vocabulary.encode(request.prompt, "prompt", request.unknown)
     if not prompt and not turn.start:

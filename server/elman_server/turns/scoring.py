@@ -26,7 +26,7 @@ async def score(
     ids = text_ids("text", request.text, model, request.unknown)
     labels = model.labels_of(request.read_out)
     if model.labels and request.top_n:
-        raise InvalidFieldError("top_n", f"is not to be had: {model.resource} {TELLS_LABELS}")
+        raise InvalidFieldError("top_n", f"is not available: {model.resource} {TELLS_LABELS}")
     detail = checked(Detail(not model.labels, request.top_n), ids, model, num_labels=len(labels))
     job = Job(state, position, ids, detail=detail, read_out=request.read_out if labels else None)
     return read_details(job, await read(engine, job), model)

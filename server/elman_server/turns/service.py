@@ -136,7 +136,7 @@ class Turns:
             ids = text_ids("text", request.text, model, request.unknown)
             detail = checked(request.detail, ids, model)
             if detail and model.labels:
-                raise InvalidFieldError("detail", f"is not to be had: {model.resource} {TELLS_LABELS}")
+                raise InvalidFieldError("detail", f"is not available: {model.resource} {TELLS_LABELS}")
             run.turn = turn = self._turn(model, request.session, loaded)
             turn.plan(ids)
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())

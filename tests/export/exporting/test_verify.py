@@ -13,6 +13,7 @@ from elman_export.exporting.report import PREFILL, ROWS
 from elman_export.exporting.verify import BATCHES, TOLERANCE, verify
 from elman_format import Metadata
 from tests.models import CHARACTERS, random_weights, tiny_model
+from tests.operators import operator_model
 
 
 def other(nodes, width: int = 1, **weights) -> Artefact:
@@ -161,7 +162,16 @@ def test_the_rnn_operator_agrees_in_twos():
     report = verify(artefact, {}, num_steps=100)
     report.require()
     assert differences(report, ROWS) == dict.fromkeys(BATCHES, 0.0)
-    assert [note[:48] for note in report.notes] == ["Each row of the input is computed 1 times and a "]
+    assert [note[:48] for note in report.notes] == ["Each row is computed 1 times and a batch has a m"]
+
+
+@pytest.mark.parametrize(("width", "note"), [(32, ""), (30, "2 times and a batch has"), (33, "4 times")])
+def test_a_mean_of_an_odd_width_agrees_where_rows_lie_apart(tmp_path: Path, width: int, note: str):
+    """Where a row begins decides how its mean rounds: it is computed as often as needed, and the report says so."""
+    report = verify(operator_model(tmp_path / "rms.onnx", "RMSNorm", width), {}, num_steps=20)
+    report.require()
+    assert bool(report.notes) == bool(note)
+    assert note in "".join(report.notes)
 
 
 def test_a_graph_that_cannot_run_is_refused():

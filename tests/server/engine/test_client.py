@@ -268,7 +268,7 @@ async def test_a_model_that_cannot_be_honoured_stops_the_start(tmp_path, content
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(content)
     engine = Engine(Configure(str(bad), 2, 1, 0.002), 10)
-    with pytest.raises(ArtefactError, match=r"bad.onnx: does not end with its digest"):
+    with pytest.raises(ArtefactError, match=r"does not end with elman.digest"):
         await engine.start()
     assert engine._process is None
 

@@ -47,6 +47,6 @@ async def test_a_model_that_cannot_be_honoured_stops_the_start(tmp_path):
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(b"garbage")
     pool = EnginePool(Configure(str(bad), 2, 1, 0.002, num_engines=2), 10)
-    with pytest.raises(ArtefactError, match="does not end with its digest"):
+    with pytest.raises(ArtefactError, match=r"does not end with elman\.digest"):
         await pool.start()
     assert [engine._process for engine in pool._engines] == [None, None]

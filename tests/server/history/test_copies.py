@@ -1,11 +1,12 @@
 """Copies of sessions: made all or not at all, and never beyond a fixed moment."""
 
 import asyncio
-from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from elman_server.domain.errors import InvalidFieldError, SessionExpiredError
+from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.history.service import History
 from elman_server.sessions.session import Filter
 from tests.clock import START
@@ -22,35 +23,46 @@ async def names(rest: Rest) -> list[str]:
     return [info.name for info in (await rest.sessions.list(page_size=0, page_token="", filter=Filter())).sessions]
 
 
-async def test_a_fork_that_is_cancelled_leaves_none():
-    """Cut off at any of its sessions, even within the store, a call leaves no session that nobody knows."""
-    for stop_at in (1, 3):
-        rest = Rest()
-        await rest.create("abcd")
-        create, arrived, gate = rest.store.create, asyncio.Event(), asyncio.Event()
-        num_created = 0
+class Slow:
+    """Lets a store wait at a creation of its own choice."""
 
-        async def slow(name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
-            nonlocal num_created
-            num_created += 1
-            if num_created == stop_at:  # noqa: B023  called within the round
-                arrived.set()  # noqa: B023
-                await gate.wait()  # noqa: B023
-            return await create(name, head, expires, segments)  # noqa: B023
+    def __init__(self, rest: Rest, stop_at: int) -> None:
+        self._create, self._stop_at = rest.store.create, stop_at
+        self.num_created = 0
+        self.arrived, self.gate = asyncio.Event(), asyncio.Event()
 
-        rest.store.create = slow  # type: ignore[method-assign]
-        fork = asyncio.create_task(history_of(rest).fork("abcd", position=None, count=5))
-        await arrived.wait()
-        fork.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await fork
-        gate.set()
-        async with asyncio.timeout(60):
-            while await names(rest) != ["abcd"] or num_created < stop_at:  # noqa: ASYNC110  nothing to wait on
-                await asyncio.sleep(0)
-        for _ in range(100):  # nothing more comes
-            await asyncio.sleep(0)
-        assert (await names(rest), num_created) == (["abcd"], stop_at)
+    async def create(self, *arguments: Any) -> int:
+        """Make a session, as the store does."""
+        self.num_created += 1
+        if self.num_created == self._stop_at:
+            self.arrived.set()
+            await self.gate.wait()
+        return await self._create(*arguments)
+
+
+@pytest.mark.parametrize("stop_at", [1, 3, 5])
+@pytest.mark.parametrize("is_repeatable", [False, True], ids=["unnamed", "named"])
+async def test_a_fork_that_is_cancelled_makes_all_or_none(stop_at: int, is_repeatable: bool):  # noqa: FBT001  a parameter
+    """Cut off at any of its sessions, even within the store: all with a request id, which finds them; else none."""
+    rest = Rest()
+    await rest.create("abcd")
+    slow = Slow(rest, stop_at)
+    rest.store.create = slow.create  # type: ignore[method-assign,assignment]
+    creation = Creation(bytes(16), bytes(32)) if is_repeatable else ANONYMOUS
+    history = history_of(rest)
+    fork = asyncio.create_task(history.fork("abcd", position=None, count=5, creation=creation))
+    await slow.arrived.wait()
+    fork.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await fork
+    slow.gate.set()
+    while working := [task for task in asyncio.all_tasks() if task.get_name() == "make sessions"]:
+        await asyncio.wait(working)
+    expected = 5 if is_repeatable else 0
+    assert len(await names(rest)) == 1 + expected
+    if is_repeatable:
+        again = await history.fork("abcd", position=None, count=5, creation=creation)
+        assert sorted(["abcd", *(info.name for info in again)]) == await names(rest)
 
 
 async def test_a_copy_keeps_a_fixed_moment():

@@ -186,7 +186,9 @@ async def test_a_tagging_model_draws_nothing(house):
         house.turns.append(AppendRequest(session.name, "a", detail=Detail(top_n=1))),
         house.turns.score(ScoreRequest(Target(model="tags"), "a", top_n=1)),
     ):
-        with pytest.raises(InvalidFieldError, match="models/tags/versions/1 tells labels instead of characters; call"):
+        with pytest.raises(
+            InvalidFieldError, match="models/tags/versions/1 returns labels instead of characters; call"
+        ):
             await call
     info, details = await house.turns.append(AppendRequest(session.name, "ab"))
     assert (info.position, details) == (2, ())

@@ -1,5 +1,7 @@
 """Sessions whose record cannot be read: they hide no other, and they can be deleted."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 
 from elman_server.domain.errors import CorruptRecordError, SessionNotFoundError
@@ -14,8 +16,9 @@ from tests.server.sessions.test_service import Rest
 OLD, NEW = bytes(32), bytes(range(32))
 
 
-async def test_an_unreadable_record_hides_no_other(tmp_path):
-    """Damaged, or with a key that is missing, it is listed by its name; reading it is an error, deleting it is none."""
+@pytest.fixture
+async def sessions(tmp_path) -> AsyncIterator[Sessions]:
+    """Sessions on a disk: two that are well, one whose record is damaged, and one whose key is gone."""
     clock = Clock()
     plain = SqliteStore(tmp_path / "sessions.db", 100, clock)
     models = Rest().models
@@ -29,23 +32,47 @@ async def test_an_unreadable_record_hides_no_other(tmp_path):
         )
     damaged = await plain.load("damaged")
     await plain.commit("damaged", damaged.revision, damaged.head[:-1], damaged.expires)
+    yield now
+    await plain.close()
 
-    page = await now.list(page_size=0, page_token="", filter=Filter())
-    assert [(info.name, info.status) for info in page.sessions] == [
+
+async def listed(sessions: Sessions, which: Filter = Filter()) -> list[tuple[str, SessionStatus]]:  # noqa: B008  frozen
+    """Return the names and states of a list."""
+    page = await sessions.list(page_size=0, page_token="", filter=which)
+    return [(info.name, info.status) for info in page.sessions]
+
+
+async def test_an_unreadable_record_hides_no_other(sessions):
+    """Damaged, or with a key that is missing, it is listed by its name and state, and by no filter of what it held."""
+    unreadable = [("damaged", SessionStatus.UNREADABLE), ("keyless", SessionStatus.UNREADABLE)]
+    assert await listed(sessions) == [
         ("abcd", SessionStatus.ACTIVE),
-        ("damaged", SessionStatus.UNREADABLE),
-        ("keyless", SessionStatus.UNREADABLE),
+        *unreadable,
         ("wxyz", SessionStatus.ACTIVE),
     ]
+    assert await listed(sessions, Filter(status=SessionStatus.UNREADABLE)) == unreadable
+    assert await listed(sessions, Filter(status=SessionStatus.ACTIVE, model="letters")) == [
+        ("abcd", SessionStatus.ACTIVE),
+        ("wxyz", SessionStatus.ACTIVE),
+    ]
+    assert await listed(sessions, Filter(labels={"a": "damaged"})) == []
+    page = await sessions.list(page_size=0, page_token="", filter=Filter())
     assert page.sessions[1].expire_time == page.sessions[0].expire_time
-    filtered = await now.list(page_size=0, page_token="", filter=Filter(labels={"a": "wxyz"}))
-    assert [info.name for info in filtered.sessions] == ["wxyz"]
+
+
+async def test_an_unreadable_session_can_be_deleted(sessions):
+    """Reading it is data loss, deleting it is not, and then it does not exist."""
     for name in ("damaged", "keyless"):
         with pytest.raises(CorruptRecordError):
-            await now.get(name)
-        await now.delete(name, etag="")
+            await sessions.get(name)
+        await sessions.delete(name, etag="")
         with pytest.raises(SessionNotFoundError):
-            await now.get(name)
-    page = await now.list(page_size=0, page_token="", filter=Filter())
-    assert [info.name for info in page.sessions] == ["abcd", "wxyz"]
-    await plain.close()
+            await sessions.get(name)
+    assert await listed(sessions) == [("abcd", SessionStatus.ACTIVE), ("wxyz", SessionStatus.ACTIVE)]
+
+
+async def test_many_are_deleted_beside_an_unreadable_one(sessions):
+    """A delete by filter is not stopped by what it cannot read, and takes that along where the filter keeps it."""
+    assert await sessions.delete_all(Filter(labels={"a": "wxyz"})) == 1
+    assert await sessions.delete_all(Filter(status=SessionStatus.UNREADABLE)) == 2
+    assert await listed(sessions) == [("abcd", SessionStatus.ACTIVE)]

@@ -68,6 +68,23 @@ async def test_a_text_is_the_same_alone_and_among_63_neighbours(house, cell):
     assert len(expected.text) == 300
 
 
+@pytest.mark.parametrize("cell", MODELS)
+async def test_a_short_prompt_is_read_by_the_batch_as_by_the_prefill_graph(house, cell):
+    """Whoever reads the prompt, on whatever rows beside it, the text and the state after it are the same."""
+    others = [asyncio.create_task(neighbour(house, cell, number)) for number in range(8)]
+    for size in range(1, 7):
+        names = [(await house.session(cell, seed=size)).name for _ in range(2)]
+        for name in names:
+            await house.turns.append(AppendRequest(name, PROMPT))
+        in_batch, prefilled = await asyncio.gather(
+            house.generate(Target(session=names[0]), PROMPT[:size], 40),
+            house.generate(Target(session=names[1]), PROMPT[:size], 40, detail=Detail(log_probability=True)),
+        )
+        assert in_batch.text == prefilled.text
+        assert in_batch.end.state_digest == prefilled.end.state_digest
+    await asyncio.gather(*others)
+
+
 async def test_a_prefill_graph_and_stepping_give_the_same_text(house):
     """A model that travels without its prefill graph is fed step by step, with the same result."""
     scanned, stepped = await alone(house, "gru"), await alone(house, "stepped")

@@ -49,12 +49,13 @@ class Batch:
     def load(self, row: int, stream: Stream) -> None:
         """Set a row up for a stream that joins."""
         job, parameters = stream.job, stream.job.sampling
-        position = job.position + len(job.prompt) + stream.num_sampled
+        num_unread = len(stream.unread)  # as many steps read on, and what they sample is not used
+        position = job.position + len(job.prompt) + stream.num_sampled - num_unread
         self._sampler.load(row, parameters)
-        self._first_unsent[row] = self._num_sampled
+        self._first_unsent[row] = self._num_sampled + num_unread
         self._sources[row] = source = sampler.uniforms(parameters.seed, position)
         self._uniforms[self._next_uniform :, row] = source.random(UNIFORM_STEPS - self._next_uniform)
-        self.allow(row, stream.num_left)
+        self.allow(row, stream.num_left + num_unread)
         self._biased[row] = bool(parameters.bias)
         if parameters.bias:
             self._bias[row] = 0
@@ -117,19 +118,20 @@ class Batch:
         return list(self._windows[row] or ())
 
     def num_unsent(self, row: int) -> int:
-        """Return how many characters `take` would return."""
+        """Return how many characters `take` would return; below 0 if it still reads."""
         return self._num_sampled - self._first_unsent[row]
 
     def take(self, row: int) -> list[int]:
         """Remove and return the characters of a row that were not sent yet."""
         taken: list[int] = self._sampled[self._first_unsent[row] : self._num_sampled, row].tolist()
-        self._first_unsent[row] = self._num_sampled
+        self._first_unsent[row] = max(self._first_unsent[row], self._num_sampled)
         return taken
 
     def take_all(self, size: int) -> list[list[int]]:
         """Remove and return the characters of the first rows that were not sent yet, row by row."""
         columns: list[list[int]] = self._sampled[: self._num_sampled, :size].T.tolist()
-        firsts, self._first_unsent = self._first_unsent, [0] * len(self._first_unsent)
+        firsts = self._first_unsent
+        self._first_unsent = [max(0, first - self._num_sampled) for first in firsts]
         self._num_sampled = 0
         return [column[first:] if first else column for column, first in zip(columns, firsts, strict=False)]
 

@@ -51,6 +51,7 @@ class EngineLoop:
         self._scheduler = Scheduler(model.capacity)
         self._rows = Batch(model.capacity, output_size)
         self._attentive: set[Stream] = set()  # need a look after every step: stop strings, details
+        self._reading: list[Stream] = []  # rows whose next steps read their prompt
         self._outputs: list[Output] = []
         self._next_flush = self._last_flush = 0.0
 
@@ -77,6 +78,7 @@ class EngineLoop:
             broken = self._mend(logits)
             sampled = self._rows.sample(logits)  # [B] int64
             self._model.chars[:size] = sampled
+            joined = [stream for stream in joined if not stream.unread] + self._read_on()
             stopped = self._observe(logits, sampled)
             self._deliver(broken, stopped, joined)
         if self._outputs:
@@ -167,11 +169,27 @@ class EngineLoop:
     def _join(self, stream: Stream) -> Stream:
         row = self._scheduler.join(stream)
         self._model.load_row(row, stream.state.tensors)
-        self._model.chars[row] = stream.unread[0]
+        self._model.chars[row] = stream.unread.popleft()
         self._rows.load(row, stream)
+        if stream.unread:
+            self._reading.append(stream)
         if stream.matcher or stream.job.detail:
             self._attentive.add(stream)
         return stream
+
+    def _read_on(self) -> list[Stream]:
+        """Let rows that still read their prompt read on; return those that have sampled their first character."""
+        if not self._reading:
+            return []
+        reading, self._reading = [stream for stream in self._reading if stream.phase is Phase.DECODE], []
+        begun = []
+        for stream in reading:
+            if stream.unread:
+                self._model.chars[stream.row] = stream.unread.popleft()
+                self._reading.append(stream)
+            else:
+                begun.append(stream)
+        return begun
 
     def _leave(self, stream: Stream) -> None:
         """Free a stream's row."""

@@ -11,15 +11,16 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # again here: nothing may import onnx
 
 import hashlib
 import platform
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import onnxruntime as ort
 
+from elman_format import Layout, layouts
+from elman_format.layout import BATCHES, LAYOUTS
+from elman_format.operators import CUT_SAFE
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.state import DEFAULT, SessionState
-from elman_server.models.operators import CUT_SAFE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,45 +34,11 @@ if TYPE_CHECKING:
     States = list[NDArray[np.float32]]
 
 MIN_PARAMETERS_FOR_THREADS: Final = 1_000_000
-CHECK_BATCHES: Final = (1, 2, 7, 17, 64)  # as the exporter's `verify`: what it wrote is served
-_CUT_BATCHES: Final = (13, 40, 89)  # with threads besides: they cut these at odd places
 _CHECK_STEPS: Final = 8
 
 
 class ThreadsError(ArtefactError):
-    """A model cannot be honoured with so many threads."""
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """How rows are laid into a batch that computes the same bits for each of them.
-
-    Onnxruntime computes four numbers at a time, and those that are left one by one, which rounds otherwise. At a width
-    that is no multiple of 4 some are left in the last row, and where a row begins decides in which order it is summed.
-
-    Attributes:
-        spacing: rows lie so far apart; what is between them is computed for nothing.
-        multiple: the batch has a multiple of so many rows.
-    """
-
-    spacing: int
-    multiple: int
-
-    def size(self, batch: int) -> int:
-        """Return how many rows are computed for so many."""
-        return -(-batch * self.spacing // self.multiple) * self.multiple
-
-    def spread(self, rows: NDArray[Any], axis: int = 0) -> NDArray[Any]:
-        """Return an array with each row `spacing` times along an axis, the last one until the batch is full."""
-        batch = rows.shape[axis]
-        if (size := self.size(batch)) == batch:
-            return rows
-        spread: NDArray[Any] = rows.take(np.minimum(np.arange(size) // self.spacing, batch - 1), axis)
-        return spread
-
-
-LAYOUTS: Final = (Layout(1, 1), Layout(1, 2), Layout(1, 4), Layout(2, 4), Layout(4, 4))
-_FULL_PACKETS: Final = LAYOUTS[2:]  # any operator has then four numbers at a time, to the end
+    """A model cannot be served with this many threads."""
 
 
 def choose_threads(num_parameters: int, num_cores: int) -> int:
@@ -93,7 +60,7 @@ def limit_threads(artefact: Artefact, num_threads: int) -> tuple[int, str]:
     unsafe = sorted(artefact.operators - CUT_SAFE)
     if num_threads == 1 or not unsafe:
         return num_threads, ""
-    return 1, f"{', '.join(unsafe)[:80]} may round by where threads cut the work"
+    return 1, f"{', '.join(unsafe)[:80]} may round differently where threads cut the work"
 
 
 def share_threads(num_threads: int) -> None:
@@ -131,22 +98,19 @@ class ModelRunner:
         self._artefact = artefact
         self.capacity = capacity
         self.num_threads, self.limited_by = limit_threads(artefact, num_threads)
-        self._load(shares_threads=shares_threads)
+        own_threads = 0 if shares_threads else self.num_threads
+        self._step = _session(artefact.step, own_threads)
+        self._prefill = None if artefact.prefill is None else _session(artefact.prefill, own_threads)
+        self._shapes = artefact.state_shapes
         self.initial_states = self._initial_states()
         self.initial = self.initial_states[DEFAULT]
         self.probes = {probe.name: probe for probe in artefact.probes}
         self.fingerprint = self._prove()
 
-    def _load(self, *, shares_threads: bool) -> None:
-        artefact, num_threads = self._artefact, 0 if shares_threads else self.num_threads
-        self._step = _session(artefact.step, num_threads)
-        self._prefill = None if artefact.prefill is None else _session(artefact.prefill, num_threads)
-        self._shapes = artefact.state_shapes
-
     def _arrange(self, layout: Layout) -> None:
         """Allocate the batch in a layout."""
         self.layout = layout
-        size, step = layout.size(max(self.capacity, CHECK_BATCHES[-1], *_CUT_BATCHES)), layout.spacing
+        size, step = layout.size(max(self.capacity, BATCHES[-1])), layout.spacing
         self.chars: Ids = np.zeros(size, np.int64)[::step]
         self._logits: Logits = np.zeros((size, self._artefact.output_size), np.float32)[::step]
         self._states: list[States] = [
@@ -226,7 +190,7 @@ class ModelRunner:
         if self._prefill is None:
             logits, walked = self.walk(chars, states)
             return logits, [state[-1] for state in walked]
-        taken = self._taken(chars.shape[1])
+        taken = self.layout.places(chars.shape[1])
         logits, states = _run(self._prefill, *self._spread(chars, states))
         return logits[:, taken], [state[taken] for state in states]
 
@@ -236,7 +200,7 @@ class ModelRunner:
         Returns:
             logits [T, B, V] and the states [T, B, ...] after each character.
         """
-        taken = self._taken(chars.shape[1])
+        taken = self.layout.places(chars.shape[1])
         chars, states = self._spread(chars, states)
         steps = []
         for column in chars:
@@ -246,11 +210,11 @@ class ModelRunner:
         return logits, walked
 
     def _spread(self, chars: Ids, states: States) -> tuple[Ids, States]:
-        return self.layout.spread(chars, axis=1), [self.layout.spread(state) for state in states]
-
-    def _taken(self, batch: int) -> slice:
-        """Return where the rows of a batch lie."""
-        return slice(0, batch * self.layout.spacing, self.layout.spacing)
+        """Lay rows out as they are computed."""
+        if self.layout == LAYOUTS[0]:
+            return chars, states
+        sources = self.layout.sources(chars.shape[1])
+        return chars.take(sources, 1), [state.take(sources, 0) for state in states]
 
     def rows(self, memories: Sequence[SessionState]) -> States:
         """Stack memories into state arrays, [B, ...] each."""
@@ -269,7 +233,7 @@ class ModelRunner:
             ArtefactError: rows depend on the batch, prefill differs from stepping, or something is not finite.
             ThreadsError: one thread might prove what more do not.
         """
-        for layout in LAYOUTS if self._artefact.operators <= CUT_SAFE else _FULL_PACKETS:
+        for layout in layouts(self._artefact.operators, self.num_threads):
             self._arrange(layout)
             if (fingerprint := self._proof()) is not None:
                 return fingerprint
@@ -286,8 +250,7 @@ class ModelRunner:
         64 rows read a text. At each position the last of them step again from the same states in other batches.
         """
         sha, seen = hashlib.sha256(), []
-        batches = (*CHECK_BATCHES, *(_CUT_BATCHES if self.num_threads > 1 else ()))
-        shape = (_CHECK_STEPS, CHECK_BATCHES[-1])
+        shape = (_CHECK_STEPS, BATCHES[-1])
         chars = np.arange(np.prod(shape)).reshape(shape) * 7 % len(self._artefact.vocabulary)
         states = start = self.rows([self.initial] * shape[1])
         for column in chars:
@@ -295,14 +258,14 @@ class ModelRunner:
             following = [state[0] for state in following]
             if not np.isfinite(logits).all():
                 raise ArtefactError("its logits are not finite in the self-test; train or export it again")
-            if not all(self._is_alike(column, states, [logits, *following], batch) for batch in batches):
+            if not all(self._is_alike(column, states, [logits, *following], batch) for batch in BATCHES[:-1]):
                 return None
             states = following
             seen.append(logits)
             sha.update(logits.tobytes())
             sha.update(np.exp(logits[:, 0].astype(np.float64)).tobytes())  # the sampler's arithmetic is NumPy's
         expected = [np.stack(seen), *states]
-        for batch in CHECK_BATCHES:
+        for batch in BATCHES:
             logits, after = self.read(chars[:, -batch:], [state[-batch:] for state in start])
             last = [expected[0][:, -batch:], *(state[-batch:] for state in states)]
             if not _are_equal([logits, *after], last):
@@ -310,14 +273,13 @@ class ModelRunner:
         return f"onnxruntime-{ort.__version__}/numpy-{np.__version__}/{platform.machine()}/{sha.hexdigest()[:16]}"
 
     def _is_alike(self, chars: Ids, states: States, expected: Sequence[Logits], batch: int) -> bool:
-        """Tell whether the last rows, or more than all, step as they did among all."""
-        rows = np.arange(-batch, 0) % len(chars)
-        self.chars[:batch] = chars[rows]
+        """Tell whether the last rows step as they did among all."""
+        self.chars[:batch] = chars[-batch:]
         for own, state in zip(self._states[self._parity], states, strict=True):
-            own[:batch] = state[rows]
+            own[:batch] = state[-batch:]
         logits = self.step(batch)
         actual = [logits, *(state[:batch] for state in self._states[self._parity])]
-        return _are_equal(actual, [array[rows] for array in expected])
+        return _are_equal(actual, [array[-batch:] for array in expected])
 
 
 def _are_equal(actual: Sequence[Logits], expected: Sequence[Logits]) -> bool:

@@ -18,6 +18,7 @@ from elman_server.engine.job import IdDetail, Job, StopMatcher
 if TYPE_CHECKING:
     from elman_server.domain.state import SessionState
 
+MAX_READ_IN_BATCH: Final = 4  # characters of a short prompt
 MIN_CHUNK_POSITIONS: Final = 8  # of each stream that prefills
 MAX_CHUNK_POSITIONS: Final = 64
 CHUNK_SECONDS: Final = 0.008  # about the time of a chunk beside rows, which wait for it
@@ -42,7 +43,8 @@ class Stream:
 
     Attributes:
         state: the state before `unread`, while the stream holds no row; its pending character is not used.
-        unread: characters still to read; the last of them is read by the batch's step, or stays pending.
+        unread: characters still to read; the last of them is read by the batch's step, or stays pending. Of a stream
+            with a row: those that its next steps read instead of what they sampled.
         num_sampled: how many characters were sampled, up to the last flush.
         allowed: how many may be sampled in all until the reader allows more.
         quantum_end: how many are sampled in all before the row goes to a stream that waits for one.
@@ -78,6 +80,14 @@ class Stream:
             matcher=StopMatcher(job.stops) if job.stops else None,
             recent=[*job.recent, *job.prompt][-job.sampling.repetition_window :],
         )
+
+    @property
+    def reads_in_batch(self) -> bool:
+        """Whether the batch's own steps read what is unread: a run of the prefill graph would cost more."""
+        if not self.job.max_chars:
+            return False
+        is_plain = self.matcher is None and not self.job.detail and self.job.sampling.repetition_penalty == 1
+        return len(self.unread) <= (MAX_READ_IN_BATCH if is_plain else 1)
 
     @property
     def num_left(self) -> int:
@@ -126,11 +136,11 @@ class Scheduler:
         ready: list[Stream] = []
         while self._waiting and len(self.prefilling) + len(self.decoding) + len(ready) < self._capacity:
             stream, _ = self._waiting.popitem(last=False)
-            if len(stream.unread) > 1 or not stream.job.max_chars:
+            if stream.reads_in_batch:
+                ready.append(stream)
+            else:
                 stream.phase = Phase.PREFILL
                 self.prefilling[stream] = None
-            else:
-                ready.append(stream)
         return ready
 
     def next_chunk(self) -> tuple[list[Stream], int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -20,36 +21,42 @@ log = structlog.get_logger(__name__)
 
 
 async def watch(store: Store, patience_seconds: float, report: Callable[[bool], None]) -> None:
-    """Ask a store for a little again and again; report whether it answers, whenever that changes.
+    """Read a little from a store again and again; report whether that works, whenever it changes.
 
     Args:
-        store: it may be out of reach from the beginning.
-        patience_seconds: a store that was there before may be away that long.
-        report: is called with the answer, for the first time when that is known.
+        store: may be out of reach from the beginning.
+        patience_seconds: how long a store that was reached before may be out of reach.
+        report: is called with the answer, for the first time as soon as it is known.
     """
     clock = asyncio.get_running_loop().time
-    is_there: bool | None = None
-    seen = -patience_seconds  # when it last answered
+    is_reached: bool | None = None
+    last_reached = -math.inf
     while True:
         error = await _probe(store)
         if error is None:
-            seen = clock()
-        if error is None and is_there is not True:
-            is_there = True
-            log.info("store_reached")
-            report(True)
-        elif error is not None and is_there is not False and (is_there is None or clock() - seen >= patience_seconds):
-            is_there = False
-            log.error("store_unreachable", error=str(error))
+            last_reached = clock()
+            if not is_reached:
+                log.info("store_reached")
+                report(True)
+                is_reached = True
+        elif is_reached is not False and clock() - last_reached >= patience_seconds:
+            is_expected = isinstance(error, StoreUnavailableError)
+            log.error("store_unreachable", error=_causes(error), exc_info=None if is_expected else error)
             report(False)
+            is_reached = False
         await asyncio.sleep(PROBE_SECONDS)
 
 
-async def _probe(store: Store) -> StoreUnavailableError | None:
+async def _probe(store: Store) -> Exception | None:
+    """Return why a store cannot be read."""
     try:
         await store.page("", 1)
-    except StoreUnavailableError as error:
-        return error
     except CorruptRecordError:
-        pass  # it answers
+        return None  # it answers
+    except Exception as error:  # noqa: BLE001  a watch that dies would leave health as it was
+        return error
     return None
+
+
+def _causes(error: BaseException) -> str:
+    return f"{error}: {error.__cause__}" if error.__cause__ else str(error)

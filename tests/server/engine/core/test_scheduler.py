@@ -8,6 +8,7 @@ from elman_server.domain.state import SessionState
 from elman_server.engine.core.scheduler import (
     CHUNK_CHARS,
     MAX_CHUNK_POSITIONS,
+    MAX_READ_IN_BATCH,
     MAX_READERS,
     QUANTUM_CHARS,
     Phase,
@@ -49,7 +50,7 @@ def test_a_stream_reads_the_pending_character_first():
 def test_places_go_to_the_first_who_waits():
     """Streams are admitted in the order in which they came, as far as there are places."""
     scheduler = Scheduler(2)
-    for number, size in enumerate((1, 3, 1)):
+    for number, size in enumerate((1, MAX_READ_IN_BATCH + 1, 1)):
         scheduler.add(stream_of(number, size))
     ready = scheduler.admit()
     assert (ids(ready), ids(list(scheduler.prefilling))) == ([0], [1])
@@ -100,7 +101,7 @@ def test_a_job_that_only_reads_never_draws():
 def test_long_prompts_take_turns():
     """No chunk is larger than its bounds, and whoever read goes to the end of the queue."""
     scheduler = Scheduler(16)
-    sizes = [1000, 500, 1000, 700, 3]
+    sizes = [1000, 500, 1000, 700, MAX_READ_IN_BATCH + 1]
     for number, size in enumerate(sizes):
         scheduler.add(stream_of(number, size))
     scheduler.admit()
