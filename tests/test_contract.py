@@ -1,5 +1,6 @@
 """The contract as other languages see it: what every .proto file says, and what may not change any more."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -7,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from elman.v1 import generation_pb2, model_pb2, sampling_pb2, session_pb2
+from elman_server.grpc.status import TABLE
 
 ROOT = Path(__file__).parent.parent
 PROTO = ROOT / "proto"
+PAGE = ROOT / "docs/other-languages.md"
 BUF = Path(sys.executable).with_name("buf")
 FILES = [module.DESCRIPTOR for module in (generation_pb2, model_pb2, sampling_pb2, session_pb2)]
 READS = re.compile("Get|List|Export|Replay|Encode|Score")
@@ -81,3 +85,34 @@ def test_a_breaking_change_is_found(tmp_path, old, new):
 def _breaking(folder: Path) -> str:
     command = [str(BUF), "breaking", str(folder), "--against", str(PROTO / "image.binpb")]
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def test_the_page_for_other_languages_has_every_reason():
+    """Each reason stands in the table once, beside its code, and no other does."""
+    rows = re.findall(r"^\| ([A-Z_]+) \| ([A-Z_, ]+) \|", PAGE.read_text(), re.MULTILINE)
+    told = sorted((code, reason) for code, reasons in rows for reason in reasons.split(", "))
+    sent = {(row.code.name, row.reason) for row in TABLE.values()}
+    assert told == sorted(sent | {("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS"), ("INTERNAL", "INTERNAL")})
+
+
+def test_the_command_for_python_writes_code(tmp_path):
+    """As it stands on the page, but for the place where the code goes."""
+    (command,) = re.findall(
+        r"^\| Python \| `python (-m .*) proto/elman/v1/\*\.proto` \|$", PAGE.read_text(), re.MULTILINE
+    )
+    words = command.replace("=gen", f"={tmp_path}").split()
+    files = [str(path.relative_to(ROOT)) for path in PROTO.glob("elman/v1/*.proto")]
+    subprocess.run([sys.executable, *words, *files], check=True, cwd=ROOT)
+    assert len(list(tmp_path.glob("elman/v1/*_pb2.py"))) == len(list(tmp_path.glob("elman/v1/*_pb2_grpc.py"))) == 4
+
+
+def test_the_retry_policy_on_the_page_repeats_what_the_server_wants_repeated():
+    """For all three services, with the one code that has RetryInfo and is no quota."""
+    (text,) = re.findall(r"```json\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (policy,) = json.loads(text)["methodConfig"]
+    assert {entry["service"] for entry in policy["name"]} == {name for file in FILES for name in _services(file)}
+    assert policy["retryPolicy"]["retryableStatusCodes"] == ["UNAVAILABLE"]
+
+
+def _services(file: FileDescriptor) -> list[str]:
+    return [service.full_name for service in file.services_by_name.values()]

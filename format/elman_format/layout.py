@@ -2,7 +2,7 @@
 
 onnxruntime computes four numbers at a time, and those that are left one by one, which rounds differently. At a width
 that is no multiple of 4 some are left in the last row, and where a row begins decides in which order it is summed.
-`docs/decisions/0014-threads-and-rows.md` has what was measured.
+`docs/decisions/0015-threads-and-rows.md` has what was measured.
 """
 
 from collections.abc import Set as AbstractSet

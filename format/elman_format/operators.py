@@ -2,7 +2,7 @@
 
 onnxruntime divides the elements of some operators, [B·H] of them, among its threads. Eigen computes four elements at a
 time and those beside a cut one by one, by another routine: Softplus, Log and their like differ by 1e-7 there, and the
-cuts depend on the batch. `docs/decisions/0014-threads-and-rows.md` has what was measured.
+cuts depend on the batch. `docs/decisions/0015-threads-and-rows.md` has what was measured.
 """
 
 from collections.abc import Iterator

@@ -53,6 +53,7 @@ class Servicer(
             for name in models
         }
         self.memories: dict[str, SessionState] = {}
+        self.models_on_a_page = 100
         self.headers: list[dict[str, str]] = []
         self.failure: tuple[grpc.StatusCode, str, bytes] | None = None
         self.seconds_per_chunk = 0.0
@@ -114,9 +115,12 @@ class Servicer(
     # The contract's method names are in CamelCase.
     # ruff: noqa: N802, D102
 
-    async def ListModels(self, _request, context):
+    async def ListModels(self, request, context):
         await self._begin(context)
-        return model_pb2.ListModelsResponse(models=self.models.values())
+        start, models = int(request.page_token or 0), list(self.models.values())
+        token = str(start + self.models_on_a_page) if start + self.models_on_a_page < len(models) else ""
+        page = models[start : start + self.models_on_a_page]
+        return model_pb2.ListModelsResponse(models=page, next_page_token=token)
 
     async def GetModel(self, request, context):
         await self._begin(context)

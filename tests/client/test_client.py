@@ -29,6 +29,13 @@ async def test_models_come_as_values(client):
     assert models[0].limits == Limits(1000, 1000, 4, 16)
 
 
+async def test_models_of_all_pages_are_listed(client, server):
+    """However few the server sends at once, no model is missing."""
+    server.servicer.models_on_a_page = 1
+
+    assert [model.name for model in await client.list_models()] == ["models/shakespeare", "models/tiny"]
+
+
 @pytest.mark.parametrize("name", ["tiny", "models/tiny"])
 async def test_a_model_is_found_by_both_forms_of_its_name(client, name):
     """The collection may be left out of a model's name."""

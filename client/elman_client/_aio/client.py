@@ -87,7 +87,13 @@ class AsyncClient:
 
     async def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """Return every served model, in name order."""
-        return await self._transport.run(models.list_all(), timeout)
+        found: tuple[Model, ...] = ()
+        token = ""
+        while True:
+            page, token = await self._transport.run(models.page(token), timeout)
+            found += page
+            if not token:
+                return found
 
     async def get_model(self, name: str, *, timeout: float | None = None) -> Model:
         """Return one model."""

@@ -77,6 +77,15 @@ class Connection:
         """Whether the client was made here, and not before a fork."""
         return os.getpid() == self._process
 
+    def check_process(self) -> None:
+        """Check that the client was made in this process: gRPC's threads stay behind in the parent.
+
+        Raises:
+            FailedPreconditionError: It was made before a fork.
+        """
+        if not self.is_of_this_process:
+            raise FailedPreconditionError("this client was made before a fork: make a new one in each process")
+
     def call(self, operation: Operation[Any], timeout: float | None) -> Call:
         """Return what goes with ``operation``: a request id, the headers and the deadline.
 
@@ -85,8 +94,7 @@ class Connection:
         """
         if self.is_closed:
             raise FailedPreconditionError("this client is closed: make a new one")
-        if not self.is_of_this_process:
-            raise FailedPreconditionError("this client was made before a fork: make a new one in each process")
+        self.check_process()
         request_id = str(uuid4())
         headers = (*self._metadata, ("x-request-id", request_id))
         if operation.session:

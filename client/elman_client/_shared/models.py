@@ -12,13 +12,15 @@ from elman_client._shared.operation import Operation, operation
 _SERVING = 1  # HealthCheckResponse.ServingStatus.SERVING
 
 
-def list_all() -> Operation[tuple[types.Model, ...]]:
-    """Return every served model."""
+def page(page_token: str) -> Operation[tuple[tuple[types.Model, ...], str]]:
+    """Return one page of the served models and the next page's token, empty at the end."""
+    request = pb.ListModelsRequest()
+    fill(request, page_token=page_token)
     return operation(
         "elman.v1.ModelService/ListModels",
-        pb.ListModelsRequest(),
+        request,
         pb.ListModelsResponse,
-        lambda reply: tuple(map(values.model, reply.models)),
+        lambda reply: (tuple(map(values.model, reply.models)), reply.next_page_token),
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from uuid import uuid4
 
 from elman.v1 import session_pb2 as pb
 from elman_client import _types as types
@@ -30,6 +31,7 @@ def create(
         seed=seed,
         labels=labels,
         initial_state=initial_state,
+        request_id=str(uuid4()),
         **expiration(ttl, expire_time),
     )
     return operation(
@@ -38,7 +40,6 @@ def create(
         pb.CreateSessionResponse,
         lambda reply: values.session_info(reply.session),
         session=session_name(session_id) if session_id else "",
-        is_safe=False,
     )
 
 
@@ -119,14 +120,13 @@ def transcript(name: str, start: int, end: int | None) -> Operation[types.Transc
 def fork(name: str, position: int | None, count: int) -> Operation[tuple[types.SessionInfo, ...]]:
     """Make sessions that are what this one was at a position."""
     request = pb.ForkSessionRequest()
-    fill(request, name=name, position=position, count=count)
+    fill(request, name=name, position=position, count=count, request_id=str(uuid4()))
     return operation(
         "elman.v1.SessionService/ForkSession",
         request,
         pb.ForkSessionResponse,
         lambda reply: tuple(map(values.session_info, reply.sessions)),
         session=name,
-        is_safe=False,
     )
 
 
@@ -160,14 +160,13 @@ def export(name: str) -> Operation[bytes]:
 def import_(snapshot: bytes, session_id: str | None) -> Operation[types.SessionInfo]:
     """Make a session of a snapshot."""
     request = pb.ImportSessionRequest()
-    fill(request, snapshot=snapshot, session_id=session_id)
+    fill(request, snapshot=snapshot, session_id=session_id, request_id=str(uuid4()))
     return operation(
         "elman.v1.SessionService/ImportSession",
         request,
         pb.ImportSessionResponse,
         lambda reply: values.session_info(reply.session),
         session=session_name(session_id) if session_id else "",
-        is_safe=False,
     )
 
 

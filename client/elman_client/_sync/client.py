@@ -85,7 +85,13 @@ class Client:
 
     def list_models(self, *, timeout: float | None = None) -> tuple[Model, ...]:
         """Return every served model, in name order."""
-        return self._transport.run(models.list_all(), timeout)
+        found: tuple[Model, ...] = ()
+        token = ""
+        while True:
+            page, token = self._transport.run(models.page(token), timeout)
+            found += page
+            if not token:
+                return found
 
     def get_model(self, name: str, *, timeout: float | None = None) -> Model:
         """Return one model."""

@@ -139,7 +139,7 @@ class Transport:
             method: Any = self._channel.unary_stream(operation.path)
             return method(operation.request, timeout=call.timeout, metadata=call.metadata)
 
-        return Stream(operation, _Reader(call, begin))
+        return Stream(self._connection, operation, _Reader(call, begin))
 
     def follow(self, operation: Operation[Value], timeout: float | None) -> Iterator[Value]:
         """Send one request and iterate over its answers; if the server was lost, again, without those that had come."""
@@ -172,7 +172,7 @@ class Transport:
             method: Any = self._channel.stream_stream(operation.path)
             return method(iter(messages.get, None), timeout=call.timeout, metadata=call.metadata)
 
-        return Talk(operation, _Reader(call, begin), messages)
+        return Talk(self._connection, operation, _Reader(call, begin), messages)
 
     def close(self) -> None:
         """Leave the turns that run, and close the channel; other calls are cancelled."""
@@ -218,7 +218,8 @@ class Transport:
 class Stream(Generic[Value]):
     """The answers of one call. It begins when it is first read."""
 
-    def __init__(self, operation: Operation[Value], reader: "_Reader") -> None:
+    def __init__(self, connection: Connection, operation: Operation[Value], reader: "_Reader") -> None:
+        self._connection = connection
         self._operation = operation
         self._reader = reader
         self._has_begun = False
@@ -232,6 +233,7 @@ class Stream(Generic[Value]):
 
     def read(self) -> Value | None:
         """Return the next answer, ``None`` at the end."""
+        self._connection.check_process()
         self.begin()
         answer = self._reader.answers.get()
         if isinstance(answer, bytes):
@@ -266,8 +268,14 @@ class Stream(Generic[Value]):
 class Talk(Stream[Value]):
     """A call that sends and receives."""
 
-    def __init__(self, operation: Operation[Value], reader: "_Reader", messages: "SimpleQueue[bytes | None]") -> None:
-        super().__init__(operation, reader)
+    def __init__(
+        self,
+        connection: Connection,
+        operation: Operation[Value],
+        reader: "_Reader",
+        messages: "SimpleQueue[bytes | None]",
+    ) -> None:
+        super().__init__(connection, operation, reader)
         self._messages = messages
 
     def send(self, message: bytes) -> None:

@@ -14,7 +14,7 @@ ServerError
 │   └── TurnNotFoundError       no turn of the session has that request id
 ├── SessionExistsError          the chosen id is taken
 ├── EtagMismatchError           the session is not what the caller saw
-├── RevisionMismatchError       somebody else has changed the session in the store; never reaches a caller
+├── RevisionMismatchError       another writer changed the session in the store; callers never see it
 ├── LeaseLostError              another call continues the turn, or has ended it
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── PositionOutOfRangeError     past the end of the transcript

@@ -1,4 +1,4 @@
-"""Requests: what callers ask for, in text; `resolve` checks it against a model and turns it into ids."""
+"""Requests: what callers ask for, as text. `resolve` checks a request against a model and converts it to ids."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ MAX_SEED: Final = 2**64 - 1
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest requests that are taken for a model."""
+    """The largest requests that the server accepts for a model."""
 
     max_prompt_chars: int = 100_000
     max_chars: int = 100_000
@@ -40,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """How much to tell of each character: its log-probability, and the `top_n` likeliest."""
+    """How much to return for each character: its log-probability, and the `top_n` likeliest characters."""
 
     log_probability: bool = False
     top_n: int = 0
@@ -88,7 +88,7 @@ class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
     def effective(self) -> SamplingRequest:
-        """Return what the caller is told: every number that has an effect, set."""
+        """Return what the caller gets to see: every number that has an effect is set."""
         default = Sampling(seed=0)
         return msgspec.structs.replace(
             self,
@@ -110,14 +110,18 @@ class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
             _number(f"{where}.bias", nats, -MAX_BIAS, MAX_BIAS)
             key = vocabulary.id_of(character, f"{where}.character")
             if key in bias:
-                raise InvalidFieldError(f"{where}.character", f"{character!a} already has a bias; give one entry each")
+                raise InvalidFieldError(
+                    f"{where}.character", f"{character!a} already has a bias; give one entry for each character"
+                )
             bias[key] = nats
         bias.update(dict.fromkeys(self._banned(vocabulary), -math.inf))
         return tuple(sorted(bias.items()))
 
     def _banned(self, vocabulary: Vocabulary) -> set[int]:
         if self.allowed_characters and self.banned_characters:
-            raise InvalidFieldError("sampling.banned_characters", "cannot be joined with allowed_characters; give one")
+            raise InvalidFieldError(
+                "sampling.banned_characters", "cannot be combined with allowed_characters; set one of them"
+            )
         every = set(range(len(vocabulary)))
         if self.allowed_characters:
             name = "sampling.allowed_characters"
@@ -125,23 +129,26 @@ class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         name = "sampling.banned_characters"
         banned = {vocabulary.id_of(character, name) for character in self.banned_characters}
         if banned == every:
-            raise InvalidFieldError(name, "bans the whole vocabulary; leave at least one character")
+            raise InvalidFieldError(name, "bans the whole vocabulary; allow at least one character")
         return banned
 
 
 @dataclass(frozen=True, slots=True)
 class StoppingRequest:
-    """When a turn shall end, as the caller wrote it; None is unset."""
+    """When a turn ends, as the caller wrote it; None is unset."""
 
     max_chars: int | None = None
     stop_strings: tuple[str, ...] = ()
     include_stop: bool = False
 
     def resolve(self, vocabulary: Vocabulary, limits: Limits) -> tuple[int, list[list[int]]]:
-        """Return the most characters to draw and the ids of the stop strings; raises InvalidFieldError."""
+        """Return the most characters to generate and the ids of the stop strings; raises InvalidFieldError."""
         _number("stopping.max_chars", self.max_chars, 1, limits.max_chars)
         if len(self.stop_strings) > limits.max_stop_strings:
-            raise InvalidFieldError("stopping.stop_strings", f"at most {limits.max_stop_strings} are allowed")
+            raise InvalidFieldError(
+                "stopping.stop_strings",
+                f"has {len(self.stop_strings)} entries; at most {limits.max_stop_strings} are allowed",
+            )
         stops = []
         for index, stop in enumerate(self.stop_strings):
             name = f"stopping.stop_strings[{index}]"
@@ -164,11 +171,11 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """One turn that draws characters.
+    """One turn that generates text.
 
     Attributes:
         time_left: seconds until the call's deadline, None if it has none.
-        request_id: 16 bytes by which the same request is known when it comes again; empty: none.
+        request_id: 16 bytes, by which the server recognizes the same request sent again; empty: none.
     """
 
     target: Target
@@ -190,10 +197,10 @@ class GenerateRequest:
 
 @dataclass(frozen=True, slots=True)
 class ResumeRequest:
-    """To go on with a turn.
+    """A turn to continue.
 
     Attributes:
-        position: the session's after the last character that the caller has; None: it has none of them.
+        position: the session's position after the last character that the caller has; None: it has none.
     """
 
     session: str
@@ -204,7 +211,7 @@ class ResumeRequest:
 
 @dataclass(frozen=True, slots=True)
 class AppendRequest:
-    """One turn that feeds a text to a session and draws nothing."""
+    """One turn that reads a text and generates nothing."""
 
     session: str
     text: str
@@ -220,10 +227,10 @@ class AppendRequest:
 
 @dataclass(frozen=True, slots=True)
 class Creation:
-    """A request that makes sessions, as it is known when it comes again.
+    """A request that makes sessions, as the server recognizes it when it is sent again.
 
     Attributes:
-        request_id: 16 bytes; empty: it is not known again.
+        request_id: 16 bytes; empty: it is not recognized.
         digest: of the request; empty without a request id.
         index: which of the sessions that it makes.
     """
@@ -248,7 +255,7 @@ ANONYMOUS: Final = Creation()  # of a request without an id
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """A text to judge; nothing is changed. `read_out`: a probe's name; "": the model's own output."""
+    """A text to score; the session does not change. `read_out`: a probe's name; "": the model's own output."""
 
     target: Target
     text: str
@@ -258,17 +265,17 @@ class ScoreRequest:
 
 
 def check_text(name: str, text: str, limits: Limits, *, empty: bool) -> None:
-    """Refuse a prompt or text that is too long, or empty where it may not be."""
+    """Refuse a prompt or text that is too long, or empty although it must not be."""
     if len(text) > limits.max_prompt_chars:
         raise InvalidFieldError(
-            name, f"has {len(text)} characters; at most {limits.max_prompt_chars} are allowed, send it in pieces"
+            name, f"has {len(text)} characters; at most {limits.max_prompt_chars} are allowed; send it in pieces"
         )
     if not text and not empty:
         raise InvalidFieldError(name, "is empty; send at least one character")
 
 
 def check_top_n(name: str, value: int, largest: int) -> None:
-    """Refuse a number of likeliest characters out of range."""
+    """Refuse a number of likeliest characters that is out of range."""
     _number(name, value, 0, largest)
 
 

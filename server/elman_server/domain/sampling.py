@@ -22,7 +22,7 @@ class Sampling:
         bias: added to the logits: pairs of id and nats; -inf bans.
         repetition_penalty: 1 is none.
         repetition_window: how many last characters it looks at.
-        temperature: 0 takes the likeliest.
+        temperature: 0 selects the likeliest.
         top_k: 0 keeps all.
         top_p: 1 keeps all.
         min_p: 0 keeps all.
@@ -40,7 +40,7 @@ class Sampling:
 
     @property
     def filters(self) -> bool:
-        """Whether any character may be cut off, so that the row has to be sorted."""
+        """Whether a filter may remove characters, so that the row must be sorted."""
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0)
 
 

@@ -1,4 +1,4 @@
-"""A recurrent network's state at rest: its state and the character that it has not read yet."""
+"""The state of a recurrent network between two turns, and the character that it has yet to read."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ DEFAULT: Final = "default"  # the initial state that every model has
 class SessionState:
     """What a session is between two turns.
 
-    The last character of the transcript is *pending*: it was sampled or fed, and the step that reads it is
-    taken together with what comes next. So a sampled character costs no second step, and a text that is fed
-    in pieces takes the same steps as in one.
+    The last character of the transcript is *pending*: it was sampled or read from a prompt, and the step that
+    reads it runs together with what comes next. So a sampled character costs no second step, and a text that is read
+    in pieces runs the same steps as in one.
 
     Attributes:
         tensors: the recurrent state after all characters but the pending one, a row of each state tensor as

@@ -18,7 +18,7 @@ MAX_REPORTED: Final = 10  # error details travel in trailers: keep them small
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """What to do with characters that the vocabulary has not: reject (default), skip or replace."""
+    """What to do with characters that are not in the vocabulary: reject (default), skip or replace."""
 
     skip: bool = False
     replace_with: str | None = None

@@ -1,6 +1,6 @@
-"""The transport: gRPC calls become calls of the domain, its answers and errors become messages and statuses."""
+"""The transport: gRPC calls become calls of the domain; its results and errors become messages and statuses."""
 
 import os
 
-# gRPC's C core writes lines of its own to standard error, beside the log; what matters reaches Python as an exception.
+# gRPC's C core writes to standard error, beside the log; what matters reaches Python as an exception.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")

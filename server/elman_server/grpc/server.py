@@ -42,7 +42,7 @@ _NEEDS: Final = {
     "elman.v1.ModelService": frozenset({Need.OPEN}),
 }
 _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-# Far above any burst: gRPC cancels calls at random beyond its own small default; refusing with a reason is up to us.
+# Far above any burst: beyond its own small default gRPC cancels calls at random; the server refuses with a reason.
 _MAX_PENDING: Final = 100_000
 _log = structlog.get_logger()
 
@@ -68,7 +68,7 @@ class GrpcServer:
         """Listen, with health NOT_SERVING; return the port (of a `unix:` address a meaningless number above 0).
 
         Raises:
-            SettingsError: the address is taken or not this machine's, or the certificate cannot be used.
+            SettingsError: the address is in use or not of this machine, or the certificate cannot be used.
         """
         self._server = server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(self._settings))
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
@@ -85,7 +85,7 @@ class GrpcServer:
         return port
 
     async def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  the name says which
-        """Let health and the log know whether calls are taken."""
+        """Report to health and the log whether the server accepts calls."""
         self._health.set(Need.OPEN, is_serving)
         num_models = len(self._models.list())
         models = f"{num_models} model{'' if num_models == 1 else 's'}"
@@ -100,7 +100,7 @@ class GrpcServer:
         self._health.set(Need.ENGINES, are_well)
 
     async def stop(self, grace: float) -> None:
-        """Take no new call and end; calls that still run after `grace` seconds are cancelled."""
+        """Accept no new call and end; calls that still run after `grace` seconds are cancelled."""
         self._health.close()
         if self._server is not None:
             await self._server.stop(grace)
@@ -112,11 +112,11 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", settings.max_message_bytes),
         ("grpc.server.max_pending_requests", _MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
-        # Nor may a call be cancelled, without a reason, because the loop was too busy to take it for 30 s.
+        # gRPC must not cancel a call, without a reason, because the loop was too busy to accept it for 30 s.
         ("grpc.server_max_unrequested_time_in_server", 3600),
-        # A second server on the port would otherwise take half of the calls, without a word.
+        # Otherwise a second server on the port would get half of the calls, without a warning.
         ("grpc.so_reuseport", 0),
-        # Find callers that vanished: their streams hold rows. Clients and proxies may ping every second.
+        # Find callers that vanished: their streams occupy the engine. Clients and proxies may ping every second.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
@@ -133,9 +133,9 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> int:
             return server.add_insecure_port(settings.listen)
         return server.add_secure_port(settings.listen, credentials)
     except RuntimeError:
-        causes = "the address is in use or not this machine's"
+        causes = "the address is in use or not of this machine"
         if credentials is not None:
-            causes += ", or certificate and key are no PEM files that belong together"
+            causes += ", or certificate and key are not PEM files of one pair"
         raise SettingsError(f"cannot listen on {settings.listen}: {causes}; choose another with --listen") from None
 
 

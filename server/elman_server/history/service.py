@@ -13,6 +13,7 @@ from elman_server.domain.errors import (
     ModelMismatchError,
     SessionBusyError,
     SessionExpiredError,
+    ValueRangeError,
 )
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.engine.job import Job
@@ -74,7 +75,7 @@ class History:
             is cancelled makes all if it has a request id, so that it can be sent again; else none.
         """
         if not 0 <= count <= MAX_FORKS:
-            raise InvalidFieldError("count", f"is {count}; allowed is from 1 to {MAX_FORKS}, or 0 for 1")
+            raise ValueRangeError("count", count, "0", str(MAX_FORKS), f"from 1 to {MAX_FORKS}, or 0 for 1")
         creations = [creation.part(index) for index in range(count or 1)]
         forks = {one: info for one in creations if (info := await self._sessions.made("", one)) is not None}
         if len(forks) == len(creations):

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from typing import Final
 
-from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.errors import InvalidFieldError, ValueRangeError
 
 DEFAULT_PAGE: Final = 100
 MAX_PAGE: Final = 1000
@@ -16,7 +16,7 @@ _CHECK_BYTES: Final = 8
 def page_limit(page_size: int) -> int:
     """Return how many entries a page of a list has at most; raises InvalidFieldError for a negative number."""
     if page_size < 0:
-        raise InvalidFieldError("page_size", f"is {page_size}; allowed is 0 or more")
+        raise ValueRangeError("page_size", page_size, "0", "inf", "0 or more")
     return min(page_size or DEFAULT_PAGE, MAX_PAGE)
 
 

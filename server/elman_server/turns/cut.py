@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from elman_server.domain.errors import PositionOutOfRangeError, SessionBusyError
 from elman_server.domain.events import FinishReason
 from elman_server.history.service import cut_at, state_at
-from elman_server.sessions.records import Outcome
+from elman_server.sessions import records
+from elman_server.sessions.repository import FIRST_TAIL
 from elman_server.sessions.service import check_position
 from elman_server.sessions.session import turns_of
 from elman_server.sessions.transitions import Change, new_etag
@@ -20,9 +21,16 @@ if TYPE_CHECKING:
 
     from elman_server.domain.state import SessionState
     from elman_server.engine import AnyEngine
-    from elman_server.sessions.records import Head, Segment
+    from elman_server.sessions.records import Head
     from elman_server.sessions.service import Sessions
     from elman_server.sessions.session import CommittedTurn, SessionInfo
+
+
+class Tail(NamedTuple):
+    """The last segments of a session; `start` is the index of the first."""
+
+    start: int
+    segments: Sequence[records.Segment]
 
 
 async def cut_turn(
@@ -43,13 +51,13 @@ async def cut_turn(
     """
     lease = await sessions.lease(session_id)
     try:
-        await sessions.idle(session_id)
-        head, segments = await sessions.read(session_id)
+        head = (await sessions.idle(session_id)).head
         if position == head.position:
             return sessions.info(session_id, head)
-        turn = _last_turn(head, segments, position, request_id)
+        tail = await _tail(sessions, session_id, head, position)
+        turn = _last_turn(head, tail, position, request_id)
         model = sessions.model_of(head)
-        state = await state_at(engines[model.name], model.start(head.initial_state), segments, position)
+        state = await state_at(engines[model.name], model.start(head.initial_state), tail.segments, position)
         token = secrets.token_bytes(8)
 
         def change(now: Head) -> Change | None:
@@ -57,7 +65,7 @@ async def cut_turn(
                 return None  # the store had done it when its answer was lost
             if now.open is not None or now.etag != head.etag:
                 raise SessionBusyError(f"sessions/{session_id}")
-            shorter, added, keep = _shortened(head, segments, turn, position, state)
+            shorter, added, keep = _shortened(head, tail, turn, position, state)
             return Change(sessions.renewed(replace(shorter, last_token=token)), added, keep)
 
         return sessions.info(session_id, await sessions.change(session_id, change))
@@ -65,9 +73,23 @@ async def cut_turn(
         sessions.leases.release(lease)
 
 
-def _last_turn(head: Head, segments: Sequence[Segment], position: int, request_id: bytes) -> CommittedTurn:
+async def _tail(sessions: Sessions, session_id: str, head: Head, position: int) -> Tail:
+    """Return the last segments: with all of the last turn, and a state at or before a position."""
+    size = FIRST_TAIL
+    while True:
+        start = max(0, head.num_segments - size)
+        segments = await sessions.segments(session_id, start, head.num_segments)
+        has_turn = any(segment.parameters is not None for segment in segments)
+        has_state = any(segment.state is not None and segment.end <= position for segment in segments)
+        if not start or (has_turn and has_state):
+            return Tail(start, segments)
+        size *= 8
+
+
+def _last_turn(head: Head, tail: Tail, position: int, request_id: bytes) -> CommittedTurn:
     """Return the turn to cut; refuse a position that it does not have."""
-    turns = turns_of(segments)
+    first = max((at for at, segment in enumerate(tail.segments) if segment.parameters is not None), default=0)
+    turns = turns_of(tail.segments[first:], tail.start + first)
     is_named = bool(turns and request_id and turns[-1].parameters.request_id == request_id)
     if not turns or (request_id and not is_named):
         raise PositionOutOfRangeError("position", position, head.position, head.position)
@@ -78,23 +100,21 @@ def _last_turn(head: Head, segments: Sequence[Segment], position: int, request_i
     return turn
 
 
-def _shortened(
-    head: Head, segments: Sequence[Segment], turn: CommittedTurn, position: int, state: SessionState
-) -> Change:
+def _shortened(head: Head, tail: Tail, turn: CommittedTurn, position: int, state: SessionState) -> Change:
     """Return the session with its last turn cut; a turn that is cut to nothing was never there."""
-    whole, part = cut_at(segments, position)
+    whole, part = cut_at(tail.segments, position)
     is_empty = position == turn.start
     if not is_empty:
         last = part[0] if part else whole.pop()
-        part = (replace(last, outcome=Outcome(FinishReason.CANCELLED, "", bytes.fromhex(state.digest()))),)
+        part = (replace(last, outcome=records.Outcome(FinishReason.CANCELLED, "", bytes.fromhex(state.digest()))),)
     new = replace(
         head,
         position=position,
         turn_count=head.turn_count - is_empty,
         state=state,
         etag=new_etag(),
-        num_segments=len(whole) + len(part),
+        num_segments=tail.start + len(whole) + len(part),
         checkpoint=max((segment.end for segment in (*whole, *part) if segment.state), default=0),
         recent=[entry for entry in head.recent if not (is_empty and entry[1] == turn.index)],
     )
-    return Change(new, part, keep=len(whole))
+    return Change(new, part, keep=tail.start + len(whole))

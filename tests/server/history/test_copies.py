@@ -65,6 +65,34 @@ async def test_a_fork_that_is_cancelled_makes_all_or_none(stop_at: int, is_repea
         assert sorted(["abcd", *(info.name for info in again)]) == await names(rest)
 
 
+async def test_a_fork_that_is_cancelled_and_comes_again_is_completed():
+    """With a request id, what a cancelled call has made stays for the same request, which may be there already."""
+    rest = Rest()
+    await rest.create("abcd")
+    create, arrived, gate = rest.store.create, asyncio.Event(), asyncio.Event()
+
+    async def slow(name: str, head: Any, expires: float, segments: Any = ()) -> int:
+        if name == once.part(2).name():
+            arrived.set()
+            await gate.wait()
+        return await create(name, head, expires, segments)
+
+    once = Creation(bytes(15) + b"\x01", b"digest")
+    rest.store.create = slow  # type: ignore[method-assign]
+    first = asyncio.create_task(history_of(rest).fork("abcd", position=None, count=5, creation=once))
+    await arrived.wait()
+    second = asyncio.create_task(history_of(rest).fork("abcd", position=None, count=5, creation=once))
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    gate.set()
+    forks = await second
+    for _ in range(100):  # nothing is deleted later
+        await asyncio.sleep(0)
+    assert [fork.name for fork in forks] == [once.part(index).name() for index in range(5)]
+    assert await names(rest) == sorted(["abcd", *(fork.name for fork in forks)])
+
+
 async def test_a_copy_keeps_a_fixed_moment():
     """Fork and import expire when the session does, not an idle time later."""
     rest = Rest()

@@ -210,3 +210,23 @@ async def test_a_resumed_turn_is_cut_as_a_whole(house, whole):
 
     await expect(house, info, whole, START + 100)
     assert info.turn_count == 1
+
+
+@pytest.mark.parametrize("num_segments", [1, 8])
+async def test_a_turn_after_many_others_is_cut_as_the_only_one_is(house, whole, monkeypatch, num_segments):
+    """However few segments are read at first: states and turns before it stay, and it is found again by its id."""
+    monkeypatch.setattr("elman_server.turns.cut.FIRST_TAIL", num_segments)
+    session, request_id = await house.session("tiny"), uuid.uuid4().bytes
+    await house.generate(Target(session=session.name), PROMPT, 5000)
+    for _ in range(10):
+        await house.generate(Target(session=session.name), "", 10)
+    request = asked(session.name, request_id, "", 300, chunk_chars=1)
+    text = await Replica(house).generate(request)
+    assert PROMPT + whole.text[: 5100 + 300] == await transcript(house, session.name)
+
+    for position in (START + 5350, START + 5101, START + 5100):
+        info = await house.turns.cancel(session.name, position, request_id)
+        assert (info.position, info.turn_count) == (position, 12 if position > START + 5100 else 11)
+        assert await transcript(house, session.name) == (PROMPT + whole.text)[:position]
+    assert all([turn.is_state_equal async for turn in house.history.replay(session.name)])
+    assert (await Replica(house).generate(request)).text == text.text

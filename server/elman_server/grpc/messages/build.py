@@ -1,4 +1,4 @@
-"""Writes answers: what the domain says as messages of `elman.v1`."""
+"""Builds responses: the domain's types into messages of `elman.v1`."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def from_transcript(transcript: Transcript) -> session_messages.GetTranscriptRes
 
 
 def from_replayed(replayed: Replayed) -> session_messages.ReplaySessionResponse:
-    """Return what taking one turn again gave."""
+    """Return the result of running one turn again."""
     return session_messages.ReplaySessionResponse(
         turn=_from_turn(replayed.turn),
         difference_at=replayed.difference_at,
@@ -148,7 +148,7 @@ def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages
 
 
 def from_score(details: Sequence[CharacterDetail]) -> generation_messages.ScoreResponse:
-    """Return the judgement of a text with its sum."""
+    """Return the scores of a text and their sum."""
     scored = [detail.log_probability for detail in details if detail.log_probability is not None]
     return generation_messages.ScoreResponse(
         details=from_details(details), log_probability=math.fsum(scored), scored_count=len(scored)

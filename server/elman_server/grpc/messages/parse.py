@@ -1,6 +1,6 @@
-"""Reads requests: messages of `elman.v1` into the domain's own.
+"""Parses requests: messages of `elman.v1` into the domain's own types.
 
-Checked here is what only the wire can hold: names, masks, unset choices, unknown enum numbers. Ranges are the domain's.
+It checks what only messages can hold: names, masks, unset choices, unknown enum numbers. The domain checks ranges.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import Message
 
 from elman.v1 import generation_pb2 as messages
-from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.errors import InvalidFieldError, ValueRangeError
 from elman_server.domain.requests import (
     AppendRequest,
     Creation,
@@ -59,9 +59,9 @@ _ROLLBACK: Final = {
 def to_generate(request: messages.GenerateRequest, time_left: float | None) -> GenerateRequest:
     """Return the turn that a caller asks for; `time_left` is seconds to the deadline, None without one."""
     if request.on_abort not in _ROLLBACK:
-        raise InvalidFieldError("on_abort", f"has no value {request.on_abort}; choose a named one")
+        raise InvalidFieldError("on_abort", f"is {request.on_abort}, which is no value of OnAbort; use a named one")
     if request.chunk_chars < 0:
-        raise InvalidFieldError("chunk_chars", f"is {request.chunk_chars}; allowed is 0 or more")
+        raise ValueRangeError("chunk_chars", request.chunk_chars, "0", "inf", "0 or more")
     return GenerateRequest(
         target=_to_target(request),
         prompt=request.prompt,
@@ -78,9 +78,9 @@ def to_generate(request: messages.GenerateRequest, time_left: float | None) -> G
 
 
 def to_resume(request: messages.ResumeRequest, time_left: float | None) -> ResumeRequest:
-    """Return the turn that a caller wants to go on with."""
+    """Return the turn that a caller wants to continue."""
     if not request.request_id:
-        raise InvalidFieldError("request_id", "is empty; send that of the Generate")
+        raise InvalidFieldError("request_id", "is empty; send the request_id of the Generate")
     return ResumeRequest(
         session=session_id("session", request.session),
         request_id=to_request_id(request.request_id),
@@ -90,14 +90,14 @@ def to_resume(request: messages.ResumeRequest, time_left: float | None) -> Resum
 
 
 def to_action(request: messages.ChatRequest, time_left: float | None) -> GenerateRequest | None:
-    """Return the turn that a caller of Chat asks for; None: a stop."""
+    """Return the turn that a caller of Chat asks for; None: a Stop."""
     match request.WhichOneof("action"):
         case "turn":
             return to_generate(request.turn, time_left)
         case "stop":
             return None
         case _:
-            raise InvalidFieldError("action", "is not set; send a turn or a stop")
+            raise InvalidFieldError("action", "is not set; send turn or stop")
 
 
 def to_append(request: messages.AppendRequest) -> AppendRequest:
@@ -113,7 +113,7 @@ def to_append(request: messages.AppendRequest) -> AppendRequest:
 
 
 def to_request_id(text: str) -> bytes:
-    """Return the bytes of a UUID as it is usually written; empty: none."""
+    """Return the bytes of a UUID in its usual form; empty: none."""
     if not text:
         return b""
     if not _UUID.fullmatch(text):
@@ -122,7 +122,7 @@ def to_request_id(text: str) -> bytes:
 
 
 def to_score(request: messages.ScoreRequest) -> ScoreRequest:
-    """Return what a caller wants judged."""
+    """Return what a caller wants scored."""
     return ScoreRequest(
         target=_to_target(request),
         text=request.text,
@@ -177,7 +177,7 @@ def _paths(request: UpdateSessionRequest) -> set[str]:
 
 
 def to_creation(request: CreateSessionRequest | ForkSessionRequest | ImportSessionRequest) -> Creation:
-    """Return by what a request is known when it comes again."""
+    """Return by what the server recognizes a request that is sent again."""
     if not request.request_id:
         return Creation()
     given = _set_fields(request)
@@ -194,7 +194,7 @@ def _plain(value: Any) -> Any:
         return _set_fields(value)
     if isinstance(value, bytes):
         return hashlib.sha256(value).digest()
-    return value if isinstance(value, str | int) else dict(value)  # the one field of many values is a map
+    return value if isinstance(value, str | int) else dict(value)  # the only repeated field is a map
 
 
 def _to_target(request: messages.GenerateRequest | messages.ScoreRequest) -> Target:
@@ -205,7 +205,7 @@ def _to_target(request: messages.GenerateRequest | messages.ScoreRequest) -> Tar
             model, version = model_version("model", request.model)
             return Target(model=model, version=version)
         case _:
-            raise InvalidFieldError("target", "is not set; name a session or a model")
+            raise InvalidFieldError("target", "is not set; set session or model")
 
 
 def _to_sampling(sampling: Sampling) -> SamplingRequest:
@@ -244,13 +244,13 @@ def _to_unknown(unknown: messages.UnknownCharacters) -> Unknown:
             raise InvalidFieldError("unknown_characters.replace_with", "must be one character")
         return Unknown(replace_with=unknown.replace_with)
     if not getattr(unknown, policy):
-        raise InvalidFieldError(f"unknown_characters.{policy}", "is false; set it to true or choose another policy")
+        raise InvalidFieldError(f"unknown_characters.{policy}", "is false; set it to true, or set another policy")
     return Unknown(skip=policy == "skip")
 
 
 def _to_seconds(duration: Duration, field: str) -> float:
     seconds, nanos = duration.seconds, duration.nanos
-    # The two must have one sign: so a valid positive duration has neither below 0.
+    # Both must have the same sign, so neither of a positive duration is below 0.
     if not (0 <= seconds <= _MAX_SECONDS and 0 <= nanos < _NANOS and (seconds or nanos)):
         raise InvalidFieldError(field, f"is {seconds} s and {nanos} ns; allowed is a valid duration above 0")
     return seconds + nanos / _NANOS
@@ -259,5 +259,5 @@ def _to_seconds(duration: Duration, field: str) -> float:
 def _to_moment(timestamp: Timestamp, field: str) -> float:
     seconds, nanos = timestamp.seconds, timestamp.nanos
     if seconds not in _TIMESTAMPS or not 0 <= nanos < _NANOS:
-        raise InvalidFieldError(field, f"is {seconds} s and {nanos} ns; allowed is a moment of the years 1 to 9999")
+        raise InvalidFieldError(field, f"is {seconds} s and {nanos} ns; allowed are the years 1 to 9999")
     return seconds + nanos / _NANOS
