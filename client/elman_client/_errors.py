@@ -68,7 +68,7 @@ class ElmanError(Exception):
             error did not come from an elman server.
         message: What happened, one sentence.
         request_id: What to look for in the server's log; empty if nothing was sent.
-        details: What else the server told.
+        details: What else the server reported.
         next_step: What to do where the server's own sentence does not say it.
     """
 
@@ -98,7 +98,7 @@ class ElmanError(Exception):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds to wait before another try, if the server told."""
+        """Seconds to wait before another try, if the server sent them."""
         return self.details.retry_after
 
 
@@ -110,7 +110,7 @@ class InvalidArgumentError(ElmanError):
 
 
 class CharacterNotInVocabularyError(InvalidArgumentError):
-    """The text has a character that the model has not; ``field_violations`` says which and where.
+    """The model lacks a character of the text; ``field_violations`` says which and where.
 
     Leave it out, or pass ``unknown_characters="skip"`` or ``ReplaceWith("?")``.
     """
@@ -176,7 +176,7 @@ class OutOfRangeError(ElmanError):
 
     @property
     def valid_range(self) -> tuple[int, int] | None:
-        """First position and one past the last, if the server told."""
+        """First position and one past the last, if the server sent them."""
         start, end = (self.details.metadata.get(key, "") for key in ("start", "end"))
         return (int(start), int(end)) if start.isdecimal() and end.isdecimal() else None
 

@@ -37,7 +37,7 @@ class AsyncClient:
         metadata: Headers of every call; the names are in lower case.
         timeout: Seconds for every call that brings none; default: no deadline.
         retry_seconds: How long a server that has answered before is waited for when it is lost:
-            generations go on where they were, and calls that do no harm are made again; 0: never.
+            generations continue where they were, and calls that do no harm are made again; 0: never.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class AsyncClient:
         return await self._transport.run(models.get(name), timeout)
 
     async def encode_text(self, model: str, text: str, *, timeout: float | None = None) -> Encoding:
-        """Return the ids of a text's characters, and those that the model has not."""
+        """Return the ids of a text's characters, and the characters that the model does not have."""
         return await self._transport.run(models.encode_text(model, text), timeout)
 
     async def create_session(
@@ -120,9 +120,9 @@ class AsyncClient:
         Args:
             model: Its name, or ``{model}/versions/{version}``.
             session_id: The last part of the name; default: a UUID.
-            seed: Used by turns that bring none; default: the server draws one.
-            ttl: Idle time after which it is forgotten.
-            expire_time: Or the moment at which it is.
+            seed: Used by turns that bring none; default: the server chooses one.
+            ttl: Idle time after which it expires.
+            expire_time: Or the moment at which it does.
             labels: Your own, at most 16.
             initial_state: One of the model's ``initial_states``; default: ``default``.
             timeout: Seconds for this call.
@@ -180,7 +180,7 @@ class AsyncClient:
         return AsyncSession(self._transport, info.name, info)
 
     def generate(self, prompt: str, *, model: str, **options: Unpack[GenerateOptions]) -> AsyncGeneration:
-        """Draw text from a model's beginning and keep nothing; see :class:`GenerateOptions`."""
+        """Sample text from a model's beginning and keep nothing; see :class:`GenerateOptions`."""
         asked = turns.Asked(prompt, options, model=model_name(model))
         turn = Turn(asked, Attempts(self._transport.connection, options.get("timeout"), is_safe=True))
 
@@ -202,8 +202,8 @@ class AsyncClient:
     ) -> Score:
         """Return how likely ``text`` is from a model's beginning.
 
-        ``read_out`` is one of the model's: its labels are then told after each character. A model
-        that has labels for output tells those.
+        ``read_out`` is one of the model's: its labels are then returned after each character. A
+        model that has labels for output returns those.
         """
         operation = turns.score(
             text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, model=model_name(model)

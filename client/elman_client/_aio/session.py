@@ -45,11 +45,11 @@ class AsyncSession(BaseSession):
         return self._info
 
     def generate(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> AsyncGeneration:
-        """Read ``prompt`` and draw the text that follows; see :class:`GenerateOptions`."""
+        """Read ``prompt`` and sample the text that follows; see :class:`GenerateOptions`."""
         return self._generation(turns.Asked(prompt, options, session=self.name), options.get("timeout"))
 
     def resume(self, request_id: str, position: int | None = None, *, timeout: float | None = None) -> AsyncGeneration:
-        """Go on with a turn that was begun with that ``request_id``, after ``position``.
+        """Continue the turn that was begun with that ``request_id``, after ``position``.
 
         The text is what the turn's own stream gave, or would have given, after that position: the
         ``position`` of the last chunk that you have; ``None``: you have none. The turn is taken
@@ -81,7 +81,7 @@ class AsyncSession(BaseSession):
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Appended:
-        """Read ``text`` and draw nothing; what comes again with its ``request_id`` is not read twice."""
+        """Read ``text`` and sample nothing; a text that is sent again with its ``request_id`` is not read twice."""
         operation = turns.append(
             self.name,
             text,
@@ -114,7 +114,7 @@ class AsyncSession(BaseSession):
         return await self._transport.run(operation, timeout)
 
     async def cancel(self, *, timeout: float | None = None) -> SessionInfo:
-        """End the running turn, whoever runs it, and wait until it is committed."""
+        """End the running turn, on whichever server it runs, and wait until it is committed."""
         self._info = await self._transport.run(cancel(self.name), timeout)
         return self._info
 
@@ -131,13 +131,13 @@ class AsyncSession(BaseSession):
         etag: str | None = None,
         timeout: float | None = None,
     ) -> SessionInfo:
-        """Replace the labels, or set when the session is forgotten: idle for ``ttl``, or at."""
+        """Replace the labels, or set when the session expires: after ``ttl`` of idle time, or at ``expire_time``."""
         operation = sessions.update(self.name, labels, ttl, expire_time, etag)
         self._info = await self._transport.run(operation, timeout)
         return self._info
 
     async def delete(self, *, etag: str | None = None, timeout: float | None = None) -> None:
-        """Forget the session. A turn that is running on it ends with NotFoundError."""
+        """Delete the session. A turn that is running on it ends with NotFoundError."""
         await self._transport.run(sessions.delete(self.name, etag), timeout)
 
     async def fork(
@@ -148,7 +148,7 @@ class AsyncSession(BaseSession):
         return tuple(AsyncSession(self._transport, info.name, info) for info in infos)
 
     async def rewind(self, position: int, *, etag: str | None = None, timeout: float | None = None) -> SessionInfo:
-        """Let the session be what it was at ``position``, and forget what came after."""
+        """Return the session to what it was at ``position``, and delete what came after."""
         self._info = await self._transport.run(sessions.rewind(self.name, position, etag), timeout)
         return self._info
 

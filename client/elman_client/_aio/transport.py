@@ -267,7 +267,7 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
 
 @contextmanager
 def _awaiting(call: Call) -> Iterator[None]:
-    """Raise our own errors; tell a cancelled call from a cancelled task, which gRPC does not."""
+    """Raise our own errors; distinguish a cancelled call from a cancelled task, which gRPC does not."""
     try:
         with translated(call):
             yield

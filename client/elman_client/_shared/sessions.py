@@ -91,7 +91,7 @@ def update(
 
 
 def delete(name: str, etag: str | None) -> Operation[None]:
-    """Forget a session."""
+    """Delete a session."""
     request = pb.DeleteSessionRequest()
     fill(request, name=name, etag=etag)
     return operation(

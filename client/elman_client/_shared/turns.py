@@ -43,7 +43,7 @@ class Asked:
         return self._operation("Generate", self._request, pb.GenerateResponse)
 
     def resumed(self, position: int | None) -> Operation[tuple[types.Event, ...]]:
-        """Go on after a position."""
+        """Continue after a position."""
         message = pb.ResumeRequest()
         fill(message, session=self._session, request_id=self._request.request_id, position=position)
         return self._operation("Resume", message, pb.ResumeResponse)
@@ -64,7 +64,7 @@ class Asked:
 
 
 class Resumed(Asked):
-    """A turn that was begun elsewhere, to go on with after a position; ``None``: from its first character."""
+    """A turn that was begun elsewhere, to be continued after a position; ``None``: from its first character."""
 
     def __init__(self, session: str, request_id: str, position: int | None) -> None:
         super().__init__("", {"request_id": request_id}, session=session)
@@ -72,11 +72,11 @@ class Resumed(Asked):
         self.known_position = position
 
     def first(self) -> Operation[tuple[types.Event, ...]]:
-        """Go on with it."""
+        """Continue it."""
         return self.resumed(self._known)
 
     def resumed(self, position: int | None) -> Operation[tuple[types.Event, ...]]:
-        """Go on after a position."""
+        """Continue after a position."""
         return super().resumed(self._known if position is None else position)
 
 
@@ -127,7 +127,7 @@ def append(
     top_n: int | None,
     unknown_characters: types.UnknownPolicy | None,
 ) -> Operation[types.Appended]:
-    """Feed a text and draw nothing."""
+    """Read a text and sample nothing."""
     request, request_id = pb.AppendRequest(), request_id or str(uuid4())
     fill(request.detail, log_probability=log_probability, top_n=top_n)
     fill(

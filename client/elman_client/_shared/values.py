@@ -74,7 +74,7 @@ def transcript(message: session_pb2.GetTranscriptResponse) -> types.Transcript:
 
 
 def replayed(message: session_pb2.ReplaySessionResponse) -> types.ReplayedTurn:
-    """Convert what taking a turn again gave."""
+    """Convert the result of a turn that was run again."""
     return types.ReplayedTurn(
         turn=_turn(message.turn),
         difference_at=message.difference_at if message.HasField("difference_at") else None,

@@ -205,7 +205,7 @@ class Transport:
         return forget
 
     def end_turns(self, seconds: float) -> None:
-        """Leave the turns that run, and wait until the server has committed them, for so long at most."""
+        """Leave the turns that run, and wait at most ``seconds`` until the server has committed them."""
         if not self._connection.is_of_this_process:
             return
         for session in list(self._open):
@@ -244,11 +244,11 @@ class Stream(Generic[Value]):
         raise answer
 
     def wake(self) -> None:
-        """Return the stream's end to whoever waits in ``read``."""
+        """Return the stream's end to the thread that waits in ``read``."""
         self._reader.answers.put(None)
 
     def prevent(self) -> None:
-        """Let the call never begin if it has not: what a worker sends after this comes after it at the server, too."""
+        """Prevent the call if it has not begun: what a worker sends after this comes after it at the server, too."""
         self._reader.prevent()
 
     def finish(self) -> None:
@@ -328,7 +328,7 @@ class _Reader:
             self.is_done = True
 
     def prevent(self) -> None:
-        """Let the call never begin if it has not, in another worker."""
+        """Prevent the call if it has not begun, in another worker."""
         with self._beginning:
             self.is_left = self.is_left or self._stream is None
 

@@ -17,13 +17,13 @@ class OnAbort(StrEnum):
 
 @dataclass(frozen=True)
 class ReplaceWith:
-    """Read one character of the vocabulary in place of each that the model has not."""
+    """Read one character of the vocabulary in place of each that the model does not have."""
 
     character: str
 
 
 UnknownPolicy: TypeAlias = Literal["reject", "skip"] | ReplaceWith
-"""What to do with characters that the model has not; the server's default is ``reject``."""
+"""What to do with characters that the model does not have; the server's default is ``reject``."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Started:
 
     Attributes:
         sampling: The effective parameters, seed included.
-        max_chars: The effective most characters to draw.
+        max_chars: Most characters to sample, as the server applied it.
         start_position: The session's position before the prompt.
         prompt_chars: Characters read from the prompt.
         model_digest: SHA-256 of the artefact, 64 hex digits.
@@ -68,9 +68,9 @@ class CharacterDetail:
     Attributes:
         text: The character; for byte-level models one byte, shown as U+0000 to U+00FF.
         log_probability: In nats; ``None`` if nothing came before it (position 0), or if the model
-            tells labels.
+            returns labels.
         top: The likeliest characters, likeliest first, if asked for.
-        labels: The read-out after this character, in its own order; only ``score`` tells one.
+        labels: The read-out after this character, in its own order; only ``score`` returns one.
     """
 
     text: str
@@ -81,7 +81,7 @@ class CharacterDetail:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Text as it is drawn.
+    """Text as it is sampled.
 
     Attributes:
         text: One or more characters.
@@ -110,7 +110,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True)
 class Usage:
-    """The work of a turn: characters read from the prompt, and characters drawn."""
+    """The work of a turn: characters read from the prompt, and characters sampled."""
 
     prompt_chars: int
     generated_chars: int
@@ -126,7 +126,7 @@ class Finished:
         position: The session's position, committed.
         etag: The session's etag; empty without a session.
         state_digest: SHA-256 of the recurrent state and the pending character, 64 hex digits.
-        stop_string: The one that was drawn; empty for other reasons.
+        stop_string: The one that ended the turn; empty for other reasons.
     """
 
     finish_reason: FinishReason

@@ -52,11 +52,11 @@ class Limits:
 
 @dataclass(frozen=True)
 class ReadOut:
-    """A linear read-out of a model's states, which tells labels after every character.
+    """A linear read-out of a model's states, which gives labels after every character.
 
     Attributes:
         name: What ``score`` takes.
-        labels: What it tells, in this order.
+        labels: Its labels, in this order.
         accuracy: On held-out characters, 0 to 1; 0 if unknown.
         num_held_out: How many those were; 0 if unknown.
     """
@@ -86,8 +86,8 @@ class Model:
         evaluations: The records that the artefact carries.
         limits: The largest requests that the server takes.
         fingerprint: Names the arithmetic: equal digest, seed and fingerprint give equal text.
-        labels: What it tells of every character that it reads, instead of the next one; empty: it
-            draws text.
+        labels: What it predicts for every character that it reads, instead of the next one; empty:
+            it generates text.
         read_outs: What ``score`` can read off its states.
         initial_states: What ``create_session`` may start from; ``default`` is the first.
     """
@@ -124,7 +124,7 @@ class Encoding:
 
     Attributes:
         ids: The ids of the known characters, in order.
-        unknown_characters: Those that the model has not, at most the first 100.
+        unknown_characters: Those that the model does not have, at most the first 100.
     """
 
     ids: tuple[int, ...]

@@ -11,7 +11,7 @@ class GenerateOptions(TypedDict, total=False):
 
     The filters apply in this order: ``logit_bias`` and allowed or banned characters,
     ``repetition_penalty``, ``temperature``, ``top_k``, ``top_p``, ``min_p``. What is left is
-    renormalised and drawn from. ``None`` is as good as leaving an argument out.
+    renormalised and sampled from. ``None`` is the same as no argument.
 
     Attributes:
         temperature: Divides the logits; 0 takes the likeliest; default 1.
@@ -21,20 +21,20 @@ class GenerateOptions(TypedDict, total=False):
         repetition_penalty: Divides positive and multiplies negative logits of recent characters.
         repetition_window: How many last characters the penalty looks at; default 64.
         logit_bias: Added to a character's logit, in nats, -100 to 100.
-        allowed_characters: The only ones that may be drawn.
-        banned_characters: Never drawn.
-        seed: Gives the draws, together with the position; default: the session's.
-        max_chars: Most characters to draw; default: the server's limit.
-        stop_strings: The turn ends when the drawn text ends with one of them; a single ``str``
+        allowed_characters: The only ones that may be sampled.
+        banned_characters: Never sampled.
+        seed: Determines the text, together with the position; default: the session's.
+        max_chars: Most characters to sample; default: the server's limit.
+        stop_strings: The turn ends when the sampled text ends with one of them; a single ``str``
             is one of them.
-        include_stop: Keep the stop string in the text and in the memory.
+        include_stop: Keep the stop string in the text and in the state.
         request_id: A UUID by which the server knows the turn again; default: a new one. With a
             session only.
         etag: Fail with :class:`EtagMismatchError` unless the session is still this one.
-        on_abort: What a turn that is cut off commits; default: what was handed out.
-        log_probability: Tell each character's log-probability.
-        top_n: Tell the n likeliest characters at each position, 0 to 20.
-        unknown_characters: What to do with characters of the prompt that the model has not.
+        on_abort: What a turn that is cut off commits; default: what was delivered.
+        log_probability: Return each character's log-probability.
+        top_n: Return the n likeliest characters at each position, 0 to 20.
+        unknown_characters: What to do with characters of the prompt that the model does not have.
         chunk_chars: Most characters to join in one chunk; 1: one message a character.
         timeout: Seconds for the whole turn; default: the client's.
     """

@@ -1,4 +1,4 @@
-"""How characters are drawn."""
+"""How characters are sampled."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Sampling:
-    """The parameters that a turn draws with; ``None`` means that the filter is off.
+    """The parameters that a turn samples with; ``None`` means that the filter is off.
 
     The filters apply in the order of the fields; see :class:`elman_client.GenerateOptions`.
     """

@@ -37,7 +37,7 @@ class SessionInfo:
         state: Where it is in its life.
         create_time: When it was created, UTC.
         update_time: When a turn or an update was last committed, UTC.
-        expire_time: When it will be forgotten if nothing happens to it, UTC.
+        expire_time: When it expires if nothing happens to it, UTC.
         etag: Changes with every commit; send it back to act only on what you saw.
         position: Characters in the transcript, read and written.
         turn_count: Committed turns.
@@ -68,10 +68,10 @@ class SessionInfo:
 
 @dataclass(frozen=True)
 class TranscriptTurn:
-    """One committed turn: ``[start, prompt_end)`` was fed, ``[prompt_end, end)`` was drawn.
+    """One committed turn: ``[start, prompt_end)`` was read, ``[prompt_end, end)`` was sampled.
 
-    ``seed`` is what its draws came from; 0 where nothing was drawn. ``sampling`` is ``None`` for
-    an append. ``fingerprint`` names the arithmetic that took it, as a model's does.
+    ``seed`` is the one of its text; 0 where nothing was sampled. ``sampling`` is ``None`` for
+    an append. ``fingerprint`` names the arithmetic that ran it, as a model's does.
     """
 
     start: int
