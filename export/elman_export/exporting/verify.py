@@ -1,6 +1,6 @@
 """Does an artefact compute what its source computes, and the same bits in every batch and chunk?
 
-At each of 1,000 random characters every implementation takes one step from the *same* state, the
+At each of 1,000 random characters every implementation runs one step from the *same* state, the
 runtime's. (Left alone, two correct implementations of a chaotic network end up anywhere: how far
 they drift apart is reported and decides nothing.)
 """
