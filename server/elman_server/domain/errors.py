@@ -16,6 +16,7 @@ ServerError
 ├── EtagMismatchError           the session is not what the caller saw
 ├── RevisionMismatchError       another writer changed the session in the store; callers never see it
 ├── LeaseLostError              another call continues the turn, or has ended it
+├── TurnCancelledError          somebody has ended the turn with Cancel
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
@@ -181,6 +182,13 @@ class LeaseLostError(ServerError):
 
     def __init__(self, resource: str) -> None:
         super().__init__(f"another call continues this turn of {resource}, or has ended it; resume it to take it back")
+
+
+class TurnCancelledError(ServerError):
+    """Somebody has ended the turn with Cancel, and its caller could not be sent a Finished."""
+
+    def __init__(self) -> None:
+        super().__init__("the turn was ended by Cancel; get the session to see what it kept")
 
 
 class RetryableError(ServerError):

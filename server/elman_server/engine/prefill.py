@@ -10,8 +10,9 @@ import structlog
 from elman_server.domain.errors import EngineRestartedError
 
 if TYPE_CHECKING:
+    from elman_server.domain.events import FinishReason
     from elman_server.domain.state import SessionState
-    from elman_server.engine import AnyEngine
+    from elman_server.engine import AnyEngine, JobStream
     from elman_server.engine.job import IdDetail, Job
 
 log = structlog.get_logger(__name__)
@@ -30,15 +31,24 @@ class Reading(NamedTuple):
 
 async def read(engine: AnyEngine, job: Job, *, ignore_limit: bool = False) -> Reading:
     """Run a job that only reads; with `ignore_limit` even if too many wait."""
+    with engine.open(job, ignore_limit=ignore_limit) as stream:
+        reading = await read_from(stream)
+    assert isinstance(reading, Reading)  # nobody interrupts it
+    return reading
+
+
+async def read_from(stream: JobStream) -> Reading | FinishReason:
+    """Return what a job that only reads returns, or why it was interrupted."""
     details: list[IdDetail] = []
     labels: list[list[float]] = []
-    with engine.open(job, ignore_limit=ignore_limit) as stream:
-        while True:
-            output = await stream.next()
-            details += output.details
-            labels += output.labels
-            if output.state is not None:
-                return Reading(output.state, details, labels)
+    while True:
+        output = await stream.next()
+        details += output.details
+        labels += output.labels
+        if output.state is not None:
+            return Reading(output.state, details, labels)
+        if output.finished is not None:
+            return output.finished
 
 
 async def read_patiently(engine: AnyEngine, job: Job) -> SessionState:

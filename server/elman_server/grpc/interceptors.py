@@ -13,7 +13,8 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
-from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.errors import DrainingError, InvalidFieldError, TurnCancelledError
+from elman_server.domain.events import FinishReason
 from elman_server.grpc.status import to_failure
 
 if TYPE_CHECKING:
@@ -104,12 +105,13 @@ async def _answered(method: str, context: Context) -> AsyncIterator[None]:
     except grpc.aio.AbortError:  # a status that the handler has sent itself
         outcome = {"code": context.code().name}
         raise
-    except asyncio.CancelledError:
-        outcome = {"code": "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"}
-        # The caller is still there if the server itself ended the call; he would otherwise wait for ever.
-        with contextlib.suppress(Exception):
-            await context.abort(grpc.StatusCode.CANCELLED, "the turn was ended while its reader took nothing")
-        raise
+    except asyncio.CancelledError as error:
+        cause = _cause(error)
+        if cause is None:  # the caller left, or its deadline passed
+            outcome = {"code": "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"}
+            raise
+        failure = to_failure(cause, request_id)
+        outcome = {"code": failure.code.name, "reason": failure.reason}
     except Exception as error:  # noqa: BLE001  the last resort of every call; the log has the traceback
         failure = to_failure(error, request_id)
         outcome = {"code": failure.code.name, "reason": failure.reason}
@@ -121,6 +123,14 @@ async def _answered(method: str, context: Context) -> AsyncIterator[None]:
     if failure is not None:
         trailers = ((DETAILS, failure.details), (REQUEST_ID, request_id))
         await context.abort(failure.code, failure.message, trailers)
+
+
+def _cause(error: asyncio.CancelledError) -> Exception | None:
+    """Return why the server itself ended a call, whose reader takes nothing: `Lease.finish` passes it on."""
+    end = error.args[0] if error.args else None
+    if isinstance(end, FinishReason):
+        return DrainingError() if end is FinishReason.SERVER_DRAINING else TurnCancelledError()
+    return end if isinstance(end, Exception) else None
 
 
 def _parsed(handler: Handler, data: bytes) -> Any:

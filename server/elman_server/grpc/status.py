@@ -140,6 +140,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.SessionExistsError: Row(StatusCode.ALREADY_EXISTS, "SESSION_EXISTS", _resource),
     errors.EtagMismatchError: Row(StatusCode.ABORTED, "ETAG_MISMATCH", metadata=_etag),
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
+    errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),

@@ -56,7 +56,7 @@ class Lease:
         self.interrupt(end)
         await wait_for([self], CANCEL_SECONDS)
         if not self.done.is_set() and self.task is not None:
-            self.task.cancel()
+            self.task.cancel(end)
         await self.done.wait()
 
     def watch(self, on_end: Callable[[FinishReason | Exception], None]) -> None:

@@ -66,6 +66,8 @@ class SessionRepository:
         while session_id is not None and (running := self.leases.running(session_id)) is not None:
             is_same = bool(request_id) and running.request_id == request_id
             if not is_same and not await self._is_lost(session_id, running.token):
+                if running.done.is_set():  # meanwhile
+                    continue
                 raise SessionBusyError(f"sessions/{session_id}")
             await running.finish(LeaseLostError(f"sessions/{session_id}"))
         return self.leases.take(session_id, request_id)

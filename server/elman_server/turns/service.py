@@ -12,11 +12,17 @@ import secrets
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Final
 
-from elman_server.domain.errors import InvalidFieldError, SessionBusyError, TurnNotFoundError
+from elman_server.domain.errors import (
+    DrainingError,
+    InvalidFieldError,
+    SessionBusyError,
+    TurnCancelledError,
+    TurnNotFoundError,
+)
 from elman_server.domain.events import CharacterDetail, Event, Finished, FinishReason
 from elman_server.domain.requests import MAX_WINDOW, Target
 from elman_server.engine.job import Job
-from elman_server.engine.prefill import read
+from elman_server.engine.prefill import read_from
 from elman_server.sessions.records import Parameters
 from elman_server.sessions.repository import COMMIT_TRIES, Loaded, etag_of
 from elman_server.sessions.service import SEED_BITS, check_position
@@ -142,7 +148,10 @@ class Turns:
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())
             await self._runner.begin(run, parameters, "" if earlier else request.etag)
             job = Job(head.state, head.position, ids, detail=detail)
-            reading = await read(self._engines[model.name], job)
+            with self._engines[model.name].open(job) as stream, watched(stream, run.lease, None):
+                reading = await read_from(stream)
+            if isinstance(reading, FinishReason):
+                raise DrainingError if reading is FinishReason.SERVER_DRAINING else TurnCancelledError
             turn.progress.remember(0, reading.state)
             after = await self._runner.settle(run, FinishReason.MAX_CHARS)
             assert after is not None

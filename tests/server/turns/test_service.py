@@ -14,6 +14,7 @@ from elman_server.domain.errors import (
     ModelNotFoundError,
     SessionBusyError,
     SessionNotFoundError,
+    TurnCancelledError,
     UnknownCharacterError,
 )
 from elman_server.domain.events import FinishReason
@@ -138,6 +139,21 @@ async def test_delete_between_started_and_the_first_character(house):
         await house.sessions.delete(session.name, etag="")
         with pytest.raises(SessionNotFoundError):
             await anext(events)
+
+
+@pytest.mark.parametrize(("is_drained", "error"), [(False, TurnCancelledError), (True, DrainingError)])
+async def test_an_append_that_is_ended_says_by_whom(house, is_drained, error):
+    """Cancel and a stop end it while it reads; nothing of it is kept, and a stop asks to come again."""
+    session = await house.session("tiny")
+    turns = Turns(house.sessions, house.models, house.engines)
+    append = asyncio.create_task(turns.append(AppendRequest(session.name, PROMPT * 3000)))
+    while not house.sessions.leases.is_generating(session.name):  # noqa: ASYNC110  nobody tells
+        await asyncio.sleep(0)
+    await (turns.drain(0) if is_drained else turns.cancel(session.name))
+    with pytest.raises(error):
+        await append
+    after = await house.sessions.get(session.name)
+    assert (after.etag, after.position, after.status) == (session.etag, 0, SessionStatus.ACTIVE)
 
 
 async def test_cancel_of_an_unknown_session_is_refused(house):
