@@ -145,7 +145,7 @@ def _rest(call: Any) -> str:
         for response in call:
             text += response.chunk.text
     except grpc.RpcError as error:
-        if refusal(error) != Refusal("CANCELLED"):
+        if refusal(error) != Refusal("CANCELLED", "TURN_CANCELLED"):
             raise
     return text
 
