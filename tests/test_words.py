@@ -8,7 +8,7 @@ import pytest
 from tests import words
 
 # Kinds of places that are clean and stay so; the others are listed by `python -m tests.words`.
-CLEAN = ("docs", "changelog", "make", "protos", "messages", "demo")
+CLEAN = ("docs", "changelog", "make", "protos", "messages", "docstrings", "demo")
 DOCUMENTS = ["README.md", *sorted(str(path.relative_to(words.ROOT)) for path in (words.ROOT / "docs").glob("*.md"))]
 
 

@@ -1,7 +1,7 @@
 """How rows lie in a batch, so that each has the same bits in every batch.
 
 onnxruntime computes four numbers at a time, and those that are left one by one, which rounds differently. At a width
-that is no multiple of 4 some are left in the last row, and where a row begins decides in which order it is summed.
+that is not a multiple of 4 some are left in the last row, and where a row begins decides in which order it is summed.
 `docs/decisions/0015-threads-and-rows.md` has what was measured.
 """
 

@@ -1,6 +1,6 @@
 """Ten thousand random operations by fifty clients on five hundred sessions, each of which is then as if it were alone.
 
-python -m tests.isolation                                # in state, with evictions; about a minute
+python -m tests.isolation                                # in memory, with evictions; about a minute
 python -m tests.isolation --store sqlite --seed 7 --operations 20000
 """
 

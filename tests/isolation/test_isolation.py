@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(600)
 
 
 def test_operations_leave_every_session_as_it_would_be_alone(models):
-    """7: in state, where some are evicted: every answer, text, state, refusal and replay is that of one alone.
+    """7: in memory, where some are evicted: every answer, text, state, refusal and replay is that of one alone.
 
     `python -m tests.isolation` does all ten thousand.
     """

@@ -18,7 +18,7 @@ from tests.oracle import Oracle
 from tests.server_process import ServerProcess
 
 MODELS: Final = ("gru", "lstm", "elman")
-NUM_CLIENTS, NUM_SESSIONS, ROOM = 50, 500, 450  # room: for sessions in state, so that some are evicted
+NUM_CLIENTS, NUM_SESSIONS, ROOM = 50, 500, 450  # room: for sessions in memory, so that some are evicted
 
 
 @dataclass

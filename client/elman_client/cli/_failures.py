@@ -60,12 +60,12 @@ def complain(message: str) -> None:
 
 
 def note(message: str) -> None:
-    """Print one line that is no error on standard error."""
+    """Print one line on standard error; it is not an error."""
     _say(message, "yellow")
 
 
 def hint(message: str, color: str = "cyan") -> None:
-    """Print what is no text of a model, on standard error."""
+    """Print on standard error what is not the text of a model."""
     _echo(click.style(message, fg=color))
 
 

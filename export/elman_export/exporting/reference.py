@@ -37,7 +37,7 @@ def gru(x: Sequence[Array], w: Sequence[Array], h: Array) -> Array:
 
 
 def lstm(x: Sequence[Array], w: Sequence[Array], c: Array) -> tuple[Array, Array]:
-    """Gates i, f, g, o (Hochreiter and Schmidhuber 1997, with the forget gate of Gers 2000).
+    """Gates i, f, g, o (Hochreiter and Schmidhuber 1997, with the gate f that Gers 2000 added).
 
     Args:
         x: W_ih x + b_ih of the four, [B, H] each.

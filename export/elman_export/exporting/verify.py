@@ -1,6 +1,6 @@
 """Does an artefact compute what its source computes, and the same bits in every batch and chunk?
 
-At each of 1,000 random characters every implementation takes one step from the *same* state, the
+At each of 1,000 random characters every implementation runs one step from the *same* state, the
 runtime's. (Left alone, two correct implementations of a chaotic network end up anywhere: how far
 they drift apart is reported and decides nothing.)
 """
@@ -16,7 +16,9 @@ from elman_export.artefacts.artefact import Artefact
 from elman_export.artefacts.runtime import Array, Runtime
 from elman_export.exporting.reference import Step
 from elman_export.exporting.report import PREFILL, ROWS, Finding, Report
-from elman_format import BATCHES, CUT_SAFE, LAYOUTS, Layout, layouts, operators
+from elman_format import Layout, layouts, operators
+from elman_format.layout import BATCHES, LAYOUTS
+from elman_format.operators import CUT_SAFE
 
 NUM_STEPS = 1000
 CHUNKS = (1, 2, 7, 64)

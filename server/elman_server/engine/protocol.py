@@ -79,7 +79,7 @@ class Ready(msgspec.Struct, tag=True, frozen=True):
 
 
 class Refused(msgspec.Struct, tag=True, frozen=True):
-    """From the engine, first: the model cannot be honoured, or not with so many threads."""
+    """From the engine, first: the model cannot be served, or not with this number of threads."""
 
     message: str
     has_too_many_threads: bool = False

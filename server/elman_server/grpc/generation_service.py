@@ -90,7 +90,7 @@ class GenerationService(GenerationServiceServicer):
 
 
 class _Places:
-    """So many streams at once and no more; one object for all of them, to be entered by each."""
+    """Limits how many streams run at once; one object for all of them, to be entered by each."""
 
     def __init__(self, most: int) -> None:
         self._most = most

@@ -76,7 +76,7 @@ def _wrapped_stream(handler: Handler, method: str) -> Any:
     async def call(data: bytes | AsyncIterator[bytes], context: Context) -> None:
         async with _answered(method, context):
             behaviour: Any = handler.unary_stream or handler.stream_stream
-            # Closed here and now, however the call ends: a generator left to the collector would go on.
+            # Closed here and now, however the call ends: the garbage collector would leave the generator running.
             async with contextlib.aclosing(behaviour(_request(handler, data), context)) as responses:
                 async for response in responses:
                     await context.write(response)

@@ -29,7 +29,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class ReadOut:
-    """A probe as callers see it: what it tells, and how well it did on so many characters that were held out."""
+    """A probe as callers see it: its labels, and its accuracy on a number of held-out characters."""
 
     name: str
     labels: tuple[str, ...]
@@ -48,7 +48,7 @@ class ModelInfo:
         fingerprint: names the arithmetic that the text depends on, beside the digest and the seed.
         initial: what a new session starts from.
         initial_states: what else it may start from, by name, in name order.
-        labels: of a tagging model, which has them for output; empty: it tells what comes next.
+        labels: of a tagging model, which has them for output; empty: it predicts the next character.
         read_outs: of its states.
     """
 

@@ -106,7 +106,7 @@ class Leases:
 
 
 async def wait_for(leases: Iterable[Lease], seconds: float) -> None:
-    """Wait until turns are settled, for so long at most."""
+    """Wait at most `seconds` until turns are settled."""
     waits = [asyncio.ensure_future(lease.done.wait()) for lease in leases]
     if waits:
         _, late = await asyncio.wait(waits, timeout=seconds)

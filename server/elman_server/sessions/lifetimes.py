@@ -34,6 +34,6 @@ class Lifetimes:
 
 
 def renewed(head: Head, now: float) -> Head:
-    """Return a head with its idle time started anew."""
+    """Return a head whose idle time starts again."""
     expires = head.expires if head.ttl is None else min(now + head.ttl, head.last)
     return msgspec.structs.replace(head, updated=now, expires=expires)

@@ -1,4 +1,4 @@
-"""Page tokens: where a list goes on, opaque to the caller."""
+"""Page tokens: where a list continues, opaque to the caller."""
 
 from __future__ import annotations
 

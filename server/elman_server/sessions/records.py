@@ -33,12 +33,12 @@ _ID_TYPES: Final = {1: "B", 2: "H", 4: "I"}
 
 
 class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a turn was asked for; enough to go on with it, or to take it again.
+    """What a turn was asked for; enough to continue it, or to run it again.
 
     Attributes:
         request_id: 16 bytes; empty: none.
-        request: a digest of the whole request, by which another one under the same id is told apart.
-        fingerprint: of the arithmetic that took the turn.
+        request: a digest of the whole request, which shows whether another one under the same id is equal.
+        fingerprint: of the arithmetic that ran the turn.
         sampling: as asked for, but with its seed; None: the turn only read.
     """
 
@@ -56,7 +56,7 @@ class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def detail(self) -> Detail:
-        """How much to tell of each character."""
+        """What to report of each character."""
         return Detail(self.log_probability, self.top_n)
 
 
@@ -72,7 +72,7 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     """A turn or a part of it: the ids from `start` on, of which those before `prompt_end` were fed.
 
     Attributes:
-        parameters: of the turn that begins here; None: the segment goes on with the turn before.
+        parameters: of the turn that begins here; None: the segment continues the turn before.
         outcome: of a turn that ended here.
         state: at the end, now and then: a checkpoint, from which a rewind needs not read so much again.
     """

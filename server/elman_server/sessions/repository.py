@@ -71,7 +71,7 @@ class SessionRepository:
         return self.leases.take(session_id, request_id)
 
     async def _is_lost(self, session_id: str, token: bytes) -> bool:
-        """Whether a turn had its place in the head, and has not come to its end there."""
+        """Whether a turn had its place in the head, and did not finish there."""
         if not token or not self.is_shared:
             return False
         head, _ = await self.load(session_id)
@@ -178,7 +178,7 @@ class SessionRepository:
         raise SessionBusyError(f"sessions/{session_id}")
 
     async def idle(self, session_id: str, etag: str = "") -> Loaded:
-        """Return a session once its turn, if any, is over; ends one whose server is gone.
+        """Return a session once its turn, if any, is over; ends one whose server is down.
 
         Raises:
             EtagMismatchError: `etag` is given and stale.
@@ -197,7 +197,7 @@ class SessionRepository:
         return await self.change_loaded(session_id, loaded, end)
 
     async def ask_to_end(self, session_id: str, token: bytes) -> None:
-        """Tell whoever runs a turn that it shall end; it sees that with its next commit."""
+        """Ask the server that runs a turn to end it; that server sees this at its next commit."""
 
         def ask(head: records.Head) -> Change | None:
             if head.open is None or head.open.token != token:
@@ -219,7 +219,7 @@ class SessionRepository:
         return 0 < opened.lease_expires - self._clock() <= self._lease_seconds + CLOCK_SECONDS
 
     def renewed(self, head: records.Head) -> records.Head:
-        """Return a head with its idle time started anew."""
+        """Return a head whose idle time starts again."""
         return renewed(head, self._clock())
 
     def now(self) -> float:

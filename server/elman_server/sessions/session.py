@@ -81,7 +81,7 @@ class CommittedTurn:
 
     @property
     def seed(self) -> int:
-        """What the draws came from; 0 where nothing was sampled."""
+        """The seed of the sampled text; 0 where nothing was sampled."""
         sampling = self.parameters.sampling
         return sampling.seed or 0 if sampling and self.end > self.prompt_end else 0
 

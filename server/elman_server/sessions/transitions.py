@@ -32,8 +32,8 @@ class Durability:
 
     Attributes:
         lease_seconds: until a server that is not heard of has lost its turn.
-        commit_chars, commit_seconds: a long turn becomes durable after so many characters, or so much time.
-        patience_seconds: how long turns go on while the store cannot be reached.
+        commit_chars, commit_seconds: a long turn becomes durable after that many characters, or that time.
+        patience_seconds: how long turns continue while the store cannot be reached.
     """
 
     lease_seconds: float = LEASE_SECONDS
@@ -58,7 +58,7 @@ def new_etag() -> int:
 def advanced(
     head: Head, prompt: Sequence[int], sampled: Sequence[int], state: SessionState, lease_expires: float
 ) -> Change:
-    """Make what the open turn read and drew since it was last durable durable; `state` is the one after it."""
+    """Make durable what the open turn has read and sampled since the last time; `state` is the one after it."""
     opened = head.open
     assert opened is not None
     segment, checkpoint = _part(head, prompt, sampled, state)
@@ -75,7 +75,7 @@ def advanced(
 
 
 def closed(head: Head, prompt: Sequence[int], sampled: Sequence[int], state: SessionState, outcome: Outcome) -> Change:
-    """Commit the open turn, with what it read and drew since it was last durable."""
+    """Commit the open turn, with what it has read and sampled since it was last durable."""
     opened = head.open
     assert opened is not None
     segment, checkpoint = _part(head, prompt, sampled, state, outcome)
@@ -101,13 +101,13 @@ def closed(head: Head, prompt: Sequence[int], sampled: Sequence[int], state: Ses
 
 
 def dropped(head: Head) -> Change:
-    """Let the open turn be as if it had never been, or had not gone on."""
+    """Drop the open turn as if it had not been run, or not been continued."""
     assert head.open is not None
     return Change(replace(head, last_token=head.open.token, open=None), keep=head.num_segments)
 
 
 def abandoned(head: Head) -> Change:
-    """End an open turn whose server is gone: keep what is durable of it, unless it was to be rolled back."""
+    """End an open turn whose server is down: keep what is durable of it, unless it was to be rolled back."""
     opened = head.open
     assert opened is not None
     if opened.parameters.rollback or opened.state is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from elman_server.turns.planning import Plan
     from elman_server.turns.running_turn import RunningTurn
 
-REPLAY_CHARS: Final = 1024  # in one chunk of a text that is told again
+REPLAY_CHARS: Final = 1024  # in one chunk of a text that is delivered again
 _NOTHING: Final = IdDetail(None, [])
 
 

@@ -25,11 +25,11 @@ MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
 
 @dataclass(slots=True)
 class Plan:
-    """What the engine shall do, and how that is told.
+    """What the engine is to do, and how that is reported.
 
     Attributes:
         known: a position up to where the reader has the text already.
-        sampled: ids that were sampled and told before.
+        sampled: ids that were sampled and delivered before.
     """
 
     model: ModelInfo
@@ -121,7 +121,7 @@ def text_ids(name: str, text: str, model: ModelInfo, unknown: Unknown) -> list[i
 
 
 def checked(detail: Detail, ids: list[int], model: ModelInfo, *, num_labels: int = 0) -> Detail:
-    """Refuse to tell more of a text than one answer can carry."""
+    """Refuse a request for more details of a text than one answer can carry."""
     check_top_n("top_n", detail.top_n, len(model.vocabulary))
     if (detail or num_labels) and len(ids) * (1 + detail.top_n + num_labels) > MAX_DETAILS:
         raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")

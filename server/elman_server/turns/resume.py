@@ -1,4 +1,4 @@
-"""Past turns: found again by their request id, so that they are told again or gone on with, and never taken twice."""
+"""Past turns: found by their request id, delivered again or continued, and never run twice."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class EarlierTurn:
         opened: the turn, if it is not committed.
         parameters, start, prompt_end, end: of it.
         sampled: the durable ids from `prompt_end` on.
-        is_last: whether no other turn came after it, so that it can go on.
+        is_last: whether no other turn came after it, so that it can continue.
         reason, stop_string, state_digest: how it ended, if it did.
     """
 
@@ -57,7 +57,7 @@ class EarlierTurn:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it came to the end that was asked for."""
+        """Whether it reached the end that was asked for."""
         return self.reason in COMPLETE
 
     @property
@@ -101,7 +101,7 @@ class EarlierTurn:
 
 
 class Redelivery:
-    """One turn of a session, to be told again.
+    """One turn of a session, to be delivered again.
 
     Args:
         engine: of the session's model.
@@ -116,7 +116,7 @@ class Redelivery:
         self._model = sessions.model_of(past.head)
 
     async def events(self, known: int) -> AsyncGenerator[Started | Chunk, None]:
-        """Tell how the turn began, and its durable text from a position on."""
+        """Send how the turn began, and its durable text from a position on."""
         past, parameters = self._past, self._past.parameters
         again = past.sampled[known - past.prompt_end :]
         details = await self.details(known, again, parameters.detail)
@@ -128,7 +128,7 @@ class Redelivery:
             yield chunk
 
     async def details(self, position: int, ids: list[int], detail: Detail) -> tuple[CharacterDetail, ...]:
-        """Return how likely ids were that stand at a position: read again, they tell the same."""
+        """Return how likely the ids at a position were: they are read again, which gives the same numbers."""
         if not detail or not ids:
             return ()
         past = self._past

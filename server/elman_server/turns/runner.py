@@ -74,12 +74,12 @@ class TurnRunner:
         self._leases.add(lease)
         lease.task = asyncio.current_task()
         try:
-            self._check_draining()  # it may have begun while another turn came to its end
+            self._check_draining()  # it may have begun while another turn finished
             yield run
         except ServerError as error:
             task = self._leave(run)
             has_news = run.turn is not None and run.keep and run.turn.has_news
-            # A caller who hears that a turn failed, and left nothing, may send the next one at once.
+            # A caller that learns that a turn failed, and left nothing, may send the next one at once.
             if task is not None and not has_news and not isinstance(error, StoreUnavailableError):
                 await asyncio.shield(task)
             raise
@@ -177,7 +177,7 @@ class TurnRunner:
         await asyncio.gather(*(lease.finish(FinishReason.SERVER_DRAINING) for lease in leases))
 
     async def _cancel_elsewhere(self, session_id: str, request_id: bytes) -> None:
-        """Ask another server to end its turn and wait for that; end one whose server is gone."""
+        """Ask another server to end its turn and wait for that; end one whose server is down."""
         head, _ = await self._sessions.load(session_id)
         if head.open is None or request_id not in {b"", head.open.parameters.request_id}:
             return

@@ -290,7 +290,7 @@ class RunningTurn:
         return is_here and not self._commits.locked() and not self.progress.nearest()[1]
 
     async def _commit(self, state: SessionState, outcome: Outcome) -> Head:
-        """Close the turn, or drop it if nothing of it is to stay; waits a while for a store that is gone."""
+        """Close the turn, or drop it if nothing of it is to stay; waits a while for a store that is down."""
         is_empty = self.position == self._before[0]
         if is_empty and self.status is TurnStatus.BEGUN:
             return await self._change(lambda _: None)

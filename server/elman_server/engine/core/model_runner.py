@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from elman_format import BATCHES, CUT_SAFE, LAYOUTS, Layout, layouts
+from elman_format import Layout, layouts
+from elman_format.layout import BATCHES, LAYOUTS
+from elman_format.operators import CUT_SAFE
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.state import DEFAULT, SessionState
 
@@ -43,8 +45,8 @@ def choose_threads(num_parameters: int, num_cores: int) -> int:
     """Return how many threads a step shall use.
 
     A second thread made the step of an LSTM 2x512 (3.4 million weights) 1.9 times faster and a GRU 1x256 slower. Of two
-    cores a large model takes both, though the front and its callers need them too: it still drew 1.3 to 1.7 times as
-    much (`benchmarks/threads.py`). Of more it takes half.
+    cores a large model uses both, though the front and its callers need them too: it still sampled 1.3 to 1.7 times as
+    much (`benchmarks/threads.py`). Of more cores it uses half.
 
     `num_cores` are those of one engine: 0 if there are more engines than cores.
     """
@@ -65,7 +67,7 @@ def share_threads(num_threads: int) -> None:
     """Let the models that are loaded from now on run on the same threads; once in a process, before the first.
 
     A step and a chunk of a prompt follow each other. Each graph's own threads would still spin for its next run while
-    the other one computes: of two cores one was gone, and a prompt took twice as long.
+    the other one computes: one of two cores was lost, and a prompt took twice as long.
     """
     ort.set_global_thread_pool_sizes(num_threads, 1)
 
@@ -120,17 +122,17 @@ class ModelRunner:
     def _initial_states(self) -> dict[str, SessionState]:
         zeros = tuple(np.zeros(shape, np.float32).tobytes() for shape in self._shapes)
         named = {DEFAULT: zeros, **self._artefact.initial_states}
-        memories = {name: SessionState(named[name]) for name in sorted(named)}
-        for memory in memories.values():
-            self.check(memory)
-        return memories
+        states = {name: SessionState(named[name]) for name in sorted(named)}
+        for state in states.values():
+            self.check(state)
+        return states
 
-    def check(self, memory: SessionState) -> None:
+    def check(self, state: SessionState) -> None:
         """Refuse a state that is not this model's: wrong sizes or not finite; raises ArtefactError."""
         sizes = [4 * int(np.prod(shape)) for shape in self._shapes]
-        if [len(tensor) for tensor in memory.tensors] != sizes:
+        if [len(tensor) for tensor in state.tensors] != sizes:
             raise ArtefactError("an initial state has another size than the graph's; export it again")
-        if not all(np.isfinite(np.frombuffer(tensor, "<f4")).all() for tensor in memory.tensors):
+        if not all(np.isfinite(np.frombuffer(tensor, "<f4")).all() for tensor in state.tensors):
             raise ArtefactError("an initial state is not finite; export it again")
 
     # The batch
@@ -214,11 +216,11 @@ class ModelRunner:
         sources = self.layout.sources(chars.shape[1])
         return chars.take(sources, 1), [state.take(sources, 0) for state in states]
 
-    def rows(self, memories: Sequence[SessionState]) -> States:
-        """Stack memories into state arrays, [B, ...] each."""
-        tensors = zip(*(memory.tensors for memory in memories), strict=True)
+    def rows(self, states: Sequence[SessionState]) -> States:
+        """Stack sessions' states into arrays, [B, ...] each."""
+        tensors = zip(*(state.tensors for state in states), strict=True)
         return [
-            np.frombuffer(b"".join(rows), "<f4").reshape(len(memories), *shape)
+            np.frombuffer(b"".join(rows), "<f4").reshape(len(states), *shape)
             for rows, shape in zip(tensors, self._shapes, strict=True)
         ]
 
@@ -271,7 +273,7 @@ class ModelRunner:
         return f"onnxruntime-{ort.__version__}/numpy-{np.__version__}/{platform.machine()}/{sha.hexdigest()[:16]}"
 
     def _is_alike(self, chars: Ids, states: States, expected: Sequence[Logits], batch: int) -> bool:
-        """Tell whether the last rows step as they did among all."""
+        """Return whether the last rows step as they did among all."""
         self.chars[:batch] = chars[-batch:]
         for own, state in zip(self._states[self._parity], states, strict=True):
             own[:batch] = state[-batch:]

@@ -74,7 +74,7 @@ class Store(Protocol):
         """
 
     async def delete(self, name: str, revision: int | None) -> None:
-        """Forget a session, if the revision still holds; None: whatever it is."""
+        """Delete a session, if the revision still holds; None: whatever it is."""
 
     async def page(self, after: str, limit: int) -> list[tuple[str, Stored]]:
         """Return up to `limit` sessions in name order, from the first name after `after`; expired ones too.

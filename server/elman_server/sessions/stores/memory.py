@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MAX_TOMBSTONES: Final = 100_000  # names whose end is remembered
 BUSY_SECONDS: Final = 1.0  # until a session that is over is looked at again, if a turn runs on it
 SPARE_ALARMS: Final = 64
-PURGE_STEPS: Final = 16  # expired sessions forgotten in one call, so that none takes long
+PURGE_STEPS: Final = 16  # expired sessions deleted in one call, so that none takes long
 ENTRY_BYTES: Final = 512  # what Python's own structures take, beside the bytes that are stored,
 SEGMENT_BYTES: Final = 64  # and what they take for each segment
 
@@ -129,7 +129,7 @@ class MemoryStore:
         return entry.revision
 
     async def delete(self, name: str, revision: int | None) -> None:
-        """Forget a session; see Store."""
+        """Delete a session; see Store."""
         entry = self._entry(name)
         if revision is not None:
             self._check(name, entry, revision)
@@ -164,7 +164,7 @@ class MemoryStore:
             raise RevisionMismatchError(f"sessions/{name}")
 
     def _expire(self, name: str) -> bool:
-        """Forget a session if its time is over."""
+        """Delete a session if its time is over."""
         if self._entries[name].expires > self._clock() or self.in_use(name):
             return False
         self._forget(name, SessionExpiredError)
@@ -178,7 +178,7 @@ class MemoryStore:
             heapq.heapify(self._alarms)
 
     def _purge(self) -> None:
-        """Forget a few sessions whose time is over."""
+        """Delete a few sessions whose time is over."""
         now = self._clock()
         for _ in range(PURGE_STEPS):
             if not self._alarms or self._alarms[0][0] > now:
@@ -189,7 +189,7 @@ class MemoryStore:
                 self._set_alarm(name, entry, max(entry.expires, now + BUSY_SECONDS))
 
     def _evict(self, max_sessions: int, max_bytes: int, spared: str | None = None) -> bool:
-        """Forget the least recently used until there are no more than so many; return whether that was possible."""
+        """Delete the least recently used sessions until the limits hold; return whether that was possible."""
         while len(self._entries) > max_sessions or self._num_bytes > max_bytes:
             name = next((name for name in self._entries if name != spared and not self.in_use(name)), None)
             if name is None:

@@ -1,8 +1,8 @@
-"""Encryption at rest: a store around another one, which then holds nothing of a session in clear but its name.
+"""Encryption of what is stored: a store around another one, which then holds only the names of sessions in clear.
 
 What is sealed is AES-256-GCM (NIST SP 800-38D) of one record: version, key id, nonce, ciphertext and tag. The name of
 the session and the kind of record are authenticated with it, so that no record opens in another's place. An older
-record of the same session does: anyone who can write to the store can return a session to an older state.
+record of the same session does: anyone who can write to the store can set a session back to an older state.
 """
 
 from __future__ import annotations

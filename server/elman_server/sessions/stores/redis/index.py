@@ -1,7 +1,7 @@
 """The names of all sessions in Redis, in order, which Redis does not have for its keys.
 
 Sixteen sorted sets, by a hash of the name, hold members NAME NUL BIRTH; the birth is the session's own stamp. They
-lie in other slots of a cluster than the sessions, so that no script changes both, and the index mends itself:
+lie in other slots of a cluster than the sessions, so that no script changes both, and the index repairs itself:
 
 - A member is added before its session is made and removed after it is deleted: every session is always listed.
 - A member is *stale* if its session was deleted or has another birth. Every reader skips it, and removes it once it is
