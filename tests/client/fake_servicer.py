@@ -372,8 +372,12 @@ class Servicer(
                 memory = await self._memory(context, request.turn.session)
                 memory.stop.clear()
                 memory.running = request.turn.request_id
-                async for event in self._turn(request.turn, memory, context):
-                    yield generation_pb2.ChatResponse(**event)
+                memory.rest.clear()
+                try:
+                    async for event in self._turn(request.turn, memory, context):
+                        yield generation_pb2.ChatResponse(**event)
+                finally:
+                    await asyncio.shield(self._settle(memory))
 
     async def _settle(self, memory: SessionState) -> None:
         await asyncio.sleep(self.seconds_to_settle)

@@ -250,7 +250,7 @@ class Stream(Generic[Value]):
         self._reader.answers.put(None)
 
     def prevent(self) -> None:
-        """Prevent the call if it has not begun: what a worker sends after this comes after it at the server, too."""
+        """Keep a call that did not begin from beginning: what a worker sends after this is later at the server, too."""
         self._reader.prevent()
 
     def finish(self) -> None:
@@ -341,7 +341,7 @@ class _Reader:
             self.is_done = True
 
     def prevent(self) -> None:
-        """Prevent the call if it has not begun, in another worker."""
+        """Keep a call that did not begin from beginning, in another worker."""
         with self._beginning:
             self.is_left = self.is_left or self._stream is None
 
