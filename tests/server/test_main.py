@@ -70,7 +70,7 @@ async def test_the_first_signal_asks_to_stop():
 
 
 def test_the_second_signal_ends_at_once():
-    """A process that does not come to its end leaves at the second signal, with the signal's status."""
+    """A process that does not finish exits at the second signal, with the signal's status."""
     code = """
 import asyncio, os, signal
 from elman_server.process.signals import StopSignals

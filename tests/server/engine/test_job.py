@@ -40,7 +40,7 @@ def test_a_stop_string_that_overlaps_itself_is_found():
 
 
 def test_the_longest_of_several_wins():
-    """Of stop strings that end at the same character the longest is told; the one that ends first ends the turn."""
+    """Of stop strings that end at the same character the longest is reported; the one that ends first ends the turn."""
     assert run(["b", "ab", "aab"], "xaab") == (4, "aab", 2)
     assert run(["abcd", "bc"], "abcd") == (3, "bc", 2)
 

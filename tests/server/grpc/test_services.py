@@ -171,7 +171,7 @@ async def test_models_come_page_by_page(serve):
 
 
 async def test_a_text_to_encode_has_the_length_of_a_prompt(served):
-    """EncodeText keeps the limit that the model tells."""
+    """EncodeText keeps the limit that the model reports."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.models.EncodeText(model_pb2.EncodeTextRequest(model="models/tiny", text="a" * 1001))
 

@@ -155,7 +155,7 @@ def test_a_record_of_an_earlier_server_is_read(record):
 
 
 def test_a_state_comes_back_to_the_bit():
-    """Whatever the numbers: zeros, tiny ones, large ones, both signs, and what is no number."""
+    """Whatever the numbers: zeros, tiny ones, large ones, both signs, and NaN."""
     numbers = np.array([0.0, -0.0, 1e-45, -1e38, 1.0, np.inf, np.nan, *np.random.default_rng(0).normal(size=5000)])
     state = SessionState((numbers.astype(np.float32).tobytes(), numbers[:3].astype(np.float32).tobytes(), b""), 3)
     assert unpack(pack(state)) == state

@@ -35,7 +35,7 @@ def load(artefact: Artefact, *, capacity: int = 8, num_threads: int = 1) -> Mode
 def other(
     path: Path, nodes: list[Any], initializers: Mapping[str, NDArray[Any]] | None = None, width: int = 1
 ) -> Artefact:
-    """Write and read a model of cell `other` with one state of so many numbers."""
+    """Write and read a model of cell `other` with one state of that size."""
     graph = helper.make_graph(
         nodes,
         "step",
@@ -157,7 +157,7 @@ def test_reading_is_stepping(tmp_path, prefill):
 
 
 def test_rows_move_with_state_and_character(tiny):
-    """A row that fills a hole goes on there as it would have gone on."""
+    """A row that fills a hole continues there as it would have continued in its own place."""
     model = load(tiny)
     chars = chars_of(10, 3)
     expected, _ = steps(model, chars)

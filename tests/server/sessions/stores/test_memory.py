@@ -1,4 +1,4 @@
-"""What the store in memory does beside: its caps, and how it forgets."""
+"""What only the store in memory does: its caps, and how sessions expire."""
 
 import itertools
 import tracemalloc
@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 
 async def test_the_least_recently_used_makes_room(clock):
-    """Past the cap the session that nobody used for longest goes, and is told apart from an unknown one."""
+    """Past the cap the least recently used session is evicted, and its error is not that of an unknown one."""
     store = MemoryStore(3, 2**30, clock)
     for name in ("one", "two", "three"):
         await store.create(name, b"0", LIVES)
@@ -84,7 +84,7 @@ async def test_a_commit_is_never_refused_for_want_of_room(clock):
 
 
 async def test_a_session_larger_than_the_store_evicts_nobody(clock):
-    """What can never fit is refused before anything is forgotten for it."""
+    """A session that can never fit is refused before any other is evicted for it."""
     store = MemoryStore(10, 5 * ENTRY_BYTES, clock)
     await store.create("small", b"0", LIVES)
     with pytest.raises(QuotaError):
@@ -93,7 +93,7 @@ async def test_a_session_larger_than_the_store_evicts_nobody(clock):
 
 
 async def test_ends_are_remembered_within_bounds(clock, monkeypatch):
-    """Of very many expired sessions the oldest are forgotten altogether: memory stays bounded."""
+    """Of very many expired sessions the names of the oldest are dropped: memory stays bounded."""
     monkeypatch.setattr(memory_module, "MAX_TOMBSTONES", 10)
     store = MemoryStore(1, 2**30, clock)
     for number in range(21):
@@ -196,7 +196,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def delete(self, name: str) -> None:
-        """Forget a session."""
+        """Delete a session."""
         try:
             self.run(self.store.delete(name, None))
         except (SessionNotFoundError, SessionExpiredError, SessionEvictedError):

@@ -82,7 +82,7 @@ def test_what_is_no_database_is_refused(path, tmp_path):
 
 
 async def test_a_damaged_file_is_data_loss(path, clock):
-    """Pages that were overwritten are told as such, not as an outage."""
+    """Pages that were overwritten are reported as damaged, not as an outage."""
     store = SqliteStore(path, 1000, clock)
     for number in range(50):
         await store.create(f"s-{number}", bytes(8000), LIVES)
@@ -131,7 +131,7 @@ async def test_the_number_of_sessions_is_capped(path, clock):
 
 
 async def test_expired_sessions_leave_only_their_names(path, clock, monkeypatch):
-    """They go a few at a time, with their segments; of very many names the oldest are forgotten."""
+    """They are deleted a few at a time, with their segments; of very many names the oldest are dropped."""
     monkeypatch.setattr(sqlite_module, "MAX_TOMBSTONES", 10)
     store = SqliteStore(path, 1000, clock)
     for number in range(40):
@@ -154,7 +154,7 @@ async def test_expired_sessions_leave_only_their_names(path, clock, monkeypatch)
 
 
 async def test_a_full_disk_is_unavailable_and_heals(path, clock):
-    """Nothing is acknowledged that is not stored, reads go on, and with room again so do writes."""
+    """Nothing is acknowledged that is not stored, reads still succeed, and with room again so do writes."""
     store = SqliteStore(path, 1000, clock)
     connection = store._writer._connection
     revision = await store.create("abcd", b"0", LIVES)
