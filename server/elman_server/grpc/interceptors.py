@@ -35,7 +35,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler, once, but reflection's, which takes many requests and is not ours."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, Handler] = {}  # of the methods that there are
+        self._handlers: dict[str, Handler] = {}  # of the methods that exist
 
     async def intercept_service(
         self, continuation: Callable[[HandlerCallDetails], Awaitable[Handler | None]], handler_call_details: Any
@@ -57,7 +57,7 @@ def _wrapped(handler: Handler, method: str) -> Handler:
         return grpc.stream_stream_rpc_method_handler(
             _wrapped_stream(handler, method), None, handler.response_serializer
         )
-    # Requests arrive as bytes, so that what cannot be parsed gets an error of ours.
+    # Requests arrive as bytes, so that what cannot be parsed gets our own error.
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(_wrapped_stream(handler, method), None, handler.response_serializer)
     return grpc.unary_unary_rpc_method_handler(_wrapped_unary(handler, method), None, handler.response_serializer)
@@ -106,7 +106,7 @@ async def _answered(method: str, context: Context) -> AsyncIterator[None]:
         raise
     except asyncio.CancelledError:
         outcome = {"code": "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"}
-        # The caller is still there if the server itself ended the call; he would otherwise wait for ever.
+        # The caller is still there if the server itself ended the call; it would otherwise wait forever.
         with contextlib.suppress(Exception):
             await context.abort(grpc.StatusCode.CANCELLED, "the turn was ended while its reader took nothing")
         raise

@@ -249,7 +249,7 @@ async def test_an_engine_comes_back_every_time(path):
 
 
 async def test_stop_ends_the_process_and_its_streams(path):
-    """Nothing is left behind: no process, and no reader that waits for ever."""
+    """Nothing is left behind: no process, and no reader that waits forever."""
     engine = Engine(Configure(str(path), 2, 1, 0.002), 10)
     model = await engine.start()
     assert engine._process is not None

@@ -46,7 +46,7 @@ def test_the_longest_of_several_wins():
 
 
 def test_only_a_real_prefix_is_held():
-    """Characters that can be no stop string any more are let go."""
+    """Characters that can no longer begin a stop string are released."""
     matcher = StopMatcher([[1, 2, 3]])
     held = []
     for character in [1, 2, 1, 2, 2, 1]:

@@ -115,7 +115,7 @@ async def test_watching_an_unknown_service_says_so(served):
 
 
 async def test_watches_do_not_hold_up_the_stop(served):
-    """At the stop watchers hear NOT_SERVING and their streams end well, long before the grace is over."""
+    """At the stop watchers receive NOT_SERVING and their streams end with OK, long before the grace is over."""
     await served.server.set_serving(True)
     call = HealthStub(served.channel).Watch(HealthCheckRequest(service=""))
     await call.read()

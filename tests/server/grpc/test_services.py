@@ -198,7 +198,7 @@ async def test_unary_generation_calls_reach_the_domain(served):
 
 
 async def test_a_stream_is_the_domains_events(served):
-    """Generate sends every event, in order, and then ends well."""
+    """Generate sends every event, in order, and then ends with OK."""
     call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
 
     assert [event async for event in call] == [from_generated([event]) for event in (STARTED, CHUNK, FINISHED)]

@@ -308,7 +308,7 @@ async def test_a_long_session_is_read_again_from_its_checkpoints(house, monkeypa
 
 
 async def test_a_session_replays_bit_for_bit(house):
-    """Turns of all kinds, cut ones, forks of forks: taken again from the beginning, text and state are the same."""
+    """Turns of all kinds, cut ones, forks of forks: run again from the beginning, text and state are the same."""
     session = await house.session("tiny", seed=5)
     text = await talk(house, session.name, PENALISED)
     await house.generate(

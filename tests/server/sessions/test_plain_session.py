@@ -126,7 +126,7 @@ class Machine(RuleBasedStateMachine):
         self.server = Replica(self.house, QUICK, self.clock, self.store)
 
     def teardown(self) -> None:
-        """Look at every session, and let go of the store."""
+        """Check every session, and close the store."""
         if hasattr(self, "store"):
             self.touched |= set(self.plain) | set(self.gone)
             self.all_is_as_it_should()
@@ -220,7 +220,7 @@ class Machine(RuleBasedStateMachine):
             self.keep(plain, request, draws, durable)
 
     async def lost(self, request: GenerateRequest) -> int:
-        """Begin a turn, and cut its server from the store for ever; return how much it had delivered."""
+        """Begin a turn, and cut its server from the store for good; return how much it had delivered."""
         reader = await Reader.of(self.server.turns, request)
         await asyncio.sleep(0)
         self.server.way.is_cut = True
@@ -310,7 +310,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 50.0, TTL + 1]))
     def wait(self, seconds: float) -> None:
-        """Let time go by; who was not used for long is over."""
+        """Let time pass; sessions that were idle for too long expire."""
         self.clock.now += seconds
         for name in [name for name, plain in self.plain.items() if plain.expires <= self.clock.now]:
             del self.plain[name]

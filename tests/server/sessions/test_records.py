@@ -129,7 +129,7 @@ def test_a_segment_holds_a_turn(start, prompt, sampled):
 
 
 def test_a_young_session_is_small():
-    """A session of an LSTM 2x512 that has taken a turn is seven eighths of its 8,192 bytes of state and little more."""
+    """A session of an LSTM 2x512 that has run a turn is seven eighths of its 8,192 bytes of state and little more."""
     random = np.random.default_rng(0)
     state = SessionState(tuple(np.tanh(random.normal(size=512)).astype(np.float32).tobytes() for _ in range(4)), 7)
     fingerprint = "onnxruntime-1.30.1/numpy-2.3.0/x86_64/0123456789abcdef"

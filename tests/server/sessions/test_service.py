@@ -120,7 +120,7 @@ class Rest:
         return turn
 
     def release(self, name: str) -> None:
-        """Let go of a session's lease."""
+        """Release a session's lease."""
         lease = self.sessions.leases.running(name)
         assert lease is not None
         self.sessions.leases.release(lease)
@@ -174,7 +174,7 @@ async def test_a_chosen_name_is_short_and_plain(rest, name):
 
 @pytest.mark.parametrize("name", ["abcd", "0000", "----", "a" * 63])
 async def test_a_chosen_name_is_taken_once(rest, name):
-    """A session has the name that was asked for, and nobody else gets it."""
+    """A session has the name that was asked for, and no other session gets it."""
     assert (await rest.create(name)).name == name
     with pytest.raises(SessionExistsError):
         await rest.create(name)

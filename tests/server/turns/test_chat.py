@@ -75,7 +75,7 @@ def turn(name: str, prompt: str, stopping: StoppingRequest = ENDLESS) -> Generat
 
 
 async def test_turns_follow_one_another(house):
-    """Said after the last one has ended, each comes to its own end; the text is that of single turns."""
+    """Each turn that is sent after the last one has ended finishes by itself; the text is that of single turns."""
     session, single = await house.session("tiny"), await house.session("tiny")
     expected = [await house.generate(Target(session=single.name), prompt, 20) for prompt in ("ab", "", "c")]
     talk = Talk(house)

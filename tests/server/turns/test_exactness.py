@@ -186,7 +186,7 @@ async def test_a_penalty_window_reaches_over_turns(house):
 
 
 async def _cancel_at_random(house: House, cell: str, number: int, rounds: int) -> None:
-    """Abandon a session's turns again and again; compare with a turn that nobody disturbed."""
+    """Abandon a session's turns again and again; compare with an undisturbed turn."""
     chance = random.Random(number)
     sampling = SamplingRequest(seed=number, temperature=0.8)
     session = await house.session(cell)

@@ -280,7 +280,7 @@ async def test_a_turn_that_was_left_comes_to_its_end(house, prompt, options, num
 
 
 async def test_a_turn_may_be_left_again_and_again(house):
-    """Cut after every chunk, it takes many resumes and comes to the same end."""
+    """Cut after every chunk, a turn needs many resumes and ends the same."""
     session, request_id = await house.session("tiny", seed=5), new_id()
     request = asked(session.name, request_id, PROMPT, 400, chunk_chars=40)
     expected, digest = await undisturbed(house, request)

@@ -180,7 +180,7 @@ async def test_delete_ends_the_running_turn(house):
 
 
 async def test_a_turn_outlives_the_time_of_its_session(house):
-    """Expired while generating: the turn is kept, and the session lives again from its end."""
+    """Expired while generating: the turn is kept, and the session's idle time begins again at its end."""
     session = await house.session("tiny")
     reader = await begun(house, session.name)
     CLOCK.now += 3601
@@ -325,7 +325,7 @@ async def test_a_prompt_has_a_longest(house):
 
 
 async def test_an_unknown_target_is_refused(house):
-    """Neither a session nor a model that is not there can be asked."""
+    """An unknown session or model is refused."""
     with pytest.raises(SessionNotFoundError):
         await house.generate(Target(session="unknown"), PROMPT, 5)
     with pytest.raises(ModelNotFoundError):

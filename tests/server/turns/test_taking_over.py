@@ -126,7 +126,7 @@ async def test_a_resume_may_be_left_while_it_tells_what_was(house):
 
 @contextlib.asynccontextmanager
 async def left_behind(house, session, *, is_over=True) -> AsyncIterator[tuple[Replica, Events]]:
-    """A server that still runs a turn which another one has taken over, and as a rule brought to its end."""
+    """A server that still runs a turn which another one has taken over, and usually finished."""
     one, other = Replica(house, PAUSED), Replica(house)
     request_id, has_begun = uuid.uuid4().bytes, asyncio.Event()
 

@@ -251,7 +251,7 @@ def test_logits_that_are_not_finite_are_refused(tmp_path, value):
 
 
 def test_the_onnx_rnn_operator_is_exact_at_every_batch(tmp_path):
-    """Where a row alone has other bits than a row among others, a row alone is padded: nobody sees a difference."""
+    """Where a row alone has other bits than a row among others, a row alone is padded: no caller sees a difference."""
     weights = random_weights("elman", 1, 96)
     model = load(_rnn(tmp_path / "rnn.onnx", weights), capacity=64)
     assert model.layout.spacing == 1
@@ -297,7 +297,7 @@ def test_a_prefill_of_other_weights_is_refused(tiny, tmp_path):
 
 @pytest.mark.parametrize("step", [b"", b"garbage", b"\x3a\x00"])
 def test_what_onnxruntime_cannot_load_is_one_sentence(tiny, step):
-    """Its own exceptions reach nobody as they are."""
+    """Its own exceptions never reach a caller as they are."""
     with pytest.raises(ArtefactError, match="onnxruntime cannot load it") as refused:
         load(dataclasses.replace(tiny, step=step))
     assert "\n" not in str(refused.value)

@@ -104,7 +104,7 @@ async def test_ends_are_remembered_within_bounds(clock, monkeypatch):
 
 
 async def test_expired_sessions_are_forgotten_a_few_at_a_time(clock):
-    """The work of one call is bounded, however many are over; all go in the end without being asked for."""
+    """The work of one call is bounded, however many have expired; all are deleted in the end without being asked for."""
     store = MemoryStore(10_000, 2**30, clock)
     for number in range(1000):
         await store.create(f"s-{number}", b"0", START + 1)
@@ -119,7 +119,7 @@ async def test_expired_sessions_are_forgotten_a_few_at_a_time(clock):
 
 
 async def test_many_commits_leave_nothing_behind(clock):
-    """A session that is used for ever takes no more memory than its transcript, nor do sessions made and deleted."""
+    """A session that is used forever takes no more memory than its transcript, nor do sessions made and deleted."""
     store = MemoryStore(10_000, 2**30, clock)
     revision = await store.create("abcd", b"0", LIVES)
     for number in range(5000):
@@ -233,7 +233,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_busy_are_there(self) -> None:
-        """A session in use is neither evicted nor does it expire."""
+        """A session in use is not evicted and does not expire."""
         assert self.busy <= set(self.store._entries)
 
     @invariant()

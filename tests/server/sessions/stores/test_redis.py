@@ -1,4 +1,4 @@
-"""What the store in Redis does beside: its keys, its index of names, and what Redis' own troubles become."""
+"""What only the store in Redis does: its keys, its index of names, and how faults of Redis are reported."""
 
 import asyncio
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ async def test_the_index_mends_itself(store, redis_process, clock):
 
 
 async def test_a_session_that_lives_is_always_listed(store, redis_process, clock):
-    """Sweeps and lists beside creations, deletions and new sessions under old names lose nobody."""
+    """Sweeps and lists beside creations, deletions and new sessions under old names lose no session."""
     for _ in range(3):
         await asyncio.gather(*(store.create(f"s-{number}", b"0", LIVES) for number in range(20)), names(store))
         await asyncio.gather(*(store.delete(f"s-{number}", None) for number in range(0, 20, 2)), store._index.sweep())
@@ -122,7 +122,7 @@ async def test_a_wrong_password_is_unavailable(redis_tls, clock):
 
 
 async def test_a_certificate_that_nobody_signed_is_refused(redis_tls, clock):
-    """Without `?ca=` the server's own certificate is not taken."""
+    """Without `?ca=` a certificate that no public authority signed is not accepted."""
     store = RedisStore(redis_tls.partition("?")[0], TIMEOUT, clock)
     with pytest.raises(StoreUnavailableError):
         await store.load("abcd")

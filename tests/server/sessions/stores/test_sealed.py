@@ -94,7 +94,7 @@ async def test_every_changed_byte_is_seen(plain):
 
 
 async def test_records_do_not_open_in_anothers_place(plain):
-    """A head is good for its session alone, and a segment is no head."""
+    """A head is valid for its session only, and a segment is not accepted as a head."""
     store = SealedStore(plain, [NEW])
     first = await store.create("abcd", b"mine", LIVES, [b"segment"])
     await store.create("efgh", b"yours", LIVES)

@@ -1,4 +1,4 @@
-"""What the store in a SQLite file does beside: its file, its caps, and what a failing disk or process does to it."""
+"""What only the store in a SQLite file does: its file, its caps, and what a failing disk or process does to it."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ ROUNDS = 8  # of killing a writer
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    """Where the file shall be."""
+    """Where the file is to be."""
     file: Path = tmp_path / "sessions.db"
     return file
 
@@ -48,7 +48,7 @@ def execute(path: Path, *statements: str) -> None:
 
 
 async def test_the_file_is_the_owners_alone(path):
-    """Nobody else may read the file or what SQLite lays beside it."""
+    """No other user may read the file or the files that SQLite puts beside it."""
     store = SqliteStore(path, 10)
     await store.create("abcd", b"0", 2e9)
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
@@ -188,7 +188,7 @@ async def test_a_locked_file_is_unavailable(path, clock, monkeypatch):
 
 
 async def test_who_is_cancelled_takes_nobody_along(path, clock):
-    """A caller that goes away leaves those that wait beside it."""
+    """A caller that is cancelled does not disturb the others that wait."""
     store = SqliteStore(path, 1000, clock)
     tasks = [asyncio.create_task(store.create(f"s-{number}", b"0", LIVES)) for number in range(100)]
     await asyncio.sleep(0)

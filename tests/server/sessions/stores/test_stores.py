@@ -163,7 +163,7 @@ async def test_a_commit_moves_the_expiry(store, clock):
 
 
 async def test_an_expired_name_is_free(store, clock):
-    """A name may be taken again after its session expired, and the new one lives."""
+    """A name may be used again after its session expired, and the new session remains."""
     await store.create("abcd", b"old", START + 1)
     clock.now += 2
     await store.create("abcd", b"new", LIVES)
