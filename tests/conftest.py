@@ -1,4 +1,5 @@
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,6 +9,8 @@ from hypothesis import settings
 from tests.models import nan_model, tiny_model
 from tests.server_process import ServerProcess
 
+# A shell's `&` starts programs that ignore Ctrl-C, and they pass that on to theirs.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("elman", deadline=None)  # no test depends on how fast the machine is
 settings.load_profile("elman")
 

@@ -5,9 +5,12 @@ import os
 import pkgutil
 import subprocess
 import sys
+from collections import Counter
+from graphlib import TopologicalSorter
 from pathlib import Path
 from types import ModuleType
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +56,22 @@ def test_every_constraint_is_exact() -> None:
     names = [line.partition("==")[0].lower() for line in lines if "==" in line]
     assert len(names) == len(set(names)) == len(lines)
     assert not [name for name in names if name.startswith(("torch", "nvidia", "triton", "elman"))]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_imports_in_a_circle(package: str) -> None:
+    """The modules of a package have an order, imports for the type checker included."""
+    graph = grimp.build_graph(package)
+    order = TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules})
+    assert len(list(order.static_order())) == len(graph.modules)
+
+
+@pytest.mark.parametrize("package", ["elman_export", "elman_server"])
+def test_no_folder_has_more_than_ten_rooms(package: str) -> None:
+    """A newcomer takes in at a glance what is in a folder."""
+    modules = grimp.build_graph(package).modules
+    rooms = Counter(name.rpartition(".")[0] for name in modules if "." in name)
+    assert {folder: number for folder, number in rooms.items() if number > 10} == {}
 
 
 @pytest.mark.parametrize("package", PACKAGES)

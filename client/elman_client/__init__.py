@@ -1,4 +1,4 @@
-"""Client of elman servers: sessions of recurrent memory, and text that streams from them.
+"""Client of Elman servers: sessions that keep a recurrent network's state, and text that streams from them.
 
 ::
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         FieldViolation,
         InternalError,
         InvalidArgumentError,
+        LeaseLostError,
         ModelNotFoundError,
         NotFoundError,
         OutOfRangeError,
@@ -108,6 +109,7 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "LabelProbability",
+    "LeaseLostError",
     "Limits",
     "Model",
     "ModelNotFoundError",
@@ -147,3 +149,8 @@ def __getattr__(name: str) -> object:
             if name in vars(module):
                 return vars(module)[name]
     raise AttributeError(f"module 'elman_client' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not."""
+    return sorted({*globals(), *__all__})

@@ -2,24 +2,25 @@
 
 ::
 
-    ElmanError                              anything the server or the way to it says
+    ElmanError                              any error of the server or of the connection to it
     ├── InvalidArgumentError                a field is wrong: see field_violations
     │   └── CharacterNotInVocabularyError   the model has no such character
     ├── NotFoundError
-    │   ├── SessionNotFoundError            there never was such a session, or it was deleted
+    │   ├── SessionNotFoundError            no such session: never created, or deleted
     │   ├── SessionExpiredError             it was idle for too long, or too old
-    │   ├── SessionEvictedError             the server needed its room
-    │   ├── TurnNotFoundError               no turn of the session has that request id
+    │   ├── SessionEvictedError             the server evicted it to free memory
+    │   ├── TurnNotFoundError               the session has no turn with that request id
     │   └── ModelNotFoundError              the server does not serve that model
     ├── AlreadyExistsError                  the chosen session id is taken
     ├── FailedPreconditionError
-    ├── EtagMismatchError                   the session has moved on: see current_etag
+    ├── EtagMismatchError                   the session has changed: see current_etag
+    ├── LeaseLostError                      another call took over the turn
     ├── OutOfRangeError                     past the transcript's end: see valid_range
-    ├── ResourceExhaustedError              a quota is spent: see retry_after
+    ├── ResourceExhaustedError              a quota is used up: see retry_after
     ├── UnavailableError                    overloaded, draining or unreachable: see retry_after
     │   └── SessionBusyError                a turn is running: see retry_after
     ├── DeadlineExceededError               the call's timeout passed
-    ├── CallCancelledError                  the call was cancelled under way
+    ├── CallCancelledError                  the call was cancelled while it ran
     ├── DataLossError                       what the server had stored is damaged
     ├── UnimplementedError                  the server does not have this method
     └── InternalError                       the server's own fault: report the request_id
@@ -46,10 +47,10 @@ class ErrorDetails:
 
     Attributes:
         field_violations: The fields that are wrong.
-        metadata: The facts that come with the reason, such as the current etag.
+        metadata: The values that come with the reason, such as the current etag.
         retry_after: Seconds to wait before another try.
         resource: The name of the thing that the error is about.
-        quotas: What is used up, one sentence each.
+        quotas: The quotas that are used up, one sentence each.
     """
 
     field_violations: tuple[FieldViolation, ...] = ()
@@ -68,7 +69,7 @@ class ElmanError(Exception):
             error did not come from an elman server.
         message: What happened, one sentence.
         request_id: What to look for in the server's log; empty if nothing was sent.
-        details: What else the server reported.
+        details: What else the server sent.
         next_step: What to do where the server's own sentence does not say it.
     """
 
@@ -98,7 +99,7 @@ class ElmanError(Exception):
 
     @property
     def retry_after(self) -> float | None:
-        """Seconds to wait before another try, if the server sent them."""
+        """Seconds to wait before another try, if the server sent it."""
         return self.details.retry_after
 
 
@@ -110,21 +111,21 @@ class InvalidArgumentError(ElmanError):
 
 
 class CharacterNotInVocabularyError(InvalidArgumentError):
-    """The model lacks a character of the text; ``field_violations`` says which and where.
+    """The text has a character outside the model's vocabulary; ``field_violations`` says which and where.
 
     Leave it out, or pass ``unknown_characters="skip"`` or ``ReplaceWith("?")``.
     """
 
 
 class NotFoundError(ElmanError):
-    """The named thing is not there."""
+    """The named thing does not exist."""
 
     code = "NOT_FOUND"
     next_step = "check the name"
 
 
 class SessionNotFoundError(NotFoundError):
-    """There never was such a session, or it was deleted. Create a new one."""
+    """No such session: it was never created, or it was deleted. Create a new one."""
 
 
 class SessionExpiredError(NotFoundError):
@@ -132,11 +133,11 @@ class SessionExpiredError(NotFoundError):
 
 
 class SessionEvictedError(NotFoundError):
-    """The server needed the session's room. Create a new one."""
+    """The server evicted the session to free memory. Create a new one."""
 
 
 class TurnNotFoundError(NotFoundError):
-    """No turn of the session has that request id: it kept nothing, or is one of long ago."""
+    """The session has no turn with that request id: the turn kept nothing, or is too old."""
 
 
 class ModelNotFoundError(NotFoundError):
@@ -151,41 +152,47 @@ class AlreadyExistsError(ElmanError):
 
 
 class FailedPreconditionError(ElmanError):
-    """The thing is not in a state in which this can be done."""
+    """The state of the thing does not allow the call."""
 
     code = "FAILED_PRECONDITION"
-    next_step = "look at its state first"
+    next_step = "check its state first"
 
 
 class EtagMismatchError(ElmanError):
-    """The session has moved on since you looked. Look again and decide again."""
+    """The session has changed since you read it. Read it again, then decide."""
 
     code = "ABORTED"
 
     @property
     def current_etag(self) -> str:
-        """The etag that the session now has."""
+        """The session's current etag."""
         return self.details.metadata.get("etag", "")
 
 
+class LeaseLostError(ElmanError):
+    """Another call took over the turn: ``resume`` with its request id, say. That stream has the rest of the text."""
+
+    code = "ABORTED"
+
+
 class OutOfRangeError(ElmanError):
-    """A position lies past the end of the transcript: ``valid_range`` says what there is."""
+    """A position lies past the end of the transcript: ``valid_range`` has the valid positions."""
 
     code = "OUT_OF_RANGE"
-    next_step = "ask for less"
+    next_step = "request less"
 
     @property
     def valid_range(self) -> tuple[int, int] | None:
-        """First position and one past the last, if the server sent them."""
+        """First position and one past the last, if the server sent it."""
         start, end = (self.details.metadata.get(key, "") for key in ("start", "end"))
         return (int(start), int(end)) if start.isdecimal() and end.isdecimal() else None
 
 
 class ResourceExhaustedError(ElmanError):
-    """A quota is spent. Give something back, or try again after ``retry_after`` seconds."""
+    """A quota is used up. Free something, or try again after ``retry_after`` seconds."""
 
     code = "RESOURCE_EXHAUSTED"
-    next_step = "ask for less, or try again later"
+    next_step = "request less, or try again later"
 
 
 class UnavailableError(ElmanError):
@@ -210,7 +217,7 @@ class DeadlineExceededError(ElmanError):
 
 
 class CallCancelledError(ElmanError):
-    """The call was cancelled under way, by the server or by closing the client.
+    """The call was cancelled while it ran, by the server or by closing the client.
 
     Cancelling your own task raises :class:`asyncio.CancelledError`, as always.
     """

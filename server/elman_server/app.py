@@ -68,7 +68,7 @@ class App:
         idle, absolute = settings.lifetimes
         self._store = open_store(settings)
         self._store_watch: asyncio.Task[None] | None = None
-        sessions = Sessions(self._store, self._models, Lifetimes(idle, absolute))
+        sessions = Sessions(self._store, self._models, Lifetimes(idle, absolute), lease_seconds=settings.lease_seconds)
         durability = Durability(
             lease_seconds=settings.lease_seconds,
             commit_chars=settings.commit_chars,

@@ -23,6 +23,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self._passes = threading.Event()
         self._passes.set()
+        self._swallowed: list[threading.Event] = []
         self._refuses = self._is_closed = False
         self._lock = threading.Lock()
         self._sockets: set[socket.socket] = set()
@@ -34,11 +35,19 @@ class Proxy:
         self._listener.shutdown(socket.SHUT_RDWR)  # wakes whoever accepts
         self._listener.close()
         self.reset()
-        self._passes.set()
+        for passes in (*self._swallowed, self._passes):
+            passes.set()
 
     def hold(self) -> None:
         """Let nothing through, as if a cable were pulled: what is sent meanwhile arrives when it is healed."""
         self._passes.clear()
+
+    def swallow(self) -> None:
+        """Let nothing more through on the connections of now, without a word to either end; new ones pass."""
+        self._swallowed.append(self._passes)
+        self._passes.clear()
+        self._passes = threading.Event()
+        self._passes.set()
 
     def reset(self) -> None:
         """Break every connection, and each that is made until it is healed."""
@@ -71,22 +80,23 @@ class Proxy:
         with self._lock:
             self._sockets |= {near, far}
             refuses = self._refuses
+            passes = self._passes
         if refuses:
             _break(near)
             _break(far)
-        back = threading.Thread(target=self._pump, args=(far, near), daemon=True)
+        back = threading.Thread(target=self._pump, args=(far, near, passes), daemon=True)
         back.start()
-        self._pump(near, far)
+        self._pump(near, far, passes)
         back.join()
         with self._lock:
             self._sockets -= {near, far}
         near.close()
         far.close()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, passes: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(_BLOCK):
-                self._passes.wait()
+                passes.wait()
                 sink.sendall(data)
         for each in (source, sink):
             with contextlib.suppress(OSError):

@@ -10,6 +10,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from elman.v1 import generation_pb2_grpc, model_pb2_grpc, session_pb2_grpc
 from tests.client.fake_servicer import Servicer
 
+_OPTIONS = (  # pings as often as a client likes, as elman servers have it
+    ("grpc.http2.min_ping_interval_without_data_ms", 100),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
 
 class FakeServer:
     """The server in a thread of its own, on a free port of the loopback."""
@@ -33,7 +38,7 @@ class FakeServer:
         self._loop.close()
 
     async def _serve(self) -> None:
-        server = aio.server()
+        server = aio.server(options=_OPTIONS)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self.servicer, server)
         session_pb2_grpc.add_SessionServiceServicer_to_server(self.servicer, server)
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(self.servicer, server)

@@ -370,6 +370,8 @@ class Servicer(
         async for request in requests:
             if request.WhichOneof("action") == "turn":
                 memory = await self._memory(context, request.turn.session)
+                memory.stop.clear()
+                memory.running = request.turn.request_id
                 async for event in self._turn(request.turn, memory, context):
                     yield generation_pb2.ChatResponse(**event)
 

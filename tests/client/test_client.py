@@ -1,7 +1,12 @@
+import asyncio
 import math
+import socket
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
 from uuid import UUID
 
+import numpy as np
 import pytest
 
 from elman_client import (
@@ -215,19 +220,111 @@ async def test_a_closed_client_says_so(connect, server):
 
 
 async def test_wrong_types_are_python_errors(client, session, server):
-    """A value of the wrong type is a TypeError that names the argument, and is never sent."""
+    """A value of the wrong type is a TypeError that says what is right, and is never sent."""
     num_before = len(server.servicer.headers)
-    for call, argument in (
-        (lambda: session.append(5), "text"),
-        (lambda: client.create_session("tiny", seed="x"), "seed"),
-        (lambda: client.create_session("tiny", ttl=60), "ttl"),
-        (lambda: client.create_session(5), "name"),
-        (lambda: client.list_models(timeout="soon"), "timeout"),
-        (lambda: session.update(expire_time=5), "expire_time"),
+    for call, sentence in (
+        (lambda: session.append(5), "text is a str, not int"),
+        (lambda: session.append(b"a"), "text is a str, not bytes"),
+        (lambda: client.create_session("tiny", seed="x"), "seed is an int, not str"),
+        (lambda: client.create_session("tiny", seed=True), "seed is an int, not bool"),
+        (lambda: client.create_session("tiny", seed=7.0), "seed is an int, not float"),
+        (lambda: client.create_session("tiny", ttl=60), "ttl is a timedelta, not int"),
+        (lambda: client.create_session("tiny", labels=[("a", "b")]), "labels is a mapping of str to str, not list"),
+        (lambda: client.create_session("tiny", labels={"a": 1}), "labels\\['a'\\] is a str, not int"),
+        (lambda: client.create_session(5), "a name is a str, not int"),
+        (lambda: client.import_session("text"), "snapshot is bytes, not str"),
+        (lambda: client.list_models(timeout="soon"), "timeout is a number, not str"),
+        (lambda: client.list_models(timeout=True), "timeout is a number, not bool"),
+        (lambda: session.update(expire_time=5), "expire_time is a datetime, not int"),
+        (lambda: session.append("a", unknown_characters=["skip"]), "unknown_characters is a str or ReplaceWith"),
+        (lambda: session.fork(True), "position is an int, not bool"),
     ):
-        with pytest.raises(TypeError, match=argument):
+        with pytest.raises(TypeError, match=sentence):
             await call()
+    for options, sentence in (
+        ({"logit_bias": [("a", 1)]}, "logit_bias is a mapping of characters to numbers.*, not list"),
+        ({"logit_bias": {"a": "1"}}, "logit_bias\\['a'\\] is a number, not str"),
+        ({"allowed_characters": ["a", "b"]}, "allowed_characters is a str, not list"),
+        ({"banned_characters": b"ab"}, "banned_characters is a str, not bytes"),
+        ({"stop_strings": b"ab"}, "stop_strings is a str or a sequence of them, not bytes"),
+        ({"stop_strings": ["a", 5]}, "each of stop_strings is a str, not int"),
+        ({"temperature": True}, "temperature is a number, not bool"),
+        ({"include_stop": 1}, "include_stop is True or False, not int"),
+        ({"max_chars": Decimal(5)}, "max_chars is an int, not decimal.Decimal"),
+        ({"on_abort": 1}, "on_abort is an OnAbort, not int"),
+        ({"timeout": "1"}, "timeout is a number, not str"),
+    ):
+        with pytest.raises(TypeError, match=sentence):
+            session.generate("a", **options)
     assert len(server.servicer.headers) == num_before
+
+
+async def test_numbers_are_numbers_everywhere(client, session):
+    """NumPy's and Decimal are judged like Python's own, in a parameter as in a timeout."""
+    for number in (0.5, Decimal("0.5"), np.float32(0.5), np.float64(0.5), Fraction(1, 2)):
+        generation = session.generate("a", max_chars=np.int64(1), temperature=number, include_stop=np.True_)
+        assert len([piece async for piece in generation]) == 1
+        assert generation.started.sampling.temperature == 0.5
+        assert await client.list_models(timeout=10 * number)
+
+
+@pytest.mark.parametrize("seconds", [1e10, 10**20, 10**400, math.inf, Decimal("1e30")])
+async def test_a_large_timeout_is_none(client, session, seconds):
+    """More seconds than anyone waits are no deadline."""
+    assert await client.list_models(timeout=seconds)
+    assert len([piece async for piece in session.generate("a", max_chars=1, timeout=seconds)]) == 1
+
+
+async def test_a_timeout_counts_from_the_call_that_waits(session, server):
+    """A generation that is read later than its timeout after it was made has all of it."""
+    server.servicer.seconds_per_chunk = 0.01
+    generation = session.generate("a", max_chars=4, timeout=2)
+    chat = session.chat(timeout=2)
+    await asyncio.sleep(2.1)
+    assert len([piece async for piece in generation]) == 1
+    await chat.say("a", max_chars=4)
+    await chat.end()
+    assert len([event async for event in chat.events()]) == 3
+
+
+@pytest.mark.parametrize(
+    ("metadata", "kind", "sentence"),
+    [
+        ({"Authorization": "x"}, InvalidArgumentError, "'Authorization' is no name of a header: use lower-case"),
+        ({"": "x"}, InvalidArgumentError, "'' is no name of a header"),
+        ({"grpc-timeout": "x"}, InvalidArgumentError, "'grpc-timeout' is one of gRPC's own headers"),
+        ({"a": "Zoë\n"}, InvalidArgumentError, "the value of 'a' has characters outside printable ASCII"),
+        ({"a": 5}, TypeError, r"metadata\['a'\] is a str, not int"),
+        ({"a-bin": "x"}, TypeError, r"metadata\['a-bin'\] is a bytes, not str"),
+        ({5: "x"}, TypeError, "each name of metadata is a str, not int"),
+        ([("a", "b")], TypeError, "metadata is a mapping, .*, not list"),
+    ],
+)
+def test_malformed_metadata_is_refused_at_once(connect, metadata, kind, sentence):
+    """It is the caller's error, not the server's."""
+    with pytest.raises(kind, match=sentence):
+        connect("localhost:1", metadata=metadata)
+
+
+@pytest.mark.parametrize(
+    ("target", "sentence"),
+    [
+        ("http://localhost:50051", "is a URL; gRPC takes a host and a port: 'localhost:50051'$"),
+        ("https://example.com:443/x", "is a URL; gRPC takes a host and a port: 'example.com:443' with tls=True"),
+        (" ", "is empty; it is a host and a port"),
+    ],
+)
+def test_a_target_is_a_host_and_a_port(connect, target, sentence):
+    """A URL is explained."""
+    with pytest.raises(InvalidArgumentError, match=sentence):
+        connect(target)
+
+
+async def test_a_silent_port_is_not_serving(connect):
+    """Something accepts the connection and says nothing: that is no, and no error."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with connect(f"127.0.0.1:{silent.getsockname()[1]}") as client:
+            assert await client.is_serving(timeout=0.2) is False
 
 
 async def test_values_that_cannot_be_sent_are_invalid_arguments(client, session):

@@ -34,6 +34,7 @@ TABLE = [
     ("MODEL_NOT_FOUND", "NOT_FOUND", elman_client.ModelNotFoundError),
     ("SESSION_EXISTS", "ALREADY_EXISTS", elman_client.AlreadyExistsError),
     ("ETAG_MISMATCH", "ABORTED", elman_client.EtagMismatchError),
+    ("LEASE_LOST", "ABORTED", elman_client.LeaseLostError),
     ("SESSION_BUSY", "UNAVAILABLE", elman_client.SessionBusyError),
     ("MODEL_MISMATCH", "FAILED_PRECONDITION", elman_client.FailedPreconditionError),
     ("POSITION_OUT_OF_RANGE", "OUT_OF_RANGE", elman_client.OutOfRangeError),

@@ -1,7 +1,11 @@
+import copy
 import dataclasses
 import inspect
+import json
+import pickle
 import subprocess
 import sys
+from datetime import datetime
 from enum import Enum
 
 import pytest
@@ -58,6 +62,7 @@ def test_the_face_is_sorted_and_complete():
     """The public names are sorted, each is there, and no other is."""
     assert elman_client.__all__ == sorted(elman_client.__all__)
     assert all(getattr(elman_client, name) is not None for name in elman_client.__all__)
+    assert set(elman_client.__all__) <= set(dir(elman_client))
     with pytest.raises(AttributeError, match="no attribute 'Nonsense'"):
         _ = elman_client.Nonsense
 
@@ -83,3 +88,19 @@ def test_importing_leaves_the_heavy_libraries_alone(module):
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
 
     assert loaded.split() == []
+
+
+async def test_values_are_pickled_copied_and_written_as_json(client, session):
+    """Whatever the client returns can cross a process, be copied, and be a line of JSON."""
+    await session.update(labels={"user": "ann"})
+    generation = session.generate("a", max_chars=3, logit_bias={"a": 1.5}, log_probability=True)
+    events = [event async for event in generation.events()]
+    for value in (*await client.list_models(), session.info, await session.transcript(), *events):
+        assert pickle.loads(pickle.dumps(value)) == copy.deepcopy(value) == value
+        assert dataclasses.asdict(value).keys() == value.to_dict().keys()
+        assert json.loads(json.dumps(value.to_dict())) == value.to_dict()
+    assert session.info.to_dict()["labels"] == {"user": "ann"}
+    assert session.info.to_dict()["state"] == "ACTIVE"
+    assert datetime.fromisoformat(session.info.to_dict()["create_time"]) == session.info.create_time
+    assert events[0].to_dict()["sampling"]["logit_bias"] == {"a": 1.5}
+    assert events[1].to_dict()["details"][0]["log_probability"] == -0.5

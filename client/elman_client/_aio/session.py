@@ -1,4 +1,4 @@
-"""A session on the server, at hand."""
+"""A session on the server."""
 
 # ruff: noqa: ASYNC109 - timeout is gRPC's deadline, which the server sees too
 
@@ -28,7 +28,7 @@ from elman_client._types import (
 
 
 class AsyncSession(BaseSession):
-    """A recurrent network's memory, held by the server.
+    """A recurrent network's state, kept by the server.
 
     Every method takes ``timeout`` in seconds (default: the client's) and raises
     :class:`ElmanError`. After a generation was left early, the next call first waits until the
@@ -40,25 +40,25 @@ class AsyncSession(BaseSession):
         self._transport = transport
 
     async def refresh(self, *, timeout: float | None = None) -> SessionInfo:
-        """Look at the session. This does not postpone its expiry."""
+        """Read the session. This does not postpone its expiry."""
         self._info = await self._transport.run(sessions.get(self.name), timeout)
         return self._info
 
     def generate(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> AsyncGeneration:
-        """Read ``prompt`` and sample the text that follows; see :class:`GenerateOptions`."""
+        """Read ``prompt`` and generate the text that follows; see :class:`GenerateOptions`."""
         return self._generation(turns.Asked(prompt, options, session=self.name), options.get("timeout"))
 
     def resume(self, request_id: str, position: int | None = None, *, timeout: float | None = None) -> AsyncGeneration:
-        """Continue the turn that was begun with that ``request_id``, after ``position``.
+        """Continue a turn that was begun with that ``request_id``, after ``position``.
 
         The text is what the turn's own stream gave, or would have given, after that position: the
-        ``position`` of the last chunk that you have; ``None``: you have none. The turn is taken
-        over: a stream that still has it ends.
+        ``position`` of the last chunk that you have; ``None``: you have none. This takes the
+        turn over: a stream that still has it ends.
         """
         return self._generation(turns.Resumed(self.name, request_id, position), timeout)
 
     def chat(self, *, timeout: float | None = None) -> AsyncChat:
-        """Take turns on one stream, where a new one or a stop interrupts the running one."""
+        """Open a stream of turns, where a new turn or a stop ends the running one."""
         attempts = Attempts(self._transport.connection, timeout, is_safe=False)
 
         async def open_stream() -> AsyncTalk[tuple[Event, ...]]:
@@ -81,7 +81,7 @@ class AsyncSession(BaseSession):
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Appended:
-        """Read ``text`` and sample nothing; a text that is sent again with its ``request_id`` is not read twice."""
+        """Read ``text`` and generate nothing; a text that is sent again with its ``request_id`` is read once."""
         operation = turns.append(
             self.name,
             text,
@@ -104,7 +104,7 @@ class AsyncSession(BaseSession):
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Score:
-        """Return how likely ``text`` is after the session's memory, which stays as it is.
+        """Return how likely ``text`` is after the session's state, which does not change.
 
         ``read_out`` is as in the client's ``score``.
         """
@@ -114,7 +114,7 @@ class AsyncSession(BaseSession):
         return await self._transport.run(operation, timeout)
 
     async def cancel(self, *, timeout: float | None = None) -> SessionInfo:
-        """End the running turn, on whichever server it runs, and wait until it is committed."""
+        """End the running turn, anyone's, and wait until it is committed."""
         self._info = await self._transport.run(cancel(self.name), timeout)
         return self._info
 
@@ -131,7 +131,7 @@ class AsyncSession(BaseSession):
         etag: str | None = None,
         timeout: float | None = None,
     ) -> SessionInfo:
-        """Replace the labels, or set when the session expires: after ``ttl`` of idle time, or at ``expire_time``."""
+        """Replace the labels, or set when the session expires: after it was idle for ``ttl``, or at ``expire_time``."""
         operation = sessions.update(self.name, labels, ttl, expire_time, etag)
         self._info = await self._transport.run(operation, timeout)
         return self._info
@@ -157,7 +157,7 @@ class AsyncSession(BaseSession):
         return await self._transport.run(sessions.export(self.name), timeout)
 
     async def replay(self, *, timeout: float | None = None) -> AsyncIterator[ReplayedTurn]:
-        """Let the server take every turn again, and iterate over what came out, up to the first difference."""
+        """Let the server rerun every turn, and iterate over the results, up to the first difference."""
         async with aclosing(self._transport.follow(sessions.replay(self.name), timeout)) as turns:
             async for turn in turns:
                 yield turn

@@ -103,8 +103,9 @@ class AsyncTransport:
         loop = self._loop
         if not self._connection.is_of_this_process or loop is None or loop.is_closed():
             return  # the turn is another process's, or the server saw the connection end
-        if stream is not None and stream.is_awaited:
-            stream.cancel()  # who waits for its next answer waits no more
+        if stream is not None and (stream.is_awaited or turn.position is None):
+            # Who waits for its next answer waits no more; and the server may not have begun the turn when Cancel comes.
+            stream.cancel()
         self._left[turn.session] = left = _Left(turn)
         if _running_loop() is loop:
             self._begin_end(left, stream)
@@ -275,4 +276,4 @@ def _awaiting(call: Call) -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise CallCancelledError("the call was cancelled under way", request_id=call.request_id) from error
+        raise CallCancelledError("the call was cancelled while it ran", request_id=call.request_id) from error

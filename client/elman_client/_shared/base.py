@@ -19,13 +19,13 @@ class BaseSession:
 
     @property
     def info(self) -> SessionInfo:
-        """The session as the server last showed it; ``refresh`` looks again.
+        """The session as the server last returned it; ``refresh`` reads it again.
 
         Raises:
-            FailedPreconditionError: It was attached by name and never looked at.
+            FailedPreconditionError: It was attached by name and not refreshed yet.
         """
         if self._info is None:
-            raise FailedPreconditionError(f"{self._name} was not looked at: call refresh() first")
+            raise FailedPreconditionError(f"{self._name} has no info yet: call refresh() first")
         return self._info
 
     def __repr__(self) -> str:

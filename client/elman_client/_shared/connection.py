@@ -22,6 +22,7 @@ CHANNEL_OPTIONS: Final = (
     # A dead peer is noticed within 20 seconds. Elman servers allow pings much more often.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.ping_timeout_ms", 10_000),  # gRPC waits this long, a minute by default, whatever the line above says
     # And found again soon after it is back: gRPC's own pauses grow to two minutes.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", 5_000),  # also the seconds that one attempt to connect may take

@@ -54,5 +54,5 @@ class Left:
 
     def cut(self, found: types.Transcript) -> Operation[types.SessionInfo] | None:
         """Return the call that takes back what the caller does not have; ``None``: nothing of the turn was kept."""
-        turn = found.turns[-1]
-        return cancel(self.session, turn.start, self.request_id) if turn.request_id == self.request_id else None
+        kept = [turn for turn in found.turns if turn.request_id == self.request_id]
+        return cancel(self.session, kept[-1].start, self.request_id) if kept else None

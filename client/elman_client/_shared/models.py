@@ -56,5 +56,5 @@ def is_serving(service: str) -> Operation[bool]:
         request,
         Int32Value,
         lambda reply: bool(reply.value == _SERVING),
-        is_safe=False,  # whoever asks wants to know now
+        is_safe=False,  # the caller wants to know now
     )

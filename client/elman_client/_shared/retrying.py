@@ -1,4 +1,4 @@
-"""When a call that failed is made again, and how long to wait before."""
+"""When a failed call is repeated, and how long to wait before."""
 
 import logging
 import math

@@ -22,7 +22,7 @@ def create(
     labels: Mapping[str, str] | None,
     initial_state: str | None,
 ) -> Operation[types.SessionInfo]:
-    """Make a session."""
+    """Create a session."""
     request = pb.CreateSessionRequest()
     fill(
         request,
@@ -131,7 +131,7 @@ def fork(name: str, position: int | None, count: int) -> Operation[tuple[types.S
 
 
 def rewind(name: str, position: int, etag: str | None) -> Operation[types.SessionInfo]:
-    """Let a session be what it was at a position."""
+    """Return a session to a position."""
     request = pb.RewindSessionRequest()
     fill(request, name=name, position=position, etag=etag)
     return operation(
@@ -158,7 +158,7 @@ def export(name: str) -> Operation[bytes]:
 
 
 def import_(snapshot: bytes, session_id: str | None) -> Operation[types.SessionInfo]:
-    """Make a session of a snapshot."""
+    """Create a session from a snapshot."""
     request = pb.ImportSessionRequest()
     fill(request, snapshot=snapshot, session_id=session_id, request_id=str(uuid4()))
     return operation(
@@ -171,7 +171,7 @@ def import_(snapshot: bytes, session_id: str | None) -> Operation[types.SessionI
 
 
 def replay(name: str) -> Operation[types.ReplayedTurn]:
-    """Take a session's turns again; the answer is a stream."""
+    """Rerun a session's turns; the answer is a stream."""
     request = pb.ReplaySessionRequest()
     fill(request, name=name)
     return operation(

@@ -36,6 +36,7 @@ BY_REASON: Final[Mapping[str, type[errors.ElmanError]]] = {
     "MODEL_NOT_FOUND": errors.ModelNotFoundError,
     "SESSION_BUSY": errors.SessionBusyError,
     "ETAG_MISMATCH": errors.EtagMismatchError,
+    "LEASE_LOST": errors.LeaseLostError,
 }
 """Any other reason, a newer server's too, is as its code says."""
 

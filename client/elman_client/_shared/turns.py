@@ -18,7 +18,7 @@ _POLICIES = {
 
 
 class Asked:
-    """One turn that is asked for, on ``session=`` or ``model=``; its answers are streams of events.
+    """One turn that is requested, on ``session=`` or ``model=``; its answers are streams of events.
 
     Attributes:
         can_resume: The server keeps the turn, and finds it by its request id.
@@ -49,7 +49,7 @@ class Asked:
         return self._operation("Resume", message, pb.ResumeResponse)
 
     def again(self, seed: int, *, is_begun: bool) -> Operation[tuple[types.Event, ...]]:
-        """Take it again with the seed that it had; ``is_begun``: some of it is known, and its positions are needed."""
+        """Rerun it with the seed that it had; ``is_begun``: some of it is known, and its positions are needed."""
         message = pb.GenerateRequest()
         message.CopyFrom(self._request)
         if not self.can_resume:
@@ -64,7 +64,7 @@ class Asked:
 
 
 class Resumed(Asked):
-    """A turn that was begun elsewhere, to be continued after a position; ``None``: from its first character."""
+    """A turn that was begun elsewhere, to continue after a position; ``None``: from its first character."""
 
     def __init__(self, session: str, request_id: str, position: int | None) -> None:
         super().__init__("", {"request_id": request_id}, session=session)
@@ -102,7 +102,7 @@ def request(prompt: str, options: types.GenerateOptions, **target: str) -> pb.Ge
 
 
 def talk(session: str) -> Operation[tuple[types.Event, ...]]:
-    """Take turns on one stream; see ``said`` and ``STOP``."""
+    """Run turns on one stream; see ``said`` and ``STOP``."""
     return operation(
         "elman.v1.GenerationService/Chat", pb.ChatRequest(), pb.ChatResponse, values.events, session=session
     )
@@ -127,7 +127,7 @@ def append(
     top_n: int | None,
     unknown_characters: types.UnknownPolicy | None,
 ) -> Operation[types.Appended]:
-    """Read a text and sample nothing."""
+    """Read a text and generate nothing."""
     request, request_id = pb.AppendRequest(), request_id or str(uuid4())
     fill(request.detail, log_probability=log_probability, top_n=top_n)
     fill(

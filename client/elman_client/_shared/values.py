@@ -3,7 +3,6 @@
 from collections.abc import Iterable
 from datetime import UTC
 from enum import StrEnum
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from elman.v1 import generation_pb2, model_pb2, session_pb2
@@ -62,7 +61,7 @@ def session_info(message: session_pb2.Session) -> types.SessionInfo:
         turn_count=message.turn_count,
         state_digest=message.state_digest,
         seed=message.seed,
-        labels=MappingProxyType(dict(message.labels)),
+        labels=dict(message.labels),
         forked_from=_origin(message),
         initial_state=message.initial_state,
     )
@@ -74,7 +73,7 @@ def transcript(message: session_pb2.GetTranscriptResponse) -> types.Transcript:
 
 
 def replayed(message: session_pb2.ReplaySessionResponse) -> types.ReplayedTurn:
-    """Convert the result of a turn that was run again."""
+    """Convert what rerunning a turn gave."""
     return types.ReplayedTurn(
         turn=_turn(message.turn),
         difference_at=message.difference_at if message.HasField("difference_at") else None,
@@ -154,7 +153,7 @@ def _sampling(message: Any) -> types.Sampling:
     optional = ("repetition_penalty", "repetition_window", "temperature", "top_k", "top_p", "min_p")
     given = {f: getattr(message, f) if message.HasField(f) else None for f in optional}
     return types.Sampling(
-        logit_bias=MappingProxyType({b.character: b.bias for b in message.logit_bias}),
+        logit_bias={b.character: b.bias for b in message.logit_bias},
         allowed_characters=message.allowed_characters,
         banned_characters=message.banned_characters,
         seed=message.seed,

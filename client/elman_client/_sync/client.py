@@ -1,4 +1,4 @@
-"""The way to a server."""
+"""A client of one server."""
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -31,11 +31,12 @@ class Client:
         target: Where the server listens, such as ``localhost:50051``.
         tls: Encrypt, and check the server's certificate.
         root_certificates: PEM file to check it against; default: gRPC's own.
-        credentials: gRPC channel credentials, for what ``tls`` cannot say.
+        credentials: gRPC channel credentials, for what ``tls`` does not cover.
         metadata: Headers of every call; the names are in lower case.
-        timeout: Seconds for every call that brings none; default: no deadline.
-        retry_seconds: How long a server that has answered before is waited for when it is lost:
-            generations continue where they were, and calls that do no harm are made again; 0: never.
+        timeout: Seconds for every call that sets none, from the call that waits; default: no deadline.
+        retry_seconds: How many seconds to wait for a lost server that has answered before:
+            generations continue, and calls that are safe to repeat are repeated. It counts from the
+            moment that the loss is noticed, at most 20 seconds after it; 0: never.
     """
 
     def __init__(
@@ -77,7 +78,7 @@ class Client:
         self._transport.close()
 
     def is_serving(self, service: str = "", *, timeout: float | None = None) -> bool:
-        """Return whether the server (or one of its services) is there and ready."""
+        """Return whether the server (or one of its services) is up and ready."""
         try:
             return self._transport.run(models.is_serving(service), timeout)
         except (UnavailableError, DeadlineExceededError):
@@ -98,7 +99,7 @@ class Client:
         return self._transport.run(models.get(name), timeout)
 
     def encode_text(self, model: str, text: str, *, timeout: float | None = None) -> Encoding:
-        """Return the ids of a text's characters, and the characters that the model does not have."""
+        """Return the ids of a text's characters, and the characters outside the vocabulary."""
         return self._transport.run(models.encode_text(model, text), timeout)
 
     def create_session(
@@ -113,14 +114,14 @@ class Client:
         initial_state: str | None = None,
         timeout: float | None = None,
     ) -> Session:
-        """Make a session at position 0 of a model.
+        """Create a session at position 0 of a model.
 
         Args:
             model: Its name, or ``{model}/versions/{version}``.
             session_id: The last part of the name; default: a UUID.
-            seed: Used by turns that bring none; default: the server chooses one.
+            seed: Used by turns that set none; default: the server picks one.
             ttl: Idle time after which it expires.
-            expire_time: Or the moment at which it does.
+            expire_time: Or the moment at which it expires.
             labels: Your own, at most 16.
             initial_state: One of the model's ``initial_states``; default: ``default``.
             timeout: Seconds for this call.
@@ -142,7 +143,7 @@ class Client:
         return Session(self._transport, session_name(name))
 
     def get_session(self, name: str, *, timeout: float | None = None) -> Session:
-        """Return the session of that name and look at it."""
+        """Return the session of that name, refreshed."""
         session = self.session(name)
         session.refresh(timeout=timeout)
         return session
@@ -172,12 +173,12 @@ class Client:
     def import_session(
         self, snapshot: bytes, *, session_id: str | None = None, timeout: float | None = None
     ) -> Session:
-        """Make a session of what ``Session.export`` returned; ``session_id`` as in ``create_session``."""
+        """Create a session from what ``Session.export`` returned; ``session_id`` as in ``create_session``."""
         info = self._transport.run(sessions.import_(snapshot, session_id), timeout)
         return Session(self._transport, info.name, info)
 
     def generate(self, prompt: str, *, model: str, **options: Unpack[GenerateOptions]) -> Generation:
-        """Sample text from a model's beginning and keep nothing; see :class:`GenerateOptions`."""
+        """Generate text from a model's initial state and keep nothing; see :class:`GenerateOptions`."""
         asked = turns.Asked(prompt, options, model=model_name(model))
         turn = Turn(asked, Attempts(self._transport.connection, options.get("timeout"), is_safe=True))
 
@@ -199,10 +200,10 @@ class Client:
         unknown_characters: UnknownPolicy | None = None,
         timeout: float | None = None,
     ) -> Score:
-        """Return how likely ``text`` is from a model's beginning.
+        """Return how likely ``text`` is from a model's initial state.
 
-        ``read_out`` is one of the model's: its labels are then returned after each character. A
-        model that has labels for output returns those.
+        ``read_out`` is the name of one of the model's: its labels are then returned for each character. A model
+        whose output is labels returns those.
         """
         operation = turns.score(
             text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, model=model_name(model)

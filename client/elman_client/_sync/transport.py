@@ -94,6 +94,8 @@ class Transport:
         """Return the turn if the server cannot be reached: it is still to be ended."""
         if stream is not None:
             stream.prevent()
+            if left.position is None:
+                stream.stop()  # first: the server may not have begun the turn when Cancel comes
         try:
             self._cancel(left, Attempts(self._connection, _LEAVE_SECONDS, is_safe=True))
         except ElmanError:
@@ -189,23 +191,23 @@ class Transport:
         What is returned takes that back.
         """
 
-        def forget() -> None:
+        def take_back() -> None:
             with self._lock:
                 of_session = self._open.get(session, {})
                 of_session.pop(close, None)
                 if not of_session:
                     self._open.pop(session, None)
 
-        def close_and_forget() -> None:
+        def close_and_take_back() -> None:
             close()
-            forget()
+            take_back()
 
         with self._lock:
-            self._open.setdefault(session, {})[close] = workers.run_at_end(owner, close_and_forget)
-        return forget
+            self._open.setdefault(session, {})[close] = workers.run_at_end(owner, close_and_take_back)
+        return take_back
 
     def end_turns(self, seconds: float) -> None:
-        """Leave the turns that run, and wait at most ``seconds`` until the server has committed them."""
+        """Leave the turns that run, and wait until the server has committed them, at most for that time."""
         if not self._connection.is_of_this_process:
             return
         for session in list(self._open):
@@ -244,7 +246,7 @@ class Stream(Generic[Value]):
         raise answer
 
     def wake(self) -> None:
-        """Return the stream's end to the thread that waits in ``read``."""
+        """Return the stream's end to a caller that waits in ``read``."""
         self._reader.answers.put(None)
 
     def prevent(self) -> None:
@@ -263,6 +265,12 @@ class Stream(Generic[Value]):
         self._reader.is_left = True
         self.wake()
         workers.run(self._reader.cancel)
+
+    def stop(self) -> None:
+        """Stop the call, in a worker: what it sends after this comes after it at the server, too."""
+        if not self._is_over:
+            self._is_over = self._reader.is_left = True
+            self._reader.cancel()
 
 
 class Talk(Stream[Value]):
@@ -292,6 +300,11 @@ class Talk(Stream[Value]):
         """Stop the call. It does not wait for the server."""
         self._messages.put(None)  # gRPC's thread waits for the next message
         super().cancel()
+
+    def stop(self) -> None:
+        """Stop the call, in a worker: what it sends after this comes after it at the server, too."""
+        self._messages.put(None)
+        super().stop()
 
 
 class _Reader:

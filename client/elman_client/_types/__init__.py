@@ -1,4 +1,4 @@
-"""The values that the client hands out: frozen, typed, and never a protobuf message."""
+"""The values that the client returns: frozen, typed, and never a protobuf message."""
 
 from elman_client._types.generation import (
     Appended,

@@ -1,4 +1,4 @@
-"""What a turn is asked for and what it answers."""
+"""What a turn requests and returns."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -6,33 +6,34 @@ from typing import Literal, TypeAlias
 
 from elman_client._types.sampling import Sampling
 from elman_client._types.session import SessionInfo
+from elman_client._types.value import Value
 
 
 class OnAbort(StrEnum):
     """What a turn that does not reach its end commits."""
 
-    KEEP_PARTIAL = "KEEP_PARTIAL"  # the prompt and what was handed out
+    KEEP_PARTIAL = "KEEP_PARTIAL"  # the prompt and the text that the caller has
     ROLLBACK = "ROLLBACK"  # nothing
 
 
 @dataclass(frozen=True)
-class ReplaceWith:
-    """Read one character of the vocabulary in place of each that the model does not have."""
+class ReplaceWith(Value):
+    """Read one character of the vocabulary in place of each character outside it."""
 
     character: str
 
 
 UnknownPolicy: TypeAlias = Literal["reject", "skip"] | ReplaceWith
-"""What to do with characters that the model does not have; the server's default is ``reject``."""
+"""What to do with characters outside the vocabulary; the server's default is ``reject``."""
 
 
 @dataclass(frozen=True)
-class Started:
+class Started(Value):
     """The first event of a turn: what it will do.
 
     Attributes:
         sampling: The effective parameters, seed included.
-        max_chars: Most characters to sample, as the server applied it.
+        max_chars: The effective maximum of characters to generate.
         start_position: The session's position before the prompt.
         prompt_chars: Characters read from the prompt.
         model_digest: SHA-256 of the artefact, 64 hex digits.
@@ -46,7 +47,7 @@ class Started:
 
 
 @dataclass(frozen=True)
-class CharacterProbability:
+class CharacterProbability(Value):
     """A candidate and its log-probability in nats."""
 
     text: str
@@ -54,7 +55,7 @@ class CharacterProbability:
 
 
 @dataclass(frozen=True)
-class LabelProbability:
+class LabelProbability(Value):
     """A label of a read-out and its log-probability in nats."""
 
     label: str
@@ -62,7 +63,7 @@ class LabelProbability:
 
 
 @dataclass(frozen=True)
-class CharacterDetail:
+class CharacterDetail(Value):
     """How likely a character was under softmax(logits), before any filter.
 
     Attributes:
@@ -80,8 +81,8 @@ class CharacterDetail:
 
 
 @dataclass(frozen=True)
-class Chunk:
-    """Text as it is sampled.
+class Chunk(Value):
+    """Text as it is generated.
 
     Attributes:
         text: One or more characters.
@@ -101,23 +102,23 @@ class FinishReason(StrEnum):
     """Why a turn ended."""
 
     UNSPECIFIED = "UNSPECIFIED"  # one that this client does not know yet
-    MAX_CHARS = "MAX_CHARS"  # max_chars were drawn
-    STOP_STRING = "STOP_STRING"  # a stop string was drawn
-    CANCELLED = "CANCELLED"  # somebody called cancel
+    MAX_CHARS = "MAX_CHARS"  # max_chars were generated
+    STOP_STRING = "STOP_STRING"  # a stop string was generated
+    CANCELLED = "CANCELLED"  # someone called cancel
     DEADLINE = "DEADLINE"  # the call's timeout is near
-    SERVER_DRAINING = "SERVER_DRAINING"  # the server is going away; go on at another one
+    SERVER_DRAINING = "SERVER_DRAINING"  # the server is shutting down; continue at another one
 
 
 @dataclass(frozen=True)
-class Usage:
-    """The work of a turn: characters read from the prompt, and characters sampled."""
+class Usage(Value):
+    """The work of a turn: characters read from the prompt, and characters generated."""
 
     prompt_chars: int
     generated_chars: int
 
 
 @dataclass(frozen=True)
-class Finished:
+class Finished(Value):
     """The last event of a turn: how it ended and where the session now is.
 
     Attributes:
@@ -126,7 +127,7 @@ class Finished:
         position: The session's position, committed.
         etag: The session's etag; empty without a session.
         state_digest: SHA-256 of the recurrent state and the pending character, 64 hex digits.
-        stop_string: The one that ended the turn; empty for other reasons.
+        stop_string: The one that was generated; empty for other reasons.
     """
 
     finish_reason: FinishReason
@@ -142,7 +143,7 @@ Event: TypeAlias = Started | Chunk | Finished
 
 
 @dataclass(frozen=True)
-class Appended:
+class Appended(Value):
     """The session after a text was fed to it, with one detail a character if asked for."""
 
     session: SessionInfo
@@ -150,7 +151,7 @@ class Appended:
 
 
 @dataclass(frozen=True)
-class Score:
+class Score(Value):
     """How likely a text was.
 
     Attributes:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from elman_client._types.value import Value
+
 
 class Cell(StrEnum):
     """The kind of recurrent step."""
@@ -15,7 +17,7 @@ class Cell(StrEnum):
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Value):
     """One measurement of a model's loss.
 
     Attributes:
@@ -34,7 +36,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Limits:
+class Limits(Value):
     """The largest requests that the server takes for a model.
 
     Attributes:
@@ -51,12 +53,12 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class ReadOut:
-    """A linear read-out of a model's states, which gives labels after every character.
+class ReadOut(Value):
+    """A linear read-out of a model's states, which returns labels after every character.
 
     Attributes:
         name: What ``score`` takes.
-        labels: Its labels, in this order.
+        labels: What it returns, in this order.
         accuracy: On held-out characters, 0 to 1; 0 if unknown.
         num_held_out: How many those were; 0 if unknown.
     """
@@ -68,7 +70,7 @@ class ReadOut:
 
 
 @dataclass(frozen=True)
-class Model:
+class Model(Value):
     """A served artefact.
 
     Attributes:
@@ -86,9 +88,9 @@ class Model:
         evaluations: The records that the artefact carries.
         limits: The largest requests that the server takes.
         fingerprint: Names the arithmetic: equal digest, seed and fingerprint give equal text.
-        labels: What it predicts for every character that it reads, instead of the next one; empty:
-            it generates text.
-        read_outs: What ``score`` can read off its states.
+        labels: What it returns for every character that it reads, instead of the next character; empty: it
+            generates text.
+        read_outs: What ``score`` can read from its states.
         initial_states: What ``create_session`` may start from; ``default`` is the first.
     """
 
@@ -111,7 +113,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class UnknownCharacter:
+class UnknownCharacter(Value):
     """A character outside a model's vocabulary; ``index`` counts code points from 0."""
 
     character: str
@@ -119,12 +121,12 @@ class UnknownCharacter:
 
 
 @dataclass(frozen=True)
-class Encoding:
+class Encoding(Value):
     """A text in a model's ids.
 
     Attributes:
         ids: The ids of the known characters, in order.
-        unknown_characters: Those that the model does not have, at most the first 100.
+        unknown_characters: The characters outside the vocabulary, at most the first 100.
     """
 
     ids: tuple[int, ...]

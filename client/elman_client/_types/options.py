@@ -11,32 +11,32 @@ class GenerateOptions(TypedDict, total=False):
 
     The filters apply in this order: ``logit_bias`` and allowed or banned characters,
     ``repetition_penalty``, ``temperature``, ``top_k``, ``top_p``, ``min_p``. What is left is
-    renormalised and sampled from. ``None`` is the same as no argument.
+    renormalized and sampled. ``None`` means the same as leaving an argument out.
 
     Attributes:
-        temperature: Divides the logits; 0 takes the likeliest; default 1.
+        temperature: Divides the logits; 0 picks the likeliest; default 1.
         top_k: Keep the k likeliest.
         top_p: Keep the fewest likeliest whose probabilities sum to at least this, (0, 1].
         min_p: Keep those at least this times as likely as the likeliest, [0, 1].
         repetition_penalty: Divides positive and multiplies negative logits of recent characters.
         repetition_window: How many last characters the penalty looks at; default 64.
         logit_bias: Added to a character's logit, in nats, -100 to 100.
-        allowed_characters: The only ones that may be sampled.
-        banned_characters: Never sampled.
+        allowed_characters: The only ones that may be generated.
+        banned_characters: Never generated.
         seed: Determines the text, together with the position; default: the session's.
-        max_chars: Most characters to sample; default: the server's limit.
-        stop_strings: The turn ends when the sampled text ends with one of them; a single ``str``
+        max_chars: Most characters to generate; default: the server's limit.
+        stop_strings: The turn ends when the generated text ends with one of them; a single ``str``
             is one of them.
-        include_stop: Keep the stop string in the text and in the state.
-        request_id: A UUID by which the server knows the turn again; default: a new one. With a
+        include_stop: Keep the stop string in the text and in the session.
+        request_id: A UUID by which the server recognizes the turn; default: a new one. With a
             session only.
         etag: Fail with :class:`EtagMismatchError` unless the session is still this one.
-        on_abort: What a turn that is cut off commits; default: what was delivered.
+        on_abort: What a turn that is left early commits; default: the text that you have.
         log_probability: Return each character's log-probability.
         top_n: Return the n likeliest characters at each position, 0 to 20.
-        unknown_characters: What to do with characters of the prompt that the model does not have.
+        unknown_characters: What to do with characters of the prompt outside the vocabulary.
         chunk_chars: Most characters to join in one chunk; 1: one message a character.
-        timeout: Seconds for the whole turn; default: the client's.
+        timeout: Seconds for the whole turn, from the first read; default: the client's.
     """
 
     temperature: float | None

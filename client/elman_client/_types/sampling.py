@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from elman_client._types.value import Value
+
 
 @dataclass(frozen=True)
-class Sampling:
+class Sampling(Value):
     """The parameters that a turn samples with; ``None`` means that the filter is off.
 
     The filters apply in the order of the fields; see :class:`elman_client.GenerateOptions`.

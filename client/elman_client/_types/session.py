@@ -6,20 +6,21 @@ from datetime import datetime
 from enum import StrEnum
 
 from elman_client._types.sampling import Sampling
+from elman_client._types.value import Value
 
 
 class SessionState(StrEnum):
     """Where a session is in its life."""
 
     UNSPECIFIED = "UNSPECIFIED"  # one that this client does not know yet
-    ACTIVE = "ACTIVE"  # at rest, ready for a turn
+    ACTIVE = "ACTIVE"  # idle, ready for a turn
     GENERATING = "GENERATING"  # a turn is running; the rest shows the session before it
     EXPIRED = "EXPIRED"  # past its lifetime and not yet deleted; only lists show it
     UNREADABLE = "UNREADABLE"  # its record is damaged, or its key is missing; only lists show it
 
 
 @dataclass(frozen=True)
-class ForkedFrom:
+class ForkedFrom(Value):
     """The session that another was made from, and how much of its transcript that one has."""
 
     name: str
@@ -27,7 +28,7 @@ class ForkedFrom:
 
 
 @dataclass(frozen=True)
-class SessionInfo:
+class SessionInfo(Value):
     """A session at one moment.
 
     Attributes:
@@ -37,13 +38,13 @@ class SessionInfo:
         state: Where it is in its life.
         create_time: When it was created, UTC.
         update_time: When a turn or an update was last committed, UTC.
-        expire_time: When it expires if nothing happens to it, UTC.
+        expire_time: When it expires if it stays idle, UTC.
         etag: Changes with every commit; send it back to act only on what you saw.
         position: Characters in the transcript, read and written.
         turn_count: Committed turns.
         state_digest: SHA-256 of the recurrent state and the pending character, 64 hex digits;
             two sessions with equal digests continue alike.
-        seed: Used by turns that bring none.
+        seed: Used by turns that set none.
         labels: Your own, read-only.
         forked_from: What it was made from; ``None``: it began by itself.
         initial_state: Where it started, one of its model's.
@@ -67,10 +68,10 @@ class SessionInfo:
 
 
 @dataclass(frozen=True)
-class TranscriptTurn:
-    """One committed turn: ``[start, prompt_end)`` was read, ``[prompt_end, end)`` was sampled.
+class TranscriptTurn(Value):
+    """One committed turn: ``[start, prompt_end)`` was read, ``[prompt_end, end)`` was generated.
 
-    ``seed`` is the one of its text; 0 where nothing was sampled. ``sampling`` is ``None`` for
+    ``seed`` is what it was sampled with; 0 where nothing was generated. ``sampling`` is ``None`` for
     an append. ``fingerprint`` names the arithmetic that ran it, as a model's does.
     """
 
@@ -84,14 +85,14 @@ class TranscriptTurn:
 
 
 @dataclass(frozen=True)
-class ReplayedTurn:
-    """What came out of a turn that was taken again.
+class ReplayedTurn(Value):
+    """The result of a turn that was rerun.
 
     Attributes:
         turn: The turn as it was committed.
         difference_at: First position of another character; ``None``: the text is equal.
         is_state_equal: The state after it is equal, bit for bit, or nothing is known of it.
-        is_fingerprint_equal: The arithmetic is the one that took the turn.
+        is_fingerprint_equal: The arithmetic is the one that ran the turn.
         end_position: The session's, where the replay ends.
     """
 
@@ -108,7 +109,7 @@ class ReplayedTurn:
 
 
 @dataclass(frozen=True)
-class Transcript:
+class Transcript(Value):
     """The text of positions ``[start, end)`` and the committed turns that touch them."""
 
     text: str

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from elman_export.artefacts.artefact import Artefact
 from elman_export.errors import ArtefactError
-from elman_format import LAYOUTS
+from elman_format.layout import LAYOUTS
 
 Array = NDArray[np.floating[Any]]
 

@@ -16,7 +16,9 @@ from elman_export.artefacts.artefact import Artefact
 from elman_export.artefacts.runtime import Array, Runtime
 from elman_export.exporting.reference import Step
 from elman_export.exporting.report import PREFILL, ROWS, Finding, Report
-from elman_format import BATCHES, CUT_SAFE, LAYOUTS, Layout, layouts, operators
+from elman_format import Layout, layouts, operators
+from elman_format.layout import BATCHES, LAYOUTS
+from elman_format.operators import CUT_SAFE
 
 NUM_STEPS = 1000
 CHUNKS = (1, 2, 7, 64)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from elman_export.errors import ModuleError
 from elman_export.exporting.reference import Step
 from elman_export.exporting.torch_step import reason, torch_step
-from elman_export.tracing.layout import Adapter, Layout, describe, find_layout, layouts, leaves, rows
+from elman_export.tracing.signature import Adapter, Signature, describe, find_signature, leaves, rows, signatures
 
 _LOG = logging.getLogger("elman_export")
 _NARROW = (torch.float16, torch.bfloat16)
@@ -28,12 +28,12 @@ class Source:
     Attributes:
         module: As the user gave it.
         template: The state as the user gave it: tensors in tuples, lists or dicts.
-        layout: How the module is called.
+        signature: How the module is called.
     """
 
     module: nn.Module
     template: Any
-    layout: Layout
+    signature: Signature
 
     @classmethod
     def of(cls, result: Any) -> "Source":
@@ -53,22 +53,22 @@ class Source:
             raise ModuleError(f"Got {describe(module)} with 0 states: return at least one tensor of state.")
         module, state = _widened(module, state)
         for index, part in enumerate(leaves(state)):
-            if part.dtype != torch.float32 or not layouts(part):
+            if part.dtype != torch.float32 or not signatures(part):
                 raise ModuleError(
                     f"state[{index}] is {describe(part)}: it must be float32 [1, ...], one row, or [layers, 1, ...]."
                 )
         module.eval()
-        return cls(module, state, find_layout(module, state))
+        return cls(module, state, find_signature(module, state))
 
     @property
     def step(self) -> nn.Module:
         """The module as forward(char [B], *state [B, ...]) -> (logits [B, V], *next_state)."""
-        return Adapter(self.module, self.template, self.layout)
+        return Adapter(self.module, self.template, self.signature)
 
     @property
     def state(self) -> tuple[Tensor, ...]:
         """The initial state, one row each: [1, ...]."""
-        return rows(self.template, self.layout, 1)
+        return rows(self.template, self.signature, 1)
 
 
 def load_source(target: str) -> Source:

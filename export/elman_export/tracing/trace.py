@@ -17,7 +17,7 @@ from elman_export.artefacts.graph import graphs
 from elman_export.errors import ModuleError
 from elman_export.exporting.cells import IR_VERSION, OPSET, value_info
 from elman_export.exporting.torch_step import reason
-from elman_export.tracing.layout import NUM_ROWS, describe, rows
+from elman_export.tracing.signature import NUM_ROWS, describe, rows
 from elman_export.tracing.source import Source, place
 from elman_format import Metadata
 
@@ -52,7 +52,7 @@ def trace_module(source: Source, metadata: Metadata) -> Artefact:
 
 
 def _example(source: Source, num_rows: int = NUM_ROWS) -> tuple[Tensor, ...]:
-    return torch.zeros(num_rows, dtype=torch.int64), *rows(source.template, source.layout, num_rows)
+    return torch.zeros(num_rows, dtype=torch.int64), *rows(source.template, source.signature, num_rows)
 
 
 def _try(source: Source, num_rows: int, metadata: Metadata) -> None:

@@ -125,13 +125,13 @@ class Settings:
     flush_interval_ms: Annotated[
         float,
         Rule(
-            "Longest time that a sampled character waits for others; with n > 16 streams sqrt(n / 16) times that. "
+            "Longest time that a sampled character waits for others; with n > 32 streams sqrt(n / 32) times that. "
             "Before the end of a turn up to four times as long, to be sent with it.",
             "ms",
             0,
             1000,
         ),
-    ] = 25.0
+    ] = 20.0
     lease_seconds: Annotated[
         float,
         Rule("Time after which a server that does not renew its turns loses them to other servers.", "s", 0.1, 600),

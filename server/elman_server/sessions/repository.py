@@ -12,7 +12,7 @@ from elman_server.domain.errors import EtagMismatchError, LeaseLostError, Revisi
 from elman_server.sessions import records
 from elman_server.sessions.leases import Leases
 from elman_server.sessions.lifetimes import renewed
-from elman_server.sessions.transitions import Change, abandoned
+from elman_server.sessions.transitions import LEASE_SECONDS, Change, abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from elman_server.sessions.stores.base import Record
 
 COMMIT_TRIES: Final = 8
+CLOCK_SECONDS: Final = 60.0  # that the clocks of servers may differ
 FIRST_TAIL: Final = 8  # segments that are read at first where the end of a transcript is wanted
 
 
@@ -40,9 +41,15 @@ class SessionRepository:
         writer: names this server in the leases that others see.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Callable[[], float] = time.time,
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._lease_seconds = lease_seconds
         self.leases = Leases()
         self.writer = secrets.token_hex(8)
         store.in_use = self.leases.is_running
@@ -203,12 +210,13 @@ class SessionRepository:
     def is_leased(self, head: records.Head, token: bytes = b"") -> bool:
         """Whether another server runs a turn on a session, or just the turn of a token.
 
-        A turn of this server would have its lease here.
+        A turn of this server would have its lease here. A lease that ends later than any can is not believed: the clock
+        by which it was written was wrong, and the session would be busy until then.
         """
         opened = head.open
         if opened is None or opened.writer == self.writer or (token and opened.token != token):
             return False
-        return opened.lease_expires > self._clock()
+        return 0 < opened.lease_expires - self._clock() <= self._lease_seconds + CLOCK_SECONDS
 
     def renewed(self, head: records.Head) -> records.Head:
         """Return a head whose idle time starts again."""

@@ -39,7 +39,7 @@ from elman_server.sessions.session import (
     check_labels,
     turns_of,
 )
-from elman_server.sessions.transitions import Change, new_etag
+from elman_server.sessions.transitions import LEASE_SECONDS, Change, new_etag
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -57,9 +57,14 @@ class Sessions(SessionRepository):
     """All sessions of a server, as callers see them."""
 
     def __init__(
-        self, store: Store, models: Models, lifetimes: Lifetimes, clock: Callable[[], float] = time.time
+        self,
+        store: Store,
+        models: Models,
+        lifetimes: Lifetimes,
+        clock: Callable[[], float] = time.time,
+        lease_seconds: float = LEASE_SECONDS,
     ) -> None:
-        super().__init__(store, clock)
+        super().__init__(store, clock, lease_seconds)
         self._models = models
         self._lifetimes = lifetimes
 

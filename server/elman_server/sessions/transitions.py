@@ -23,6 +23,9 @@ KEY_BYTES: Final = 8  # of a request id that the head keeps; the turn's first se
 OLD_KEY_BYTES: Final = 4  # of an older one: enough to know of nearly every new id that it is new
 
 
+LEASE_SECONDS: Final = 5.0
+
+
 @dataclass(frozen=True, slots=True)
 class Durability:
     """When a running turn becomes durable, and what if it cannot.
@@ -33,7 +36,7 @@ class Durability:
         patience_seconds: how long turns continue while the store cannot be reached.
     """
 
-    lease_seconds: float = 5.0
+    lease_seconds: float = LEASE_SECONDS
     commit_chars: int = 4096
     commit_seconds: float = 2.0
     patience_seconds: float = 10.0

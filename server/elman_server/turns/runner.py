@@ -18,6 +18,7 @@ from elman_server.domain.errors import (
     StoreUnavailableError,
 )
 from elman_server.domain.events import FinishReason
+from elman_server.process.tasks import background
 from elman_server.sessions.leases import wait_for
 
 if TYPE_CHECKING:
@@ -62,7 +63,6 @@ class TurnRunner:
         self._sessions = sessions
         self._durability = durability
         self._leases: set[Lease] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
         self._is_draining = False
 
     @asynccontextmanager
@@ -100,7 +100,9 @@ class TurnRunner:
             self._release(run)
             return None
         is_taken_over = isinstance(run.lease.end, LeaseLostError) and turn.settling is None
-        return self._spawn(self._end(run, turn.give_way() if is_taken_over else turn.give_up(keep=run.keep)))
+        return background(
+            self._end(run, turn.give_way() if is_taken_over else turn.give_up(keep=run.keep)), "end a turn"
+        )
 
     async def _end(self, run: Run, end: Coroutine[object, object, None]) -> None:
         try:
@@ -134,7 +136,7 @@ class TurnRunner:
             if run.renewal is not None:
                 run.renewal.cancel()
             if not turn.is_ending:
-                self._spawn(keep_durable(turn, lease, self._durability))
+                background(keep_durable(turn, lease, self._durability), "keep a turn durable")
 
         turn.on_due = renew
         run.renewal = asyncio.get_running_loop().call_later(self._durability.commit_seconds, renew)
@@ -158,12 +160,6 @@ class TurnRunner:
         if turn.settling is None:
             turn.settling = asyncio.create_task(turn.settle(reason, stop_string))
         return turn.settling
-
-    def _spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
 
     async def cancel(self, session_id: str, request_id: bytes = b"") -> SessionInfo:
         """End the turn that runs on a session, if any; `request_id`: only the turn that has it."""

@@ -11,7 +11,8 @@ from elman_export.exporting.cells import GATES, StepGraphs, make_model
 from elman_export.exporting.reference import Step, reference_step
 from elman_export.exporting.report import PREFILL, ROWS
 from elman_export.exporting.verify import TOLERANCE, verify
-from elman_format import BATCHES, Metadata
+from elman_format import Metadata
+from elman_format.layout import BATCHES
 from tests.models import CHARACTERS, random_weights, tiny_model
 from tests.operators import operator_model
 

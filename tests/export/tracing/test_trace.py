@@ -48,7 +48,7 @@ def test_any_module_becomes_an_artefact_that_computes_the_same(name: str):
     ],
 )
 def test_the_usual_networks_need_no_wrapper(name: str, shapes: tuple[tuple[int, ...], ...]):
-    """A time axis, PyTorch's states [layers, batch, hidden], nested and named states: the layout is found by trial."""
+    """Time axes, PyTorch's states [layers, batch, hidden], nested and named states: all of them are recognised."""
     source, artefact = trace(name)
     assert artefact.state_shapes == shapes
     verify(artefact, module_steps(source), num_steps=100).require()

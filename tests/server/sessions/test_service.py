@@ -702,3 +702,18 @@ async def test_a_corrupt_record_is_told(rest):
     entry.head = entry.head[:-1] + bytes([entry.head[-1] ^ 1])
     with pytest.raises(CorruptRecordError):
         await rest.sessions.get("abcd")
+
+
+@pytest.mark.parametrize(("ahead", "is_believed"), [(1.0, True), (64.0, True), (66.0, False), (3600.0, False)])
+async def test_a_lease_that_no_server_can_have_is_not_believed(rest, ahead, is_believed):
+    """A server whose clock was an hour ahead when it died keeps no session busy for that hour."""
+    await rest.create("abcd")
+    await rest.begin("abcd", [1])
+
+    def move(head: Head) -> Change:
+        assert head.open is not None
+        moved = msgspec.structs.replace(head.open, writer="another", lease_expires=rest.clock.now + ahead)
+        return Change(msgspec.structs.replace(head, open=moved))
+
+    head = await rest.sessions.change("abcd", move)
+    assert rest.sessions.is_leased(head) is is_believed

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most that many characters and one flush,
 CHECKPOINT_PIECES: Final = 4  # or that many flushes, where the model is so fast that these are more
 POLL_SECONDS: Final = 0.0005  # the longest that a message waits while there is something to compute
-UNHURRIED_STREAMS: Final = 16  # the characters of more streams are joined for longer
+UNHURRIED_STREAMS: Final = 32  # the characters of more streams are joined for longer
 LAST_INTERVALS: Final = 3  # that the end of a turn is waited for, to go out in one piece
 
 

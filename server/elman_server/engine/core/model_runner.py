@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import onnxruntime as ort
 
-from elman_format import BATCHES, CUT_SAFE, LAYOUTS, Layout, layouts
+from elman_format import Layout, layouts
+from elman_format.layout import BATCHES, LAYOUTS
+from elman_format.operators import CUT_SAFE
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.state import DEFAULT, SessionState
 

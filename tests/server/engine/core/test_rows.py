@@ -7,7 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from elman_export.exporting.verify import verify
-from elman_format import CUT_SAFE, LAYOUTS, operators
+from elman_format import operators
+from elman_format.layout import LAYOUTS
+from elman_format.operators import CUT_SAFE
 from elman_server.domain.state import SessionState
 from elman_server.engine.core.model_runner import ModelRunner, ThreadsError, limit_threads
 from elman_server.models.artefact import read_artefact

@@ -1,7 +1,7 @@
 """How a module takes characters and states, and the adapter that gives every module one signature.
 
 The convention is forward(char [B], *state [B, ...]) -> (logits [B, V], *next_state). Most modules differ a little: they
-read [B, T] or [T, B], keep PyTorch's states [layers, B, hidden], or take and return one nested state. The layout is
+read [B, T] or [T, B], keep PyTorch's states [layers, B, hidden], or take and return one nested state. The signature is
 found by trial with several rows.
 """
 
@@ -20,7 +20,7 @@ Chars = Literal["[B]", "[B, 1]", "[1, B]"]
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Signature:
     """One way to call a module.
 
     Attributes:
@@ -40,48 +40,48 @@ class Adapter(nn.Module):
     Args:
         module: The user's.
         template: The state as the user gave it, for its structure.
-        layout: How the module is called.
+        signature: How the module is called.
     """
 
-    def __init__(self, module: nn.Module, template: Any, layout: Layout) -> None:
+    def __init__(self, module: nn.Module, template: Any, signature: Signature) -> None:
         super().__init__()
-        self.module, self._template, self._layout = module, template, layout
+        self.module, self._template, self._layout = module, template, signature
 
     def forward(self, char: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step; whatever the module raises."""
-        layout = self._layout
+        signature = self._layout
         parts = [
-            row.movedim(0, axis).contiguous() if axis else row for row, axis in zip(state, layout.axes, strict=True)
+            row.movedim(0, axis).contiguous() if axis else row for row, axis in zip(state, signature.axes, strict=True)
         ]
         tree = rebuild(self._template, iter(parts))
-        chars = {"[B]": char, "[B, 1]": char[:, None], "[1, B]": char[None]}[layout.chars]
-        result = self.module(chars, *tree) if layout.is_spread else self.module(chars, tree)
+        chars = {"[B]": char, "[B, 1]": char[:, None], "[1, B]": char[None]}[signature.chars]
+        result = self.module(chars, *tree) if signature.is_spread else self.module(chars, tree)
         if not isinstance(result, tuple | list) or not result or not isinstance(result[0], Tensor):
             raise TypeError(f"forward returned {describe(result)}")
         after = leaves_like(self._template, result[1:])
-        return _rows(result[0], layout.chars), *(
-            part.movedim(axis, 0) for part, axis in zip(after, layout.axes, strict=True)
+        return _rows(result[0], signature.chars), *(
+            part.movedim(axis, 0) for part, axis in zip(after, signature.axes, strict=True)
         )
 
 
-def layouts(template: Any) -> list[Layout]:
-    """The layouts that a state allows, the convention first; empty if a part has no batch axis of one row."""
+def signatures(template: Any) -> list[Signature]:
+    """The signatures that a state allows, the convention first; empty if a part has no batch axis of one row."""
     parts = leaves(template)
     by_axis = [_axes(parts, first) for first in (0, 1)]
     spreads = (True, False) if isinstance(template, tuple) else (False,)
     found = product(dict.fromkeys(axes for axes in by_axis if axes is not None), _CHARS, spreads)
-    return [Layout(chars, axes, is_spread) for axes, chars, is_spread in found]
+    return [Signature(chars, axes, is_spread) for axes, chars, is_spread in found]
 
 
-def find_layout(module: nn.Module, template: Any) -> Layout:
-    """The first layout by which the module works for several rows; the first of all if none does."""
-    candidates = layouts(template)
-    return next((layout for layout in candidates if _works(module, template, layout)), candidates[0])
+def find_signature(module: nn.Module, template: Any) -> Signature:
+    """The first signature by which the module works for several rows; the first of all if none does."""
+    candidates = signatures(template)
+    return next((signature for signature in candidates if _works(module, template, signature)), candidates[0])
 
 
-def rows(template: Any, layout: Layout, num_rows: int) -> tuple[Tensor, ...]:
-    """The state of ``num_rows`` equal rows, batch first."""
-    first = (part.detach().movedim(axis, 0) for part, axis in zip(leaves(template), layout.axes, strict=True))
+def rows(template: Any, signature: Signature, num_rows: int) -> tuple[Tensor, ...]:
+    """The state of so many equal rows, batch first."""
+    first = (part.detach().movedim(axis, 0) for part, axis in zip(leaves(template), signature.axes, strict=True))
     return tuple(part.repeat(num_rows, *(1 for _ in part.shape[1:])) for part in first)
 
 
@@ -168,12 +168,12 @@ def _rows(logits: Tensor, chars: Chars) -> Tensor:
     return logits[:, 0] if chars == "[B, 1]" else logits[0]
 
 
-def _works(module: nn.Module, template: Any, layout: Layout) -> bool:
-    state = rows(template, layout, NUM_ROWS)
+def _works(module: nn.Module, template: Any, signature: Signature) -> bool:
+    state = rows(template, signature, NUM_ROWS)
     try:
         with torch.inference_mode(), warnings.catch_warnings(action="ignore"):
-            logits, *after = Adapter(module, template, layout)(torch.zeros(NUM_ROWS, dtype=torch.int64), *state)
-    except Exception:  # noqa: BLE001  the user's code may raise anything; another layout may fit
+            logits, *after = Adapter(module, template, signature)(torch.zeros(NUM_ROWS, dtype=torch.int64), *state)
+    except Exception:  # noqa: BLE001  the user's code may raise anything; another signature may fit
         return False
     is_row = logits.dim() == 2 and len(logits) == NUM_ROWS  # noqa: PLR2004  [B, V]
     return is_row and [part.shape for part in after] == [part.shape for part in state]
