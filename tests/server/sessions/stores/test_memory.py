@@ -104,7 +104,7 @@ async def test_ends_are_remembered_within_bounds(clock, monkeypatch):
 
 
 async def test_expired_sessions_are_forgotten_a_few_at_a_time(clock):
-    """The work of one call is bounded, however many have expired; all are deleted in the end without being asked for."""
+    """The work of one call is bounded, however many have expired; in the end all are deleted without any request."""
     store = MemoryStore(10_000, 2**30, clock)
     for number in range(1000):
         await store.create(f"s-{number}", b"0", START + 1)
