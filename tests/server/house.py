@@ -97,7 +97,7 @@ class House:
         stop_after: int | None = None,
         **kwargs: object,
     ) -> Text:
-        """Run a turn to its end, or close it after so many chunks."""
+        """Run a turn to its end, or close it after a number of chunks."""
         stopping = kwargs.pop("stopping", StoppingRequest(max_chars=max_chars))
         request = GenerateRequest(target, prompt, sampling, stopping, **kwargs)  # type: ignore[arg-type]
         return await collected(self.turns.generate(request), stop_after)

@@ -28,7 +28,7 @@ def clock_of_now() -> Clock:
 
 
 async def until(holds: Callable[[], bool]) -> None:
-    """Wait until something holds that is nobody's to tell."""
+    """Wait until a condition holds that no event announces."""
     while not holds():  # noqa: ASYNC110
         await asyncio.sleep(0.001)
 
@@ -94,7 +94,7 @@ class Way:
         """Do nothing: the store is another's."""
 
     async def committed(self, num_commits: int) -> None:
-        """Wait until so many commits came through."""
+        """Wait until that many commits came through."""
         await until(lambda: self.num_commits >= num_commits)
 
     async def _happen(self) -> None:
@@ -124,11 +124,11 @@ class Replica:
         self.history = History(self.sessions, house.models, house.engines, b"k" * 32)
 
     async def generate(self, request: GenerateRequest, stop_after: int | None = None) -> Text:
-        """Run a turn to its end, or close it after so many chunks."""
+        """Run a turn to its end, or close it after a number of chunks."""
         return await collected(self.turns.generate(request), stop_after)
 
     async def resume(self, session: str, request_id: bytes, position: int | None = None) -> Text:
-        """Go on with a turn to its end."""
+        """Continue a turn to its end."""
         return await collected(self.turns.resume(ResumeRequest(session, request_id, position)))
 
 

@@ -32,7 +32,7 @@ def test_help_tells_every_setting():
 
 
 def test_the_effective_settings_are_printed():
-    """`--print-config` prints what flags and variables come to, and serves nothing."""
+    """`--print-config` prints the settings that result from flags and variables, and serves nothing."""
     done = run("--print-config", "--listen", "127.0.0.1:0", ELMAN_MAX_BATCH="7")
     settings = tomllib.loads(done.stdout)
 
@@ -70,7 +70,7 @@ async def test_the_first_signal_asks_to_stop():
 
 
 def test_the_second_signal_ends_at_once():
-    """A process that does not come to its end leaves at the second signal, with the signal's status."""
+    """A process that does not finish exits at the second signal, with the signal's status."""
     code = """
 import asyncio, os, signal
 from elman_server.process.signals import StopSignals
@@ -125,7 +125,7 @@ asyncio.run(main())
 
 
 def test_variables_of_a_service_of_that_name_are_ignored():
-    """What Kubernetes or docker set beside a service `elman` neither stops the start nor is worth a line."""
+    """What Kubernetes or docker set beside a service `elman` does not stop the start and is not logged."""
     names = ("ELMAN_PORT", "ELMAN_SERVICE_HOST", "ELMAN_PORT_50051_TCP_ADDR", "ELMAN_REDIS_PORT_6379_TCP")
     done = run("--print-config", **dict.fromkeys(names, "tcp://10.0.0.1:50051"))
 
@@ -133,7 +133,7 @@ def test_variables_of_a_service_of_that_name_are_ignored():
 
 
 def test_an_unknown_variable_is_a_warning():
-    """A variable that is nobody's is one line of the log, with the setting that was meant."""
+    """An unknown variable is one line of the log, with the setting that was meant."""
     done = run("--print-config", "--log-format", "json", ELMAN_MAX_BATHC="4")
     line = json.loads(done.stderr)
 

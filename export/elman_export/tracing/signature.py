@@ -80,7 +80,7 @@ def find_signature(module: nn.Module, template: Any) -> Signature:
 
 
 def rows(template: Any, signature: Signature, num_rows: int) -> tuple[Tensor, ...]:
-    """The state of so many equal rows, batch first."""
+    """The state of ``num_rows`` equal rows, batch first."""
     first = (part.detach().movedim(axis, 0) for part, axis in zip(leaves(template), signature.axes, strict=True))
     return tuple(part.repeat(num_rows, *(1 for _ in part.shape[1:])) for part in first)
 

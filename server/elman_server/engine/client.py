@@ -203,7 +203,7 @@ class Engine:
         """Send a message, if the process is up."""
         if self._writer is None or self.status is not EngineStatus.SERVING:
             return
-        # The process may have died without our knowing: uvloop then raises what would look like the reader's own fault.
+        # The process may have died unnoticed: uvloop then raises what would look like the reader's own fault.
         if not self._writer.is_closing():
             self._writer.write(protocol.frame(message))
 

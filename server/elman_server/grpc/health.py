@@ -59,7 +59,7 @@ class Health(HealthServicer):  # type: ignore[misc]  # no stubs upstream
         return HealthCheckResponse(status=self._status_of(request.service))
 
     async def Watch(self, request: HealthCheckRequest, _: Context) -> AsyncGenerator[HealthCheckResponse, None]:  # noqa: N802
-        """Send the status of a service now and whenever it changes; SERVICE_UNKNOWN if there is no such one."""
+        """Send the status of a service now and whenever it changes; SERVICE_UNKNOWN if it does not exist."""
         sent = None
         while True:
             changed, status = self._changed, self._status_of(request.service)

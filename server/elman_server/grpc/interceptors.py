@@ -36,7 +36,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler, once, but reflection's, which takes many requests and is not ours."""
 
     def __init__(self) -> None:
-        self._handlers: dict[str, Handler] = {}  # of the methods that there are
+        self._handlers: dict[str, Handler] = {}  # of the methods that exist
 
     async def intercept_service(
         self, continuation: Callable[[HandlerCallDetails], Awaitable[Handler | None]], handler_call_details: Any
@@ -58,7 +58,7 @@ def _wrapped(handler: Handler, method: str) -> Handler:
         return grpc.stream_stream_rpc_method_handler(
             _wrapped_stream(handler, method), None, handler.response_serializer
         )
-    # Requests arrive as bytes, so that what cannot be parsed gets an error of ours.
+    # Requests arrive as bytes, so that what cannot be parsed gets our own error.
     if handler.response_streaming:
         return grpc.unary_stream_rpc_method_handler(_wrapped_stream(handler, method), None, handler.response_serializer)
     return grpc.unary_unary_rpc_method_handler(_wrapped_unary(handler, method), None, handler.response_serializer)

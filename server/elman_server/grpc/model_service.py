@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     Context = grpc.aio.ServicerContext[Any, Any]
 
 _SKIP: Final = Unknown(skip=True)
-_SCOPE: Final = "models"  # a token of another list is none of this one
+_SCOPE: Final = "models"  # a token of another list is not valid here
 
 
 class ModelService(ModelServiceServicer):

@@ -140,7 +140,7 @@ def _listen(server: grpc.aio.Server, settings: Settings) -> int:
 
 
 def _is_in_use(path: str) -> bool:
-    """Whether somebody accepts connections at a path; gRPC itself would take the path away."""
+    """Whether a process accepts connections at a path; gRPC itself would take the path away."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(1)
         try:

@@ -29,7 +29,7 @@ async def all_or_none(
         count: how many.
         make: makes the one of that number.
         is_repeatable: whether the same call returns the same sessions again. If it is cancelled, all are then made
-            nevertheless; else none, because nobody knows their names.
+            nevertheless; else none, because no caller has their names.
     """
     is_wanted = True
 

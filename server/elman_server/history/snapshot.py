@@ -42,7 +42,7 @@ def unseal(key: bytes, snapshot: bytes) -> tuple[Head, list[Segment]]:
     """Return what a snapshot holds.
 
     Raises:
-        InvalidFieldError: it is no snapshot, of another version, damaged, or signed with another key.
+        InvalidFieldError: it is not a snapshot, of another version, damaged, or signed with another key.
     """
     if not snapshot.startswith(_MAGIC) or len(snapshot) < _BODY_AT:
         raise InvalidFieldError(_FIELD, "is no snapshot of a session; `elman sessions export` writes one")

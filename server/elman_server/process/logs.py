@@ -87,7 +87,7 @@ class LineWriter:
             while data:
                 data = data[self._write(data) :]
             self._num_reported = num_dropped
-        except OSError:  # nobody reads any more, or the disk is full
+        except OSError:  # the log has no reader any more, or the disk is full
             self._num_failed += len(lines)
 
     def _write(self, data: bytes) -> int:
@@ -128,7 +128,7 @@ def set_up_logs(log_format: str, log_level: str, descriptor: int = _STANDARD_ERR
 
 
 def log_uncaught(writer: LineWriter) -> None:
-    """Let exceptions that nobody catches, in any thread, be events of the log."""
+    """Log the exceptions that no code catches, of any thread."""
 
     def log(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
         structlog.get_logger().error("uncaught_exception", exc_info=(kind, error, trace))

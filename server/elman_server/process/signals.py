@@ -27,7 +27,7 @@ class StopSignals:
         limit_seconds: how long a stop may take. Then the process ends without cleaning up.
 
     Attributes:
-        stop: set once the server shall drain.
+        stop: set once the server has to drain.
     """
 
     def __init__(self, limit_seconds: float) -> None:

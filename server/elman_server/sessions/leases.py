@@ -31,7 +31,7 @@ class Lease:
         token: of the turn's place in the session's head; empty until it stands there.
         is_found: whether the turn has found its session: until then it may expire.
         is_generating: whether the turn has begun and is not committed.
-        end: the reason or the error with which somebody has ended the turn.
+        end: the reason or the error with which the turn was ended; None: it was not.
         done: set when the turn is committed or given up.
     """
 

@@ -124,7 +124,7 @@ class OpenTurn(msgspec.Struct, frozen=True, array_like=True):
     """A turn that has begun and is not committed, and the lease of the server that runs it.
 
     Attributes:
-        token: of this run of the turn; another one when somebody else takes it over. Who has it not may not write.
+        token: of this run of the turn; another server that takes it over has another one. Only its holder may write.
         writer: the server that runs it.
         lease_expires: unix seconds after which another server may end the turn; renewed by every commit of the turn.
         start, prompt_end: the positions before and after its prompt.
@@ -134,7 +134,7 @@ class OpenTurn(msgspec.Struct, frozen=True, array_like=True):
         prompt_bytes, prompt: the prompt's ids, packed, until they are durable in a segment.
         state: at `position`; None: the head's.
         is_continuation: whether the turn was cut off, and committed so, before.
-        is_cancelled: somebody wants it to end.
+        is_cancelled: a caller asked for its end.
     """
 
     token: bytes

@@ -139,7 +139,7 @@ class SessionRepository:
     async def change(
         self, session_id: str, change: Callable[[records.Head], Change | None], *, etag: str = ""
     ) -> records.Head:
-        """Apply a change to a session, again if somebody else's came between; return the new head.
+        """Apply a change to a session, again if another one came between; return the new head.
 
         Args:
             session_id: which.

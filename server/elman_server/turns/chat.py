@@ -30,7 +30,7 @@ class Chat:
         self._actions = actions
         self._inbox: asyncio.Queue[Action | Exception | StopAsyncIteration] = asyncio.Queue(1)
         self._running: Lease | None = None
-        self._is_ended = False  # what runs, or is about to, shall end
+        self._is_ended = False  # what runs, or is about to, has to end
 
     async def events(self) -> AsyncGenerator[tuple[Event, ...], None]:
         """Run the turns in order; yield what happens in them. What is wrong with an action is raised here."""

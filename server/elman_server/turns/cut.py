@@ -95,7 +95,7 @@ def _last_turn(head: Head, tail: Tail, position: int, request_id: bytes) -> Comm
         raise PositionOutOfRangeError("position", position, head.position, head.position)
     turn = turns[-1]
     if not (is_named and position == turn.start):
-        # Without a name, the start may be the end of the turn that is meant: a turn of somebody else followed it.
+        # Without a name, the start may be the end of the turn that is meant: a turn of another caller followed it.
         check_position("position", position, max(turn.prompt_end, turn.start + 1), turn.end)
     return turn
 

@@ -24,7 +24,7 @@ _NOTHING: Final = IdDetail(None, [])
 def chunks(output: Output, turn: RunningTurn, decoder: Decoder, plan: Plan) -> Iterator[Chunk]:
     """Yield an output's text in pieces of at most `chunk_chars`; a piece counts as delivered when it is yielded.
 
-    Up to `plan.known` the reader has the text already: it is taken in and not yielded.
+    Up to `plan.known` the reader has the text already: it is kept and not yielded.
     """
     if output.state is not None:
         turn.progress.remember(len(turn.progress.delivered) + len(output.ids), output.state)
@@ -71,7 +71,7 @@ def read_details(job: Job, reading: Reading, model: ModelInfo) -> tuple[Characte
     if job.read_out is None:
         return told
     names = model.labels_of(job.read_out)
-    labels = reading.labels[bool(job.position) :]  # the pending character was read again: it is not of the text
+    labels = reading.labels[bool(job.position) :]  # the pending character was read again: it is not part of the text
     return tuple(
         replace(detail, labels=tuple(zip(names, nats, strict=True))) for detail, nats in zip(told, labels, strict=True)
     )

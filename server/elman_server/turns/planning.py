@@ -1,4 +1,4 @@
-"""Plans: requests checked against their model, as what the engine shall do."""
+"""Plans: requests checked against their model, as what the engine is to do."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Progress:
     start: SessionState
     prompt: list[int]
     delivered: array[int] = field(default_factory=lambda: array("I"))
-    _states: list[tuple[int, SessionState]] = field(default_factory=list)  # few: a deque would weigh more than they
+    _states: list[tuple[int, SessionState]] = field(default_factory=list)  # few: a deque would take more memory
 
     def remember(self, num_sampled: int, state: SessionState) -> None:
         """Keep the state after `num_sampled` characters."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to say so before the call is cut off
+DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to report it before the call is cut off
 RETRY_SECONDS: Final = 0.2
 POLL_SECONDS: Final = 0.05  # between two looks at a turn that another server runs
 _NO_DEADLINE: Final = nullcontext()
@@ -67,7 +67,7 @@ class TurnRunner:
 
     @asynccontextmanager
     async def lease(self, session_id: str | None, request_id: bytes) -> AsyncIterator[Run]:
-        """Become the session's writer; in the end commit what is left to commit, and let go."""
+        """Become the session's writer; at the end commit what is left to commit, and release the session."""
         self._check_draining()
         run = Run(await self._sessions.lease(session_id, request_id))
         lease = run.lease
@@ -94,7 +94,7 @@ class TurnRunner:
             raise DrainingError
 
     def _leave(self, run: Run) -> asyncio.Task[None] | None:
-        """Let go of a session, or begin to: the caller may be gone, what is left to do is done without it."""
+        """Release a session, or begin to: the caller may have left, so the rest is done without it."""
         turn = run.turn
         if turn is None or not turn.has_begun:
             self._release(run)
@@ -150,7 +150,7 @@ class TurnRunner:
         else:
             head = await asyncio.shield(self.settling(run, reason, stop_string))
         run.lease.is_generating = False
-        self._release(run)  # before the caller hears of it and sends the next turn
+        self._release(run)  # before the caller learns of it and sends the next turn
         return head
 
     def settling(self, run: Run, reason: FinishReason, stop_string: str = "") -> asyncio.Task[Head | None]:

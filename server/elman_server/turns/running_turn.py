@@ -93,7 +93,7 @@ class RunningTurn:
         self._before = (loaded.head.position if loaded else 0, state)
         self.start = self.prompt_end = self.durable = self._before[0]
         self.progress = Progress(state, [])
-        self._num_past = 0  # characters of a turn without a session that nobody has to keep
+        self._num_past = 0  # characters of a turn without a session; they need not be kept
         self._saving: tuple[int, SessionState] | None = None  # what becomes durable now: characters, state after them
         self._parameters: Parameters | None = None
         self._is_continuation = False
@@ -228,7 +228,7 @@ class RunningTurn:
         )
 
     async def save(self) -> bool:
-        """Make durable what can be, and renew the lease; return whether somebody wants the turn to end.
+        """Make durable what can be, and renew the lease; return whether the turn was asked to end.
 
         Raises:
             LeaseLostError, NotThereError: the turn is not this one's any more.
@@ -297,7 +297,7 @@ class RunningTurn:
 
         def change(head: Head) -> Change | None:
             if head.open is None and head.last_token == self.token:
-                return None  # the store had done it when it seemed gone
+                return None  # the store had done it when it seemed to be down
             head = self._owned(head)
             if is_empty:
                 return dropped(head)
@@ -345,7 +345,7 @@ class RunningTurn:
     async def give_up(self, *, keep: bool) -> None:
         """End a turn that was cut off; `keep`: with what was delivered.
 
-        Nobody is left to hear of an error but the log.
+        No caller is left: an error goes to the log only.
         """
         try:
             if self.settling is None and not (keep and self.has_news):

@@ -230,7 +230,7 @@ class Turns:
                     opening = ()
                 if output is not None and plan.is_windowed:
                     stream.allow(len(output.ids))
-                del output, pieces  # its ids weigh more than the rest of the turn, and the next may be long in coming
+                del output, pieces  # its ids take more memory than the rest of the turn, and the next may come late
                 output = await stream.next()
             end = turn.position + len(output.ids)
             for chunk in chunks(output, turn, decoder, plan):

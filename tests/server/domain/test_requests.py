@@ -80,7 +80,7 @@ def test_a_refusal_says_what_is_allowed():
 
 
 def test_what_is_not_set_has_its_default():
-    """An empty request draws from the plain distribution (T = 1) with the session's seed, and says so."""
+    """An empty request samples from the plain distribution (T = 1) with the session's seed, and reports both."""
     resolved = SamplingRequest().resolve(VOCABULARY, 42)
     assert resolved == Sampling(seed=42)
     assert SamplingRequest().effective() == SamplingRequest(
@@ -142,7 +142,7 @@ def test_max_chars_within_its_bounds(max_chars, expected):
 
 @pytest.mark.parametrize("max_chars", [0, -1, 101, 2**63])
 def test_max_chars_out_of_bounds_is_refused(max_chars):
-    """No turn draws nothing, or more than the cap."""
+    """A turn samples at least one character, and no more than the cap."""
     with pytest.raises(InvalidFieldError, match=r"stopping.max_chars: is -?\d+; allowed is from 1 to 100"):
         StoppingRequest(max_chars).resolve(VOCABULARY, LIMITS)
 

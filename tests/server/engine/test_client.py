@@ -44,7 +44,7 @@ async def small(path) -> AsyncIterator[tuple[Engine, ModelInfo]]:
 
 
 def job(model: ModelInfo, max_chars: int, *, seed: int = 1, window: int = 1024) -> Job:
-    """Return a job that reads PROMPT and draws."""
+    """Return a job that reads PROMPT and samples."""
     return Job(model.initial, 0, IDS, max_chars, Sampling(seed=seed), window=window)
 
 
@@ -98,7 +98,7 @@ async def test_rows_are_shared_with_those_who_wait(small):
 
 
 async def test_a_job_that_is_closed_frees_its_row(small):
-    """Whoever leaves early makes room: two rows serve a hundred streams that are dropped, and then one that stays."""
+    """A stream that leaves early makes room: two rows serve a hundred that are dropped, and then one that stays."""
     engine, model = small
     for number in range(100):
         with engine.open(job(model, 100_000, seed=number)) as stream:
@@ -109,7 +109,7 @@ async def test_a_job_that_is_closed_frees_its_row(small):
 
 
 async def test_a_slow_reader_stands_still_alone(small):
-    """A reader that takes nothing is sent as much as its window holds; others go on, and it goes on when it reads."""
+    """A reader that takes nothing is sent as much as its window holds; others continue, and it does when it reads."""
     engine, model = small
     expected = await read(engine.open(job(model, 600)))
     slow = [engine.open(job(model, 600, window=64)) for _ in range(2)]
@@ -119,7 +119,7 @@ async def test_a_slow_reader_stands_still_alone(small):
 
 
 async def test_a_reader_that_is_behind_gets_longer_pieces(small):
-    """Pieces that lie in front of a reader are joined up to a state; what was told of them stays with them."""
+    """Pieces that wait for a reader are joined up to a state; their details stay with them."""
     engine, model = small
     stream = JobStream(engine, -1)
     details = [IdDetail(-float(number), []) for number in range(4)]
@@ -135,7 +135,7 @@ async def test_a_reader_that_is_behind_gets_longer_pieces(small):
 
 @pytest.mark.parametrize("window", [1, 3, 256])
 async def test_a_window_of_any_size_gives_the_same_text(small, window):
-    """Pausing and going on leaves no trace."""
+    """A pause leaves no trace in the text."""
     engine, model = small
     expected = await read(engine.open(job(model, 300)))
     assert await read(engine.open(job(model, 300, window=window))) == expected
@@ -170,7 +170,7 @@ async def test_a_row_that_is_not_finite_ends_alone(tmp_path):
         session = await house.session("nan")
 
         async def broken() -> None:
-            """Draw until the third "!" in a row, again and again."""
+            """Sample until the third "!" in a row, again and again."""
             loud, target = SamplingRequest(allowed_characters="!"), Target(session=session.name)
             for number in range(10):
                 with pytest.raises(NotFiniteError):
@@ -201,7 +201,7 @@ async def test_a_prompt_that_is_not_finite_leaves_no_trace(tmp_path):
 
 
 async def test_a_killed_engine_ends_streams_and_harms_no_session(path):
-    """SIGKILL: running streams end with UNAVAILABLE, the engine comes back, and every session goes on bit for bit."""
+    """SIGKILL: running streams end with UNAVAILABLE, the engine restarts, and every session continues bit for bit."""
     async with House([path]) as house:
         engine = house.engines["tiny"]
         expected = (await house.generate(Target(model="tiny"), PROMPT, 400)).text
@@ -249,7 +249,7 @@ async def test_an_engine_comes_back_every_time(path):
 
 
 async def test_stop_ends_the_process_and_its_streams(path):
-    """Nothing is left behind: no process, and no reader that waits for ever."""
+    """Nothing is left behind: no process, and no reader that waits forever."""
     engine = Engine(Configure(str(path), 2, 1, 0.002), 10)
     model = await engine.start()
     assert engine._process is not None
@@ -264,7 +264,7 @@ async def test_stop_ends_the_process_and_its_streams(path):
 
 @pytest.mark.parametrize("content", [b"", b"garbage"])
 async def test_a_model_that_cannot_be_honoured_stops_the_start(tmp_path, content):
-    """The sentence of the process reaches the front, and the process is gone."""
+    """The error message of the process reaches the front, and the process has ended."""
     bad = tmp_path / "bad.onnx"
     bad.write_bytes(content)
     engine = Engine(Configure(str(bad), 2, 1, 0.002), 10)

@@ -46,12 +46,12 @@ def _kill(engine: Engine) -> None:
 
 
 def test_what_is_told_to_a_dead_engine_is_lost(configure):
-    """A reader that tells it something is not at fault: its stream says why it ends."""
+    """A message to a dead engine raises nothing in the reader: its stream ends with the reason."""
     uvloop.run(_read_to_its_end(configure))
 
 
 async def _stop_as_it_ends(configure: Configure) -> None:
-    """Kill an engine and stop it in the moment in which its front hears of that: a restart is about to begin."""
+    """Kill an engine and stop it at the moment when its front learns of that: a restart is about to begin."""
     engine = Engine(configure, 1000)
     await engine.start()
     process, stops = engine._process, list[asyncio.Task[None]]()
@@ -75,7 +75,7 @@ async def _stop_as_it_ends(configure: Configure) -> None:
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_a_stop_in_the_moment_of_a_death_is_a_stop(configure, run):
-    """It does not wait for an engine that is started again for ever, and leaves no process that nobody waits for."""
+    """It does not wait forever for an engine that is started again, and leaves no process behind."""
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         run(_stop_as_it_ends(configure))

@@ -148,7 +148,7 @@ async def test_an_engine_that_computes_otherwise_does_not_serve(engine, log):
 
 
 async def test_a_model_whose_engine_cannot_come_back_is_not_well(configure, log):
-    """While the file cannot be loaded again the pool says so, and whoever asked to know hears of every change."""
+    """While the file cannot be loaded again the pool reports it, and each watcher receives every change."""
     changes = list[bool]()
     pool = EnginePool(configure, 10, lambda: changes.append(pool.is_well))
     await pool.start()
@@ -166,7 +166,7 @@ async def test_a_model_whose_engine_cannot_come_back_is_not_well(configure, log)
 
 
 async def test_loading_has_a_limit_of_time(tmp_path):
-    """A model whose self-test never ends is refused, and its process is gone."""
+    """A model whose self-test never ends is refused, and its process is ended."""
     path = endless_model(tmp_path / "endless.onnx")
     before = children(os.getpid())
     with pytest.raises(ArtefactError, match=r"endless.onnx: the engine did not load the model within 2 s"):

@@ -40,13 +40,13 @@ def test_a_stop_string_that_overlaps_itself_is_found():
 
 
 def test_the_longest_of_several_wins():
-    """Of stop strings that end at the same character the longest is told; the one that ends first ends the turn."""
+    """Of stop strings that end at the same character the longest is reported; the one that ends first ends the turn."""
     assert run(["b", "ab", "aab"], "xaab") == (4, "aab", 2)
     assert run(["abcd", "bc"], "abcd") == (3, "bc", 2)
 
 
 def test_only_a_real_prefix_is_held():
-    """Characters that can be no stop string any more are let go."""
+    """Characters that can no longer begin a stop string are released."""
     matcher = StopMatcher([[1, 2, 3]])
     held = []
     for character in [1, 2, 1, 2, 2, 1]:

@@ -1,4 +1,4 @@
-"""Several engines of one model: jobs are spread, a dead one is done without, no text shows which engine drew it."""
+"""Several engines of one model: jobs are spread, a dead engine gets none, no text shows which engine sampled it."""
 
 import asyncio
 

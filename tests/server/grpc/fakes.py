@@ -185,7 +185,7 @@ class FakeHistory:
 
 
 class FakeTurns:
-    """Streams `events`, then waits for ever if `is_endless`, or raises `error`.
+    """Streams `events`, then waits forever if `is_endless`, or raises `error`.
 
     Attributes:
         closed: set whenever a stream's generator has ended, however it did.

@@ -83,14 +83,14 @@ async def test_list_has_every_service(served, tmp_path):
 
 
 async def test_probes_are_quiet(served, log):
-    """Checks, which come every few seconds, are told at level debug."""
+    """Checks, which come every few seconds, are logged at level debug."""
     await HealthStub(served.channel).Check(HealthCheckRequest())
 
     assert [(line["level"], line["code"]) for line in log()] == [("debug", "OK")]
 
 
 async def test_watchers_hear_every_change(served):
-    """Each watcher is told the status at once and at every change, also after another one left."""
+    """Each watcher receives the status at once and at every change, also after another one left."""
     stub = HealthStub(served.channel)
     first, second = (stub.Watch(HealthCheckRequest(service=service)) for service in ("", SERVICES[1]))
     heard = [await first.read(), await second.read()]
@@ -107,7 +107,7 @@ async def test_watchers_hear_every_change(served):
 
 
 async def test_watching_an_unknown_service_says_so(served):
-    """Watch of a service that is not there tells SERVICE_UNKNOWN."""
+    """Watch of an unknown service returns SERVICE_UNKNOWN."""
     call = HealthStub(served.channel).Watch(HealthCheckRequest(service="nobody"))
 
     assert (await call.read()).status == HealthCheckResponse.SERVICE_UNKNOWN
@@ -115,7 +115,7 @@ async def test_watching_an_unknown_service_says_so(served):
 
 
 async def test_watches_do_not_hold_up_the_stop(served):
-    """At the stop watchers hear NOT_SERVING and their streams end well, long before the grace is over."""
+    """At the stop watchers receive NOT_SERVING and their streams end with OK, long before the grace is over."""
     await served.server.set_serving(True)
     call = HealthStub(served.channel).Watch(HealthCheckRequest(service=""))
     await call.read()

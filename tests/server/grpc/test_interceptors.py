@@ -98,7 +98,7 @@ async def test_an_error_ends_a_stream_after_its_events(served):
 
 
 async def test_a_cancelled_call_is_logged_as_such(served, log):
-    """A caller that goes is no fault of the server."""
+    """A caller that leaves is not an error of the server."""
     served.turns.is_endless = True
     call = served.generation.Generate(GENERATE)
     await call.read()

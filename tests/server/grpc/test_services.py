@@ -171,7 +171,7 @@ async def test_models_come_page_by_page(serve):
 
 
 async def test_a_text_to_encode_has_the_length_of_a_prompt(served):
-    """EncodeText keeps the limit that the model tells."""
+    """EncodeText keeps the limit that the model reports."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await served.models.EncodeText(model_pb2.EncodeTextRequest(model="models/tiny", text="a" * 1001))
 
@@ -198,7 +198,7 @@ async def test_unary_generation_calls_reach_the_domain(served):
 
 
 async def test_a_stream_is_the_domains_events(served):
-    """Generate sends every event, in order, and then ends well."""
+    """Generate sends every event, in order, and then ends with OK."""
     call = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
 
     assert [event async for event in call] == [from_generated([event]) for event in (STARTED, CHUNK, FINISHED)]

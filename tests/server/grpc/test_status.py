@@ -145,7 +145,7 @@ def test_errors_become_statuses(
 
 
 def test_unknown_characters_can_be_read_back():
-    """ErrorInfo tells which characters and where, beside the violation."""
+    """ErrorInfo says which characters and where, beside the violation."""
     failure = to_failure(errors.UnknownCharacterError("prompt", [("é", 3), ("\0", 7)], 2), "id-1")
     info, _, bad_request = _unpacked(Status.FromString(failure.details))
 
@@ -156,7 +156,7 @@ def test_unknown_characters_can_be_read_back():
 
 @pytest.mark.parametrize("error", [errors.NotFiniteError("row 3"), RuntimeError("secret")])
 def test_own_faults_are_one_fixed_sentence(error: Exception):
-    """What is the server's fault tells the caller nothing but the request id."""
+    """A fault of the server shows the caller nothing but the request id."""
     failure = to_failure(error, "id-1")
 
     assert (failure.message, failure.is_expected) == (INTERNAL_SENTENCE, False)

@@ -24,7 +24,7 @@ async def names(rest: Rest) -> list[str]:
 
 
 class Slow:
-    """Lets a store wait at a creation of its own choice."""
+    """Makes a store wait at a chosen creation."""
 
     def __init__(self, rest: Rest, stop_at: int) -> None:
         self._create, self._stop_at = rest.store.create, stop_at

@@ -10,7 +10,7 @@ from elman_server.process.settings import Settings
 
 
 def test_a_key_beside_the_file_is_made_once(tmp_path: Path):
-    """Every server of a SQLite file has the same key, which nobody but its owner can read."""
+    """Every server of a SQLite file has the same key, which only its owner can read."""
     settings = Settings(store=f"sqlite:{tmp_path / 'sessions.db'}")
     key = snapshot_key(settings)
 

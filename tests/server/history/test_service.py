@@ -240,7 +240,7 @@ async def test_a_rewind_to_every_position_goes_on_as_the_session_did(house):
 
 
 async def test_a_rewind_forgets_the_turns_that_came_after(house):
-    """Turns after the position are gone, one that it cuts ends there, and others are as they were."""
+    """Turns after the position are removed, one that it cuts ends there, and others are as they were."""
     session = await house.session("tiny")
     await talk(house, session.name)
     before = (await house.sessions.transcript(session.name, 0, None)).turns
@@ -308,7 +308,7 @@ async def test_a_long_session_is_read_again_from_its_checkpoints(house, monkeypa
 
 
 async def test_a_session_replays_bit_for_bit(house):
-    """Turns of all kinds, cut ones, forks of forks: taken again from the beginning, text and state are the same."""
+    """Turns of all kinds, cut ones, forks of forks: run again from the beginning, text and state are the same."""
     session = await house.session("tiny", seed=5)
     text = await talk(house, session.name, PENALISED)
     await house.generate(
@@ -328,7 +328,7 @@ async def test_a_session_replays_bit_for_bit(house):
 
 
 async def test_a_byte_level_session_replays(house):
-    """Bytes that are no UTF-8, and prompts that are cut within a character, are taken again as they were."""
+    """Bytes that are not UTF-8, and prompts that are cut within a character, are replayed as they were."""
     session = await house.session("bytes")
     await house.generate(Target(session=session.name), "Grüße 😀", 60, PLAIN)
     (fork,) = await house.history.fork(session.name, position=9, count=1)
@@ -340,7 +340,7 @@ async def test_a_byte_level_session_replays(house):
 
 
 async def test_a_replay_says_where_it_differs(house):
-    """A changed character, seed or state is found, at its turn and position; a changed fingerprint is told."""
+    """A changed character, seed or state is found, at its turn and position; a changed fingerprint is reported."""
     session = await house.session("tiny")
     await talk(house, session.name)
     entry = house.store._entries[session.name]
@@ -379,7 +379,7 @@ async def test_a_replay_says_where_it_differs(house):
 
 
 async def test_a_snapshot_goes_on_elsewhere(house, tmp_path):
-    """Exported and imported by a server of the same model and key, a session goes on as it would have."""
+    """Exported and imported by a server of the same model and key, a session continues as it would have."""
     session = await house.session("tiny", seed=5)
     text = await talk(house, session.name)
     snapshot = await house.history.export(session.name)

@@ -45,7 +45,7 @@ def test_a_snapshot_that_was_cut_or_grew_is_refused():
 
 
 def test_a_snapshot_of_another_key_is_refused():
-    """It says so, and not that it is damaged; a forger who mends the checksum is found out."""
+    """The error says so, and not that it is damaged; a forged checksum is detected."""
     with pytest.raises(InvalidFieldError, match="another key"):
         unseal(b"K" * 32, SNAPSHOT)
     other = seal(b"x" * 32, HEAD, [])

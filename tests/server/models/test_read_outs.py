@@ -65,7 +65,7 @@ async def house(tmp_path_factory) -> AsyncIterator[House]:
 
 
 async def score(house: House, target: Target, text: str = TEXT, read_out: str = "") -> tuple[CharacterDetail, ...]:
-    """Return what is told of a text."""
+    """Return the details of a text: log-probabilities, or labels."""
     return await house.turns.score(ScoreRequest(target, text, read_out=read_out))
 
 
@@ -117,7 +117,7 @@ async def test_a_probe_reads_the_state_after_each_character(house, model):
 
 @pytest.mark.parametrize("model", ["lstm", "stepped"])
 async def test_a_read_out_leaves_the_probabilities_alone(house, model):
-    """The characters' own log-probabilities are told beside it, with the same bits as without it."""
+    """The characters' own log-probabilities are returned beside it, with the same bits as without it."""
     told = await score(house, Target(model=model), read_out="mood")
     plain = await score(house, Target(model=model))
     assert tuple(replace(detail, labels=()) for detail in told) == plain

@@ -6,7 +6,7 @@ from elman_server.process.light_event import LightEvent
 
 
 async def test_all_who_wait_go_on_and_later_ones_do_not_wait() -> None:
-    """Setting it wakes every waiter, and whoever comes after returns at once."""
+    """Setting it wakes every waiter, and a later wait returns at once."""
     moment = LightEvent()
     waits = [asyncio.create_task(moment.wait()) for _ in range(3)]
     await asyncio.sleep(0)
@@ -30,7 +30,7 @@ async def test_a_waiter_that_was_cancelled_is_forgotten() -> None:
 
 
 async def test_cleared_it_is_still_to_come() -> None:
-    """After `clear` one waits again, and who was woken before goes on all the same."""
+    """After `clear` a new wait blocks again, and a waiter that was woken before continues."""
     moment = LightEvent()
     woken = asyncio.create_task(moment.wait())
     await asyncio.sleep(0)

@@ -136,7 +136,7 @@ def test_unknown_variables_are_known_by_name():
 
 
 def test_no_setting_is_named_as_a_variable_of_others():
-    """What is ignored for the sake of others is none of ours."""
+    """No variable that is ignored for the sake of others is a setting."""
     assert [name for name in RULES if FOREIGN.fullmatch(variable(name))] == []
 
 

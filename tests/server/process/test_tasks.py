@@ -6,7 +6,7 @@ from elman_server.process.tasks import background
 
 
 async def test_a_task_that_dies_is_an_error_in_the_log():
-    """An exception that nobody waits for is logged with its traceback."""
+    """An exception of a task that is not awaited is logged with its traceback."""
 
     async def fail() -> None:
         raise ZeroDivisionError("unforeseen")

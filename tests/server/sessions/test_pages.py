@@ -41,7 +41,7 @@ def test_any_text_is_a_token_or_refused(token):
 
 
 def test_a_token_of_another_list_is_refused():
-    """A token goes on only in the list that it was made for."""
+    """A token continues only the list that it was made for."""
     token = PageToken.encode("abcd", "filter a")
     with pytest.raises(InvalidFieldError, match="begin with an empty one"):
         PageToken.decode(token, "filter b")

@@ -65,7 +65,7 @@ lengths = st.integers(1, 130)
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a plain session; `request` is what it was asked for, if it can be told again."""
+    """One turn of a plain session; `request` is what it was asked for, if it can be delivered again."""
 
     start: int
     prompt_end: int
@@ -126,7 +126,7 @@ class Machine(RuleBasedStateMachine):
         self.server = Replica(self.house, QUICK, self.clock, self.store)
 
     def teardown(self) -> None:
-        """Look at every session, and let go of the store."""
+        """Check every session, and close the store."""
         if hasattr(self, "store"):
             self.touched |= set(self.plain) | set(self.gone)
             self.all_is_as_it_should()
@@ -139,7 +139,7 @@ class Machine(RuleBasedStateMachine):
         return name, self.plain[name]
 
     def use(self, plain: Plain) -> None:
-        """Begin a session's idle time anew."""
+        """Begin a session's idle time again."""
         plain.expires = self.clock.now + TTL
 
     # What can be done
@@ -200,7 +200,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.plain)
     @rule(number=st.integers(0), prompt=texts, draws=all_draws, length=st.integers(60, 400), resume=st.booleans())
     def die(self, number: int, prompt: str, draws: Draws, length: int, *, resume: bool) -> None:
-        """Lose the server in the middle of a turn; another one goes on with it, or the lease runs out."""
+        """Lose the server in the middle of a turn; another one continues it, or the lease expires."""
         name, plain = self.choose(number)
         request = asked(name, uuid.uuid4().bytes, prompt, length, sampling_of(draws), chunk_chars=20)
         delivered = self.run(self.lost(request))
@@ -220,7 +220,7 @@ class Machine(RuleBasedStateMachine):
             self.keep(plain, request, draws, durable)
 
     async def lost(self, request: GenerateRequest) -> int:
-        """Begin a turn, and cut its server from the store for ever; return how much it had delivered."""
+        """Begin a turn, and cut its server from the store for good; return how much it had delivered."""
         reader = await Reader.of(self.server.turns, request)
         await asyncio.sleep(0)
         self.server.way.is_cut = True
@@ -242,7 +242,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: any(plain.turns for plain in self.plain.values()))
     @rule(number=st.integers(0), back=st.integers(0, 8), position=st.integers(0, 400))
     def again(self, number: int, back: int, position: int) -> None:
-        """Send a request again, or resume it: it is told again and gone on with, and never taken twice."""
+        """Send a request again, or resume it: it is delivered again and continued, and never run twice."""
         name, plain = self.choose(number)
         known = [turn for turn in plain.turns if turn.request is not None]
         if back >= len(known):
@@ -302,7 +302,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.plain)
     @rule(number=st.integers(0))
     def delete(self, number: int) -> None:
-        """Forget a session."""
+        """Delete a session."""
         name, _ = self.choose(number)
         self.run(self.server.sessions.delete(name, etag=""))
         del self.plain[name]
@@ -310,7 +310,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 50.0, TTL + 1]))
     def wait(self, seconds: float) -> None:
-        """Let time go by; who was not used for long is over."""
+        """Let time pass; sessions that were idle for too long expire."""
         self.clock.now += seconds
         for name in [name for name, plain in self.plain.items() if plain.expires <= self.clock.now]:
             del self.plain[name]
@@ -319,7 +319,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        """Stop the server and start another, which opens a lasting store anew."""
+        """Stop the server and start another, which opens a lasting store again."""
         if self.is_lasting:
             self.run(self.store.close())
             self.store = self.open_store()

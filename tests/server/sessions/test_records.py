@@ -129,7 +129,7 @@ def test_a_segment_holds_a_turn(start, prompt, sampled):
 
 
 def test_a_young_session_is_small():
-    """A session of an LSTM 2x512 that has taken a turn is seven eighths of its 8,192 bytes of state and little more."""
+    """A session of an LSTM 2x512 that has run a turn is seven eighths of its 8,192 bytes of state and little more."""
     random = np.random.default_rng(0)
     state = SessionState(tuple(np.tanh(random.normal(size=512)).astype(np.float32).tobytes() for _ in range(4)), 7)
     fingerprint = "onnxruntime-1.30.1/numpy-2.3.0/x86_64/0123456789abcdef"
@@ -155,7 +155,7 @@ def test_a_record_of_an_earlier_server_is_read(record):
 
 
 def test_a_state_comes_back_to_the_bit():
-    """Whatever the numbers: zeros, tiny ones, large ones, both signs, and what is no number."""
+    """Whatever the numbers: zeros, tiny ones, large ones, both signs, and NaN."""
     numbers = np.array([0.0, -0.0, 1e-45, -1e38, 1.0, np.inf, np.nan, *np.random.default_rng(0).normal(size=5000)])
     state = SessionState((numbers.astype(np.float32).tobytes(), numbers[:3].astype(np.float32).tobytes(), b""), 3)
     assert unpack(pack(state)) == state

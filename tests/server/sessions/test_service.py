@@ -1,4 +1,4 @@
-"""Sessions at rest: made, shown, listed, changed, forgotten; one writer each."""
+"""Idle sessions: created, shown, listed, changed, deleted; one writer each."""
 
 import asyncio
 import re
@@ -120,7 +120,7 @@ class Rest:
         return turn
 
     def release(self, name: str) -> None:
-        """Let go of a session's lease."""
+        """Release a session's lease."""
         lease = self.sessions.leases.running(name)
         assert lease is not None
         self.sessions.leases.release(lease)
@@ -128,7 +128,7 @@ class Rest:
 
 @pytest.fixture
 def rest() -> Rest:
-    """Sessions at rest."""
+    """Idle sessions."""
     return Rest()
 
 
@@ -174,7 +174,7 @@ async def test_a_chosen_name_is_short_and_plain(rest, name):
 
 @pytest.mark.parametrize("name", ["abcd", "0000", "----", "a" * 63])
 async def test_a_chosen_name_is_taken_once(rest, name):
-    """A session has the name that was asked for, and nobody else gets it."""
+    """A session has the name that was asked for, and no other session gets it."""
     assert (await rest.create(name)).name == name
     with pytest.raises(SessionExistsError):
         await rest.create(name)
@@ -214,7 +214,7 @@ async def test_labels_have_bounds(rest, labels):
 
 
 async def test_an_expiry_is_idle_time_or_a_moment(rest):
-    """A ttl begins anew with each turn, a moment stands; neither outlives the absolute age."""
+    """A ttl begins again with each turn, an expire time is fixed; neither outlives the absolute age."""
     idle, fixed = await rest.create(ttl=50.0), await rest.create(expire_time=START + 60)
     assert (idle.expire_time, fixed.expire_time) == (START + 50, START + 60)
     rest.clock.now += 40
@@ -350,7 +350,7 @@ async def test_a_turn_does_not_commit_to_another_session_of_the_same_name(rest):
 
 
 async def test_delete_tells_the_running_turn(rest):
-    """The turn ends with the error that its session is gone."""
+    """The turn ends with the error that its session was deleted."""
     await rest.create("abcd")
     lease = rest.sessions.leases.take("abcd")
     told: list[object] = []
@@ -363,7 +363,7 @@ async def test_delete_tells_the_running_turn(rest):
 
 
 async def test_an_end_that_comes_too_early_is_not_lost(rest):
-    """Whoever ends a turn that has nothing to end yet ends it as soon as it has."""
+    """An end that is asked for before a turn listens is reported to it as soon as it does."""
     lease = rest.sessions.leases.take("abcd")
     lease.interrupt(FinishReason.CANCELLED)
     told: list[object] = []
@@ -372,7 +372,7 @@ async def test_an_end_that_comes_too_early_is_not_lost(rest):
 
 
 async def test_a_session_has_one_writer(rest):
-    """A second one is told to come again; after release it may, and release may be repeated."""
+    """A second writer is refused with a time to retry until the first releases the session; release may be repeated."""
     first = rest.sessions.leases.take("abcd")
     with pytest.raises(SessionBusyError) as refused:
         rest.sessions.leases.take("abcd")

@@ -18,7 +18,7 @@ OLD, NEW = bytes(32), bytes(range(32))
 
 @pytest.fixture
 async def sessions(tmp_path) -> AsyncIterator[Sessions]:
-    """Sessions on a disk: two that are well, one whose record is damaged, and one whose key is gone."""
+    """Sessions on a disk: two that are intact, one whose record is damaged, and one whose key was removed."""
     clock = Clock()
     plain = SqliteStore(tmp_path / "sessions.db", 100, clock)
     models = Rest().models

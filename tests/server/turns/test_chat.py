@@ -44,7 +44,7 @@ class Talk:
         await self.task
 
     async def has(self, kind: type[object], count: int = 1) -> None:
-        """Wait for so many events of a kind."""
+        """Wait for a number of events of a kind."""
         while sum(isinstance(event, kind) for event in self.events) < count:
             self._changed.clear()
             await self._changed.wait()
@@ -75,7 +75,7 @@ def turn(name: str, prompt: str, stopping: StoppingRequest = ENDLESS) -> Generat
 
 
 async def test_turns_follow_one_another(house):
-    """Said after the last one has ended, each comes to its own end; the text is that of single turns."""
+    """Each turn that is sent after the last one has ended finishes by itself; the text is that of single turns."""
     session, single = await house.session("tiny"), await house.session("tiny")
     expected = [await house.generate(Target(session=single.name), prompt, 20) for prompt in ("ab", "", "c")]
     talk = Talk(house)
@@ -109,7 +109,7 @@ async def test_a_new_turn_interrupts_the_running_one(house):
 
 
 async def test_a_stop_ends_the_running_turn(house):
-    """And nothing else: the session is at rest, the chat goes on, and a stop without a turn does nothing."""
+    """And nothing else: the session is idle, the chat continues, and a stop without a turn does nothing."""
     session = await house.session("tiny")
     talk = Talk(house)
     talk.say(None)
@@ -125,7 +125,7 @@ async def test_a_stop_ends_the_running_turn(house):
 
 
 async def test_turns_that_come_at_once_are_each_interrupted(house):
-    """Ten said without waiting: nine are cut off, in order, and the last one comes to its end."""
+    """Ten turns sent without waiting: nine are cut off, in order, and the last one finishes."""
     session = await house.session("tiny")
     talk = Talk(house)
     for _ in range(9):

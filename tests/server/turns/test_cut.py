@@ -64,7 +64,7 @@ async def expect(house: House, info: SessionInfo, whole: Text, position: int) ->
     ],
 )
 async def test_a_turn_ends_where_its_reader_stopped(house, whole, num_read, is_left):
-    """Whether the stream was left when more was delivered, or had come to its end, and whatever is durable by then."""
+    """Whether the stream was left when more was delivered, or had finished, and whatever is durable by then."""
     session, request_id = await house.session("tiny"), uuid.uuid4().bytes
     one = Replica(house)
     request = asked(session.name, request_id, PROMPT, MORE, chunk_chars=int(is_left))
@@ -96,7 +96,7 @@ async def test_a_running_turn_ends_where_its_reader_is(house, whole, num_read):
 
 
 async def test_the_next_turn_continues_from_what_was_read(house, whole):
-    """The next turn draws what it would draw if the model had never been ahead."""
+    """The next turn samples what it would sample if the model had never been ahead."""
     session = await house.session("tiny")
     await house.generate(Target(session=session.name), PROMPT, MORE)
     await house.turns.cancel(session.name, START + 5000)
@@ -108,7 +108,7 @@ async def test_the_next_turn_continues_from_what_was_read(house, whole):
 
 @pytest.mark.parametrize("position", [START, START + 1, START + 4096, START + 5000])
 async def test_a_turn_that_was_cut_can_be_resumed(house, whole, position):
-    """It is the turn that was cancelled there: Resume tells it from any position and goes on to its end."""
+    """It is the turn that was cancelled there: Resume delivers it from any position and continues to its end."""
     session, request_id = await house.session("tiny"), uuid.uuid4().bytes
     one = Replica(house)
     request = asked(session.name, request_id, PROMPT, MORE)

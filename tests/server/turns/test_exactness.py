@@ -21,7 +21,7 @@ RANDOM_CANCELS = 1000
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=[1, 2], ids=["1-thread", "2-threads"])
 async def house(request, tmp_path_factory) -> AsyncIterator[House]:
-    """One engine a cell, with two layers, two that are quantised, and one for a model without a prefill graph."""
+    """One engine a cell, with two layers, two that are quantized, and one for a model without a prefill graph."""
     folder = tmp_path_factory.mktemp("models")
     paths = [tiny_model(folder / f"{cell}.onnx", cell, 2, 64, seed=3, name=cell) for cell in CELLS]
     paths += [quantized_model(folder / f"{name}.onnx", name[5:], 2, 64, name=name) for name in QUANTISED]
@@ -70,7 +70,7 @@ async def test_a_text_is_the_same_alone_and_among_63_neighbours(house, cell):
 
 @pytest.mark.parametrize("cell", MODELS)
 async def test_a_short_prompt_is_read_by_the_batch_as_by_the_prefill_graph(house, cell):
-    """Whoever reads the prompt, on whatever rows beside it, the text and the state after it are the same."""
+    """Step or prefill may read the prompt, on any rows beside it: the text and the state after it are the same."""
     others = [asyncio.create_task(neighbour(house, cell, number)) for number in range(8)]
     for size in range(1, 7):
         names = [(await house.session(cell, seed=size)).name for _ in range(2)]
@@ -160,7 +160,7 @@ async def test_rollback_commits_nothing(house):
 
 
 async def test_a_stop_string_that_is_not_shown_is_not_remembered(house):
-    """The session is exactly what the reader saw, and goes on as if it had never sampled the stop string."""
+    """The session is exactly what the reader saw, and continues as if it had never sampled the stop string."""
     expected = await alone(house, "lstm", max_chars=400)
     stop = expected.text[150:155]
     session = await house.session("lstm")
@@ -186,7 +186,7 @@ async def test_a_penalty_window_reaches_over_turns(house):
 
 
 async def _cancel_at_random(house: House, cell: str, number: int, rounds: int) -> None:
-    """Abandon a session's turns again and again; compare with a turn that nobody disturbed."""
+    """Abandon a session's turns again and again; compare with an undisturbed turn."""
     chance = random.Random(number)
     sampling = SamplingRequest(seed=number, temperature=0.8)
     session = await house.session(cell)
@@ -231,7 +231,7 @@ async def test_seeds_make_texts(house):
 
 
 async def test_a_session_seed_is_used_where_a_turn_brings_none(house):
-    """The effective seed is told, and gives the same text again."""
+    """The effective seed is reported, and gives the same text again."""
     session = await house.session("gru", seed=77)
     text = await house.generate(Target(session=session.name), PROMPT, 50, SamplingRequest())
     assert text.started is not None

@@ -9,12 +9,12 @@ PIECE = 64
 
 
 def state(number: int) -> SessionState:
-    """Return a state that can be told from others."""
+    """Return a state that differs from others."""
     return SessionState((bytes([number % 256]),), number)
 
 
 def test_a_turn_without_a_session_keeps_no_more_than_since_the_last_memory() -> None:
-    """However much it draws: nobody commits it. Positions and counts go on as if it kept everything."""
+    """However much it samples, nothing is committed. Positions and counts continue as if it kept everything."""
     turn = RunningTurn(None, None, None, loaded=None, state=state(0), durability=Durability())  # type: ignore[arg-type]
     turn.plan([1, 2, 3])
     for number in range(1, 101):
@@ -30,7 +30,7 @@ def test_a_turn_without_a_session_keeps_no_more_than_since_the_last_memory() -> 
 
 
 def test_a_memory_beyond_what_was_handed_over_is_not_told() -> None:
-    """The engine is ahead of the reader: what it told last may not be committed yet."""
+    """The engine is ahead of the reader: what it sent last may not be committed yet."""
     progress = Progress(state(0), [1])
     progress.remember(2, state(2))
     progress.remember(4, state(4))

@@ -1,4 +1,4 @@
-"""Turns that are asked for twice, gone on with, taken over: one text, committed once, whatever happens."""
+"""Turns that are requested twice, continued, taken over: one text, committed once, whatever happens."""
 
 import asyncio
 import itertools
@@ -197,7 +197,7 @@ async def test_an_append_that_comes_twice_is_read_once(house):
 
 
 async def test_every_turn_is_known_by_its_id(house, monkeypatch):
-    """The last ones and older ones, told again and never taken twice; not one that a rewind has cut, nor in a fork."""
+    """Recent and older turns are delivered again and never run twice; not one that a rewind cut, nor in a fork."""
     monkeypatch.setattr("elman_server.sessions.transitions.NUM_RECENT", 3)
     session = await house.session("tiny")
     requests = [asked(session.name, new_id(), "a", 2) for _ in range(8)]
@@ -225,7 +225,7 @@ async def test_every_turn_is_known_by_its_id(house, monkeypatch):
 
 
 async def test_requests_at_once_under_one_id_are_one_turn(house):
-    """Sent ten times at once: the session has the turn once, and whoever reads to the end has its whole text."""
+    """Sent ten times at once: the session has the turn once, and each caller that reads to the end has all its text."""
     session, request_id = await house.session("tiny"), new_id()
     request = asked(session.name, request_id, PROMPT, 300)
     texts = await asyncio.gather(*(collected(house.turns.generate(request)) for _ in range(10)), return_exceptions=True)
@@ -280,7 +280,7 @@ async def test_a_turn_that_was_left_comes_to_its_end(house, prompt, options, num
 
 
 async def test_a_turn_may_be_left_again_and_again(house):
-    """Cut after every chunk, it takes many resumes and comes to the same end."""
+    """Cut after every chunk, a turn needs many resumes and ends the same."""
     session, request_id = await house.session("tiny", seed=5), new_id()
     request = asked(session.name, request_id, PROMPT, 400, chunk_chars=40)
     expected, digest = await undisturbed(house, request)
@@ -325,7 +325,7 @@ async def test_a_byte_level_turn_that_finished_a_character_is_told_again(house):
 
 
 async def test_a_turn_that_others_followed_is_only_told(house):
-    """Left, and then another turn: what it had is told, with the reason of its end."""
+    """Left, and then another turn: what it had is delivered, with the reason of its end."""
     session, request_id = await house.session("tiny"), new_id()
     first = await collected(house.turns.generate(asked(session.name, request_id, PROMPT, LONG)), 2)
     await house.at_rest(session.name)
@@ -369,7 +369,7 @@ async def test_a_drained_turn_goes_on_elsewhere(house):
 @pytest.mark.parametrize("rollback", [False, True])
 @pytest.mark.parametrize("sampling", [PLAIN, PENALISED], ids=["plain", "penalised"])
 async def test_another_server_goes_on_where_one_was_lost(house, sampling, rollback):
-    """A server that is gone in the middle of a turn: another takes the turn from what is durable, exactly."""
+    """A server dies in the middle of a turn: another continues the turn from what is durable, exactly."""
     one, other = Replica(house), Replica(house)
     session, request_id = await house.session("tiny", seed=5), new_id()
     request = asked(session.name, request_id, PROMPT, LONG, sampling, rollback=rollback)
@@ -452,7 +452,7 @@ async def test_a_lease_is_renewed_while_nothing_can_become_durable(house):
 
 
 async def test_cancel_reaches_a_turn_on_another_server(house):
-    """Cancel ends the turn there, committed as far as its reader had it; and one whose server is gone, here."""
+    """Cancel ends the turn there, committed as far as its reader had it; and one whose server is down, here."""
     clock = clock_of_now()
     one, other = Replica(house, clock=clock), Replica(house, clock=clock)
     session = await house.session("tiny")
@@ -499,7 +499,7 @@ async def test_an_etag_holds_while_a_turn_becomes_durable(house):
 
 
 async def test_a_turn_outlives_a_short_loss_of_the_store(house):
-    """Within the server's patience the stream goes on; its end is told when it is stored, and not before."""
+    """Within the server's patience the stream continues; its end is reported when it is stored, and not before."""
     one = Replica(house, PATIENT)
     session, request_id = await house.session("tiny", seed=5), new_id()
     request = asked(session.name, request_id, PROMPT, LONG)
@@ -536,7 +536,7 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_twice(house):
 
 @pytest.mark.parametrize("include_stop", [True, False])
 async def test_a_turn_that_was_lost_at_its_very_end_ends_the_same(house, include_stop):
-    """All of its text is durable but not its end: whoever resumes says the end that it had, and draws nothing more."""
+    """All of its text is durable but not its end: Resume reports the end that it had, and samples nothing more."""
     expected, _ = await undisturbed(house, asked("x" * 4, b"", PROMPT, 300))
     stop = expected.text[200:204]
     for stopping in (StoppingRequest(300), StoppingRequest(300, ("zzzz", stop), include_stop)):
@@ -560,7 +560,7 @@ async def test_a_turn_that_was_lost_at_its_very_end_ends_the_same(house, include
 
 
 async def test_nothing_is_acknowledged_that_is_not_stored(house):
-    """A store that is gone from the start refuses a turn, and one that is gone at the end gives no Finished."""
+    """A store that is down at the start refuses a turn, and one that is down at the end gives no Finished."""
     one = Replica(house)
     session = await house.session("tiny")
     one.way.is_cut = True

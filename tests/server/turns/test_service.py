@@ -95,7 +95,7 @@ async def test_a_second_turn_is_told_to_come_again(house):
 
 
 async def test_cancel_may_be_repeated(house):
-    """Many cancels at once and one after have the same answer: the session at rest."""
+    """Many cancels at once and one after have the same answer: the idle session."""
     session = await house.session("tiny")
     reader = await begun(house, session.name)
     reader.gate.set()
@@ -131,7 +131,7 @@ async def test_cancel_between_started_and_the_first_character(house):
 
 
 async def test_delete_between_started_and_the_first_character(house):
-    """A turn whose session is gone before it draws does not draw."""
+    """A turn whose session is deleted before it samples does not sample."""
     session = await house.session("tiny")
     request = GenerateRequest(Target(session=session.name), PROMPT, PLAIN, ENDLESS)
     async with contextlib.aclosing(house.turns.generate(request)) as events:
@@ -157,7 +157,7 @@ async def test_an_append_that_is_ended_says_by_whom(house, is_drained, error):
 
 
 async def test_cancel_of_an_unknown_session_is_refused(house):
-    """There is nothing to be at rest."""
+    """An unknown session has no turn to cancel."""
     with pytest.raises(SessionNotFoundError):
         await house.turns.cancel("unknown")
 
@@ -196,7 +196,7 @@ async def test_delete_ends_the_running_turn(house):
 
 
 async def test_a_turn_outlives_the_time_of_its_session(house):
-    """Expired while generating: the turn is kept, and the session lives again from its end."""
+    """Expired while generating: the turn is kept, and the session's idle time begins again at its end."""
     session = await house.session("tiny")
     reader = await begun(house, session.name)
     CLOCK.now += 3601
@@ -211,7 +211,7 @@ async def test_a_turn_outlives_the_time_of_its_session(house):
 
 
 async def test_drain_ends_what_runs_and_refuses_what_comes(house):
-    """At the end of the grace period turns end with SERVER_DRAINING, committed; new ones are told to go elsewhere."""
+    """At the end of the grace period turns end with SERVER_DRAINING, committed; new ones are refused."""
     turns = Turns(house.sessions, house.models, house.engines)
     session, late = await house.session("tiny"), await house.session("tiny")
     reader = await begun(house, session.name, turns=turns)
@@ -278,7 +278,7 @@ async def test_a_session_made_again_during_a_turn_has_nothing_of_it(house):
 
 
 async def test_an_etag_is_checked_before_anything_happens(house):
-    """A stale one refuses the turn, the current one lets it begin, and Finished tells the next."""
+    """A stale etag refuses the turn, the current one lets it begin, and Finished has the next."""
     session = await house.session("tiny")
     target = Target(session=session.name)
     first = await house.generate(target, PROMPT, 5, etag=session.etag)
@@ -341,7 +341,7 @@ async def test_a_prompt_has_a_longest(house):
 
 
 async def test_an_unknown_target_is_refused(house):
-    """Neither a session nor a model that is not there can be asked."""
+    """An unknown session or model is refused."""
     with pytest.raises(SessionNotFoundError):
         await house.generate(Target(session="unknown"), PROMPT, 5)
     with pytest.raises(ModelNotFoundError):
@@ -358,7 +358,7 @@ async def test_a_turn_without_a_session_leaves_none(house):
 
 
 async def test_turns_are_told_apart_in_the_transcript(house):
-    """Each with the positions that it fed and drew, and its seed."""
+    """Each with the positions that it read and sampled, and its seed."""
     session = await house.session("tiny", seed=9)
     await house.turns.append(AppendRequest(session.name, "abc"))
     await house.generate(Target(session=session.name), "de", 4, SamplingRequest(seed=5))
@@ -395,7 +395,7 @@ async def test_max_chars_has_bounds(house, max_chars):
 
 
 async def test_one_character_is_one_character(house):
-    """max_chars 1 draws one."""
+    """max_chars 1 samples one character."""
     text = await house.generate(Target(model="tiny"), PROMPT, 1)
     assert (len(text.text), text.end.generated_chars, text.end.reason) == (1, 1, FinishReason.MAX_CHARS)
 
@@ -507,7 +507,7 @@ async def test_a_score_tells_up_to_the_vocabulary(house):
 
 
 async def test_appended_details_are_scored_ones(house):
-    """Fed with details, a text tells what Score would have told, also across turns."""
+    """Read with details, a text returns what Score would have returned, also across turns."""
     session = await house.session("tiny")
     _, first = await house.turns.append(AppendRequest(session.name, "hel", detail=Detail(True, 2)))
     _, second = await house.turns.append(AppendRequest(session.name, "lo", detail=Detail(True, 2)))
@@ -524,7 +524,7 @@ async def generate_bytes(house: House, name: str, sampling: SamplingRequest, **k
 
 @pytest.mark.parametrize("chunk_chars", [0, 1, 3])
 async def test_a_byte_level_model_streams_valid_text(house, chunk_chars):
-    """Characters of several bytes are shown whole; what is no UTF-8 is U+FFFD; joined, it is the transcript."""
+    """Characters of several bytes are shown whole; what is not UTF-8 is U+FFFD; joined, it is the transcript."""
     session = await house.session("bytes")
     sampling = SamplingRequest(seed=2, allowed_characters="Ã¤a")  # the bytes of "ä", and "a"
     stopping = StoppingRequest(max_chars=400)

@@ -63,7 +63,7 @@ def text_of(events: list[Event]) -> str:
 @pytest.mark.parametrize(("told", "position"), [(1, None), (2, len(PROMPT) + PIECE)], ids=["started", "chunk"])
 @pytest.mark.parametrize("first_does", ["commits more", "comes to its end", "is left by its reader"])
 async def test_whatever_the_first_server_does_there_is_one_text(house, first_does, told, position):
-    """A resume tells what is durable and goes on; what the first server writes meanwhile is not lost, nor doubled."""
+    """A resume delivers what is durable and continues; nothing that the first server writes is lost or doubled."""
     one, other = Replica(house), Replica(house)
     session, request_id = await house.session("tiny", seed=5), uuid.uuid4().bytes
     request = asked(session.name, request_id, PROMPT, LENGTH, chunk_chars=PIECE)
@@ -126,7 +126,7 @@ async def test_a_resume_may_be_left_while_it_tells_what_was(house):
 
 @contextlib.asynccontextmanager
 async def left_behind(house, session, *, is_over=True) -> AsyncIterator[tuple[Replica, Events]]:
-    """A server that still runs a turn which another one has taken over, and as a rule brought to its end."""
+    """A server that still runs a turn which another one has taken over, and usually finished."""
     one, other = Replica(house, PAUSED), Replica(house)
     request_id, has_begun = uuid.uuid4().bytes, asyncio.Event()
 
@@ -166,7 +166,7 @@ async def test_a_turn_that_was_lost_does_not_keep_a_session_busy(house):
 
 
 async def test_a_turn_that_was_lost_does_not_hold_up_a_rewind(house):
-    """Nor whatever else needs the session at rest."""
+    """Nor does any other call that needs the session idle."""
     session = await house.session("tiny")
     async with left_behind(house, session) as (one, _):
         await one.history.rewind(session.name, position=len(PROMPT), etag="")

@@ -42,7 +42,7 @@ def main(descriptor: int, parent: int) -> None:
     for name in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
     _die_with(parent)
-    # A server that stops while its engine starts is down in the middle of this.
+    # A server that stops while its engine starts may exit during this.
     with socket.socket(fileno=descriptor) as sock, contextlib.suppress(EOFError, ConnectionError):
         link = EngineLink(sock)
         (configure,) = link.receive(wait=True)

@@ -42,7 +42,7 @@ class ThreadsError(ArtefactError):
 
 
 def choose_threads(num_parameters: int, num_cores: int) -> int:
-    """Return how many threads a step shall use.
+    """Return how many threads a step is to use.
 
     A second thread made the step of an LSTM 2x512 (3.4 million weights) 1.9 times faster and a GRU 1x256 slower. Of two
     cores a large model uses both, though the front and its callers need them too: it still sampled 1.3 to 1.7 times as

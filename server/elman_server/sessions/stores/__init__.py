@@ -21,7 +21,7 @@ def open_store(settings: Settings) -> Store:
     """Return the store that the settings name.
 
     Raises:
-        SettingsError: it cannot be opened. A Redis that does not answer is no error: it may answer later.
+        SettingsError: it cannot be opened. A Redis that does not answer is not an error: it may answer later.
     """
     if settings.store_keys is None:
         return _open_plain(settings)

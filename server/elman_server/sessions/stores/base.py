@@ -86,4 +86,4 @@ class Store(Protocol):
         """Return a session's segments `start` to `end` (indices, `end` not included), the oldest first."""
 
     async def close(self) -> None:
-        """Let go of files and connections; no call may follow."""
+        """Close files and connections; no call may follow."""

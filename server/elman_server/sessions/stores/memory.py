@@ -24,7 +24,7 @@ from elman_server.sessions.stores.base import Record, Stored
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-MAX_TOMBSTONES: Final = 100_000  # names whose end is remembered
+MAX_TOMBSTONES: Final = 100_000  # names whose end is kept
 BUSY_SECONDS: Final = 1.0  # until a session that is over is looked at again, if a turn runs on it
 SPARE_ALARMS: Final = 64
 PURGE_STEPS: Final = 16  # expired sessions deleted in one call, so that none takes long
@@ -56,7 +56,7 @@ class MemoryStore:
         clock: unix seconds.
 
     Attributes:
-        in_use: says of a session whether a turn runs on it; such are neither evicted nor do they expire.
+        in_use: whether a turn runs on a session; such a session is not evicted and does not expire.
     """
 
     keeps_objects = True
@@ -73,7 +73,7 @@ class MemoryStore:
         self._clock = clock
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
         self._num_bytes = 0
-        self._alarms: list[tuple[float, str]] = []  # a heap; may hold some that no entry goes by any more
+        self._alarms: list[tuple[float, str]] = []  # a heap; may hold some that no entry uses any more
         # One count for all sessions: a revision does not come back, not even under the same name.
         self._last_revision = time.time_ns()
         self._ends: OrderedDict[str, _End] = OrderedDict()

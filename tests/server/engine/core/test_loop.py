@@ -36,7 +36,7 @@ def test_prompts_are_read_in_pieces_by_the_clock(models, monkeypatch, seconds, m
 
 
 def _run(model: ModelRunner, *, has_row: bool = True) -> tuple[list[int], list[int]]:
-    """Let a prompt be read and go on, beside a row or alone; return the sizes of the pieces and what was sampled."""
+    """Read a prompt and continue, beside a row or alone; return the sizes of the pieces and what was sampled."""
     pieces: list[int] = []
     read = model.read
 

@@ -35,7 +35,7 @@ def load(artefact: Artefact, *, capacity: int = 8, num_threads: int = 1) -> Mode
 def other(
     path: Path, nodes: list[Any], initializers: Mapping[str, NDArray[Any]] | None = None, width: int = 1
 ) -> Artefact:
-    """Write and read a model of cell `other` with one state of so many numbers."""
+    """Write and read a model of cell `other` with one state of that size."""
     graph = helper.make_graph(
         nodes,
         "step",
@@ -157,7 +157,7 @@ def test_reading_is_stepping(tmp_path, prefill):
 
 
 def test_rows_move_with_state_and_character(tiny):
-    """A row that fills a hole goes on there as it would have gone on."""
+    """A row that fills a hole continues there as it would have continued in its own place."""
     model = load(tiny)
     chars = chars_of(10, 3)
     expected, _ = steps(model, chars)
@@ -251,7 +251,7 @@ def test_logits_that_are_not_finite_are_refused(tmp_path, value):
 
 
 def test_the_onnx_rnn_operator_is_exact_at_every_batch(tmp_path):
-    """Where a row alone has other bits than a row among others, a row alone is padded: nobody sees a difference."""
+    """Where a row alone has other bits than a row among others, a row alone is padded: no caller sees a difference."""
     weights = random_weights("elman", 1, 96)
     model = load(_rnn(tmp_path / "rnn.onnx", weights), capacity=64)
     assert model.layout.spacing == 1
@@ -297,7 +297,7 @@ def test_a_prefill_of_other_weights_is_refused(tiny, tmp_path):
 
 @pytest.mark.parametrize("step", [b"", b"garbage", b"\x3a\x00"])
 def test_what_onnxruntime_cannot_load_is_one_sentence(tiny, step):
-    """Its own exceptions reach nobody as they are."""
+    """Its own exceptions never reach a caller as they are."""
     with pytest.raises(ArtefactError, match="onnxruntime cannot load it") as refused:
         load(dataclasses.replace(tiny, step=step))
     assert "\n" not in str(refused.value)

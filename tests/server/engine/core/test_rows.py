@@ -98,7 +98,7 @@ def test_operators_inside_others_are_found(tmp_path):
     [("RMSNorm", 32, 1), ("RMSNorm", 30, 2), ("RMSNorm", 33, 4), ("InstanceNormalization", 150, 2), ("Sin", 33, 1)],
 )
 def test_rows_lie_as_near_as_their_bits_allow(tmp_path, operator, width, spacing):
-    """A mean over a width that is no multiple of 4 costs as many rows as bring it to one, and no more."""
+    """A mean over a width that is not a multiple of 4 costs as many rows as bring it to one, and no more."""
     operator_model(tmp_path / "model.onnx", operator, width)
     assert loaded(tmp_path / "model.onnx").layout.spacing == spacing
 

@@ -40,7 +40,7 @@ def sampler_of(samplings: Sequence[Sampling], vocabulary_size: int) -> Sampler:
 
 
 def draw_alone(logits: list[float], sampling: Sampling, uniform: list[float]) -> list[int]:
-    """Draw once for each uniform, all from one distribution."""
+    """Sample once for each uniform, all from one distribution."""
     if -math.inf in logits:  # only a bias bans
         sampling = dataclasses.replace(sampling, bias=((0, -math.inf),))
     batch = np.tile(np.array(logits, np.float32), (len(uniform), 1))
@@ -114,7 +114,7 @@ def test_the_lower_id_wins_among_equals(sampling, kept):
 
 @pytest.mark.parametrize("temperature", [0.0, 5e-324, 1e-300])
 def test_cold_takes_the_likeliest(temperature):
-    """R4: at and near T = 0 the draw is argmax, the first of equals at 0."""
+    """R4: at and near T = 0 the sample is argmax, the first of equals at 0."""
     assert draw_alone([1.0, 3.0, 2.0], Sampling(0, temperature=temperature), [0.0, 0.5, 1 - 2**-53]) == [1, 1, 1]
     assert draw_alone([1.0, 3.0, 3.0], Sampling(0), [0.999]) == [2]
     assert draw_alone([1.0, 3.0, 3.0], Sampling(0, temperature=0), [0.999]) == [1]
@@ -204,7 +204,7 @@ def test_the_lesson_softmax():
 
 @pytest.mark.parametrize("temperature", [0.2, 1.0, 2.0])
 def test_draws_follow_the_distribution(temperature):
-    """R4: chi-square over 100,000 draws of one seed against softmax(z / T)."""
+    """R4: chi-square over 100,000 samples of one seed against softmax(z / T)."""
     logits = np.random.default_rng(7).normal(0, 1, 12).astype(np.float32)
     uniform = uniforms(20, 0).random(NUM_DRAWS)
     sampled = draw_alone(logits.tolist(), Sampling(0, temperature=temperature), uniform.tolist())
@@ -230,7 +230,7 @@ def philox(counter: int, key: int) -> list[int]:
 
 
 def uniform_at(seed: int, position: int) -> float:
-    """The draw of one position, by the documented formula."""
+    """The uniform number of one position, by the documented formula."""
     return (philox(position // 4 + 1, seed)[position % 4] >> 11) * 2.0**-53
 
 
@@ -245,7 +245,7 @@ def test_philox_is_the_published_one():
 
 @pytest.mark.parametrize("seed", [0, 1, 12345678901234567890, 2**64 - 1])
 def test_a_draw_is_a_function_of_seed_and_position(seed):
-    """5: one may begin anywhere, again, and take them in pieces; each draw is Philox of (seed, position)."""
+    """5: they may begin anywhere, repeat, and come in pieces; each number is Philox of (seed, position)."""
     for first in (771, 0, 10**12 + 1, 2, 771):
         source = uniforms(seed, first)
         sampled = [*source.random(3).tolist(), *source.random(260).tolist()]
@@ -254,7 +254,7 @@ def test_a_draw_is_a_function_of_seed_and_position(seed):
 
 
 def test_uniforms_lie_in_the_half_open_interval():
-    """No draw reaches 1, and seeds differ."""
+    """No number reaches 1, and seeds differ."""
     sampled = np.array([uniforms(seed, 0).random(256) for seed in range(100)])
     assert sampled.min() >= 0
     assert sampled.max() < 1

@@ -21,7 +21,7 @@ START = SessionState((b"\0\0\0\0",))
 
 
 def stream_of(identity: int, prompt_chars: int, *, max_chars: int = 10, window: int = 1024) -> Stream:
-    """Return a stream with a prompt so long."""
+    """Return a stream with a prompt of that length."""
     return Stream.of(identity, Job(START, 0, [1] * prompt_chars, max_chars=max_chars, window=window))
 
 
@@ -88,7 +88,7 @@ def test_a_stream_that_waits_leaves_in_one_step():
 
 
 def test_a_job_that_only_reads_never_draws():
-    """Without characters to draw even a text of one character is read, and takes a place until it ends."""
+    """Without characters to sample even a text of one character is read, and takes a place until it ends."""
     scheduler = Scheduler(1)
     scheduler.add(stream_of(0, 1, max_chars=0))
     assert scheduler.admit() == []
@@ -99,7 +99,7 @@ def test_a_job_that_only_reads_never_draws():
 
 
 def test_long_prompts_take_turns():
-    """No chunk is larger than its bounds, and whoever read goes to the end of the queue."""
+    """No chunk is larger than its bounds, and the stream that was read goes to the end of the queue."""
     scheduler = Scheduler(16)
     sizes = [1000, 500, 1000, 700, MAX_READ_IN_BATCH + 1]
     for number, size in enumerate(sizes):
@@ -135,7 +135,7 @@ def test_every_reader_is_the_first_in_its_turn():
 
 
 def test_a_paused_stream_comes_back_before_new_ones():
-    """A stream whose reader was behind goes on as soon as it may, before those that wait."""
+    """A stream whose reader was behind continues as soon as it may, before those that wait."""
     scheduler = Scheduler(1)
     slow, new = stream_of(0, 1, window=5), stream_of(1, 1)
     scheduler.add(slow)
@@ -157,7 +157,7 @@ def test_a_paused_stream_comes_back_before_new_ones():
 
 
 def test_rows_are_shared_only_when_somebody_waits():
-    """Who has had his quantum goes on while nobody waits; else as many as wait make room, the longest over it first."""
+    """A stream past its quantum continues while none waits; else as many as wait make room, the longest over first."""
     scheduler = Scheduler(3)
     for number in range(3):
         scheduler.add(stream_of(number, 1))
@@ -176,7 +176,7 @@ def test_rows_are_shared_only_when_somebody_waits():
 
 
 class Life(RuleBasedStateMachine):
-    """Streams come, read, draw, pause and go in any order."""
+    """Streams come, read, sample, pause and leave in any order."""
 
     streams = Bundle("streams")
     CAPACITY = 5
@@ -247,7 +247,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def every_stream_is_where_its_phase_says(self) -> None:
-        """A stream waits, reads, draws, or is in none of the three."""
+        """A stream waits, reads, samples, or does none of the three."""
         for stream in self.alive:
             assert (stream in self.scheduler.decoding) == (stream.phase is Phase.DECODE)
             assert (stream in self.scheduler.prefilling) == (stream.phase is Phase.PREFILL)

@@ -71,7 +71,7 @@ TURN_MESSAGE = session_pb2.Turn(
 
 
 def test_a_replayed_turn_is_written_whole():
-    """What was equal and what not reaches the caller; no difference is told from one at 0."""
+    """The caller learns what was equal and what was not; no difference is distinct from a difference at 0."""
     for difference in (None, 0):
         assert from_replayed(Replayed(TURN, difference, True, False, 9)) == session_pb2.ReplaySessionResponse(
             turn=TURN_MESSAGE, difference_at=difference, is_state_equal=True, end_position=9
@@ -79,7 +79,7 @@ def test_a_replayed_turn_is_written_whole():
 
 
 def test_events_of_all_streams_are_the_same():
-    """Generate, Resume and Chat tell alike."""
+    """Generate, Resume and Chat report the same."""
     for event in (STARTED, CHUNK, FINISHED):
         expected = from_generated([event]).SerializeToString()
         assert from_resumed([event]).SerializeToString() == from_chat([event]).SerializeToString() == expected
@@ -93,7 +93,7 @@ def test_transcripts_are_written_whole():
 
 
 def test_started_has_every_parameter_set():
-    """The first event tells effective parameters, zeros included."""
+    """The first event has the effective parameters, zeros included."""
     started = from_generated([STARTED]).started
 
     assert (started.max_chars, started.start_position, started.prompt_chars) == (50, 7, 2)

@@ -63,7 +63,7 @@ def test_other_filters_are_refused(text: str):
 
 @pytest.mark.parametrize("text", ["", " "])
 def test_a_filter_that_is_required_says_so(text: str):
-    """What deletes wants to be told whether all is meant."""
+    """An empty filter is refused where sessions are deleted; `*` means all of them."""
     with pytest.raises(InvalidFieldError, match=r"filter: is empty; write \* for all sessions"):
         parse_filter(text, is_required=True)
     assert parse_filter("*", is_required=True) == Filter()

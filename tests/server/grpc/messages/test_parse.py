@@ -89,7 +89,7 @@ def test_generate_is_read_whole():
 
 
 def test_resume_is_read_whole():
-    """Position 0 is told from none; the id is needed and has to be a UUID."""
+    """Position 0 is distinct from no position; the id is required and has to be a UUID."""
     request = ResumeRequest(session="sessions/abcd", request_id="00000000-0000-4000-8000-0000000000af", position=0)
     expected = domain.ResumeRequest("abcd", bytes.fromhex("000000000000400080000000000000af"), 0, 2.5)
     assert to_resume(request, 2.5) == expected

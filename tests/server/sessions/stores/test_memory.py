@@ -1,4 +1,4 @@
-"""What the store in memory does beside: its caps, and how it forgets."""
+"""What only the store in memory does: its caps, and how sessions expire."""
 
 import itertools
 import tracemalloc
@@ -33,7 +33,7 @@ def clock() -> Clock:
 
 
 async def test_the_least_recently_used_makes_room(clock):
-    """Past the cap the session that nobody used for longest goes, and is told apart from an unknown one."""
+    """Past the cap the least recently used session is evicted, and its error is not that of an unknown one."""
     store = MemoryStore(3, 2**30, clock)
     for name in ("one", "two", "three"):
         await store.create(name, b"0", LIVES)
@@ -84,7 +84,7 @@ async def test_a_commit_is_never_refused_for_want_of_room(clock):
 
 
 async def test_a_session_larger_than_the_store_evicts_nobody(clock):
-    """What can never fit is refused before anything is forgotten for it."""
+    """A session that can never fit is refused before any other is evicted for it."""
     store = MemoryStore(10, 5 * ENTRY_BYTES, clock)
     await store.create("small", b"0", LIVES)
     with pytest.raises(QuotaError):
@@ -93,7 +93,7 @@ async def test_a_session_larger_than_the_store_evicts_nobody(clock):
 
 
 async def test_ends_are_remembered_within_bounds(clock, monkeypatch):
-    """Of very many expired sessions the oldest are forgotten altogether: memory stays bounded."""
+    """Of very many expired sessions the names of the oldest are dropped: memory stays bounded."""
     monkeypatch.setattr(memory_module, "MAX_TOMBSTONES", 10)
     store = MemoryStore(1, 2**30, clock)
     for number in range(21):
@@ -104,7 +104,7 @@ async def test_ends_are_remembered_within_bounds(clock, monkeypatch):
 
 
 async def test_expired_sessions_are_forgotten_a_few_at_a_time(clock):
-    """The work of one call is bounded, however many are over; all go in the end without being asked for."""
+    """The work of one call is bounded, however many have expired; in the end all are deleted without any request."""
     store = MemoryStore(10_000, 2**30, clock)
     for number in range(1000):
         await store.create(f"s-{number}", b"0", START + 1)
@@ -119,7 +119,7 @@ async def test_expired_sessions_are_forgotten_a_few_at_a_time(clock):
 
 
 async def test_many_commits_leave_nothing_behind(clock):
-    """A session that is used for ever takes no more memory than its transcript, nor do sessions made and deleted."""
+    """A session that is used forever takes no more memory than its transcript, nor do sessions made and deleted."""
     store = MemoryStore(10_000, 2**30, clock)
     revision = await store.create("abcd", b"0", LIVES)
     for number in range(5000):
@@ -196,7 +196,7 @@ class Life(RuleBasedStateMachine):
 
     @rule(name=NAMES)
     def delete(self, name: str) -> None:
-        """Forget a session."""
+        """Delete a session."""
         try:
             self.run(self.store.delete(name, None))
         except (SessionNotFoundError, SessionExpiredError, SessionEvictedError):
@@ -233,7 +233,7 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def the_busy_are_there(self) -> None:
-        """A session in use is neither evicted nor does it expire."""
+        """A session in use is not evicted and does not expire."""
         assert self.busy <= set(self.store._entries)
 
     @invariant()

@@ -1,4 +1,4 @@
-"""What the store in Redis does beside: its keys, its index of names, and what Redis' own troubles become."""
+"""What only the store in Redis does: its keys, its index of names, and how faults of Redis are reported."""
 
 import asyncio
 from collections.abc import Iterator
@@ -38,7 +38,7 @@ def own(tmp_path) -> Iterator[RedisProcess]:
 
 
 def members(redis_process: RedisProcess) -> set[bytes]:
-    """Return the names in the index, whoever they belong to."""
+    """Return the names in the index."""
     found: list[Any] = []  # the library does not know that they are bytes
     for shard in range(NUM_SHARDS):
         found += redis_process.client.zrange(f"elman:index:{{{shard}}}", 0, -1)
@@ -46,7 +46,7 @@ def members(redis_process: RedisProcess) -> set[bytes]:
 
 
 async def test_redis_forgets_by_itself(store, redis_process):
-    """Every key of a session has a time to live: the session's, and the grace in which it is told as expired."""
+    """Every key of a session has a time to live: the session's, and the grace in which it is reported as expired."""
     revision = await store.create("abcd", b"0", START + 100, [b"s"])
     lives = [redis_process.client.ttl(key) for key in ("elman:{abcd}", "elman:{abcd}:s")]
     assert all(100 < left <= 160 for left in lives)
@@ -56,7 +56,7 @@ async def test_redis_forgets_by_itself(store, redis_process):
 
 
 async def test_what_redis_forgot_is_told_as_expired(store, redis_process):
-    """A session whose keys are gone is expired, not unknown, as long as the index knows its name."""
+    """A session whose keys were removed is expired, not unknown, as long as the index has its name."""
     await store.create("abcd", b"0", LIVES)
     redis_process.client.delete("elman:{abcd}")
     assert await end_of(store, "abcd") is SessionExpiredError
@@ -67,7 +67,7 @@ async def test_what_redis_forgot_is_told_as_expired(store, redis_process):
 
 
 async def test_the_index_mends_itself(store, redis_process, clock):
-    """Names of sessions that are gone leave it, if they are old enough: by lists, and by creations alone."""
+    """Names of removed sessions leave it, if they are old enough: by lists, and by creations alone."""
     for number in range(50):
         await store.create(f"s-{number}", b"0", LIVES)
         redis_process.client.delete(f"elman:{{s-{number}}}")
@@ -84,7 +84,7 @@ async def test_the_index_mends_itself(store, redis_process, clock):
 
 
 async def test_a_session_that_lives_is_always_listed(store, redis_process, clock):
-    """Sweeps and lists beside creations, deletions and new sessions under old names lose nobody."""
+    """Sweeps and lists beside creations, deletions and new sessions under old names lose no session."""
     for _ in range(3):
         await asyncio.gather(*(store.create(f"s-{number}", b"0", LIVES) for number in range(20)), names(store))
         await asyncio.gather(*(store.delete(f"s-{number}", None) for number in range(0, 20, 2)), store._index.sweep())
@@ -99,7 +99,7 @@ async def test_a_session_that_lives_is_always_listed(store, redis_process, clock
 
 
 async def test_a_redis_out_of_memory_is_unavailable(own, clock):
-    """Redis refuses to write; reads go on, and with room again so do writes."""
+    """Redis refuses to write; reads still succeed, and with room again so do writes."""
     store = RedisStore(own.url, TIMEOUT, clock)
     revision = await store.create("abcd", b"0", LIVES)
     own.client.config_set("maxmemory", "1")
@@ -113,7 +113,7 @@ async def test_a_redis_out_of_memory_is_unavailable(own, clock):
 
 
 async def test_a_wrong_password_is_unavailable(redis_tls, clock):
-    """Neither password nor address is told to the caller."""
+    """Neither password nor address is sent to the caller."""
     store = RedisStore(redis_tls.replace("pass:word", "wrong"), TIMEOUT, clock)
     with pytest.raises(StoreUnavailableError) as refused:
         await store.load("abcd")
@@ -122,7 +122,7 @@ async def test_a_wrong_password_is_unavailable(redis_tls, clock):
 
 
 async def test_a_certificate_that_nobody_signed_is_refused(redis_tls, clock):
-    """Without `?ca=` the server's own certificate is not taken."""
+    """Without `?ca=` a certificate that no public authority signed is not accepted."""
     store = RedisStore(redis_tls.partition("?")[0], TIMEOUT, clock)
     with pytest.raises(StoreUnavailableError):
         await store.load("abcd")
@@ -130,7 +130,7 @@ async def test_a_certificate_that_nobody_signed_is_refused(redis_tls, clock):
 
 
 async def test_a_restart_is_not_noticed(own, clock):
-    """Connections that the end of Redis has closed are opened anew without a failed call."""
+    """Connections that the end of Redis has closed are opened again without a failed call."""
     store = RedisStore(own.url, TIMEOUT, clock)
     await store.create("abcd", b"0", LIVES)
     own.kill()

@@ -1,4 +1,4 @@
-"""Encryption at rest: what is stored tells nothing, and opens only where it belongs."""
+"""Encryption of what is stored: a record shows nothing, and opens only where it belongs."""
 
 import base64
 import os
@@ -67,7 +67,7 @@ async def test_another_key_opens_nothing(plain):
 
 
 async def test_keys_are_rotated(plain):
-    """The first key seals, every key opens; once all is sealed anew the old one may go."""
+    """The first key seals, every key opens; once all is sealed again the old one may be removed."""
     before = SealedStore(plain, [OLD])
     revision = await before.create("abcd", SECRET, LIVES, [b"1"])
     both = SealedStore(plain, [NEW, OLD])
@@ -94,7 +94,7 @@ async def test_every_changed_byte_is_seen(plain):
 
 
 async def test_records_do_not_open_in_anothers_place(plain):
-    """A head is good for its session alone, and a segment is no head."""
+    """A head is valid for its session only, and a segment is not accepted as a head."""
     store = SealedStore(plain, [NEW])
     first = await store.create("abcd", b"mine", LIVES, [b"segment"])
     await store.create("efgh", b"yours", LIVES)
@@ -118,7 +118,7 @@ def test_keys_are_read_from_a_file_or_a_variable(tmp_path, monkeypatch):
     ["", " \n", "c2hvcnQ=", "?" * 44, base64.b64encode(OLD).decode() * 2, (base64.b64encode(OLD).decode() + " ") * 2],
 )
 def test_what_is_not_a_key_is_refused_without_showing_it(tmp_path: Path, text):
-    """A file without keys, or with something else, stops the start with a sentence that tells how to make one."""
+    """A file without keys, or with something else, stops the start with an error that says how to make one."""
     (tmp_path / "keys").write_text(text)
     with pytest.raises(SettingsError, match="openssl rand -base64 32") as refused:
         read_keys(f"file:{tmp_path / 'keys'}")

@@ -1,4 +1,4 @@
-"""What the store in a SQLite file does beside: its file, its caps, and what a failing disk or process does to it."""
+"""What only the store in a SQLite file does: its file, its caps, and what a failing disk or process does to it."""
 
 import asyncio
 import random
@@ -30,7 +30,7 @@ ROUNDS = 8  # of killing a writer
 
 @pytest.fixture
 def path(tmp_path) -> Path:
-    """Where the file shall be."""
+    """Where the file is to be."""
     file: Path = tmp_path / "sessions.db"
     return file
 
@@ -48,7 +48,7 @@ def execute(path: Path, *statements: str) -> None:
 
 
 async def test_the_file_is_the_owners_alone(path):
-    """Nobody else may read the file or what SQLite lays beside it."""
+    """No other user may read the file or the files that SQLite puts beside it."""
     store = SqliteStore(path, 10)
     await store.create("abcd", b"0", 2e9)
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
@@ -82,7 +82,7 @@ def test_what_is_no_database_is_refused(path, tmp_path):
 
 
 async def test_a_damaged_file_is_data_loss(path, clock):
-    """Pages that were overwritten are told as such, not as an outage."""
+    """Pages that were overwritten are reported as damaged, not as an outage."""
     store = SqliteStore(path, 1000, clock)
     for number in range(50):
         await store.create(f"s-{number}", bytes(8000), LIVES)
@@ -131,7 +131,7 @@ async def test_the_number_of_sessions_is_capped(path, clock):
 
 
 async def test_expired_sessions_leave_only_their_names(path, clock, monkeypatch):
-    """They go a few at a time, with their segments; of very many names the oldest are forgotten."""
+    """They are deleted a few at a time, with their segments; of very many names the oldest are dropped."""
     monkeypatch.setattr(sqlite_module, "MAX_TOMBSTONES", 10)
     store = SqliteStore(path, 1000, clock)
     for number in range(40):
@@ -154,7 +154,7 @@ async def test_expired_sessions_leave_only_their_names(path, clock, monkeypatch)
 
 
 async def test_a_full_disk_is_unavailable_and_heals(path, clock):
-    """Nothing is acknowledged that is not stored, reads go on, and with room again so do writes."""
+    """Nothing is acknowledged that is not stored, reads still succeed, and with room again so do writes."""
     store = SqliteStore(path, 1000, clock)
     connection = store._writer._connection
     revision = await store.create("abcd", b"0", LIVES)
@@ -188,7 +188,7 @@ async def test_a_locked_file_is_unavailable(path, clock, monkeypatch):
 
 
 async def test_who_is_cancelled_takes_nobody_along(path, clock):
-    """A caller that goes away leaves those that wait beside it."""
+    """A caller that is cancelled does not disturb the others that wait."""
     store = SqliteStore(path, 1000, clock)
     tasks = [asyncio.create_task(store.create(f"s-{number}", b"0", LIVES)) for number in range(100)]
     await asyncio.sleep(0)

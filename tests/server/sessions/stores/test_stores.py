@@ -58,7 +58,7 @@ async def test_segments_are_only_added(store):
 
 
 async def test_a_session_may_begin_with_segments(store):
-    """A fork and an import bring their past along, and go on from there."""
+    """A fork and an import bring their past along, and continue from there."""
     revision = await store.create("abcd", b"0", LIVES, [b"a", b"b"])
     assert await store.segments("abcd") == [b"a", b"b"]
     await store.commit("abcd", revision, b"1", LIVES, [b"c"])
@@ -138,7 +138,7 @@ async def test_a_new_session_under_an_old_name_is_empty(store):
 
 
 async def test_an_expired_session_is_told_apart(store, clock):
-    """At its time a session is gone as expired, not as unknown, for every call."""
+    """From its time on a session is reported as expired, not as unknown, by every call."""
     revision = await store.create("abcd", b"0", START + 10)
     clock.now = START + 9.9
     assert (await store.load("abcd")).revision == revision
@@ -163,7 +163,7 @@ async def test_a_commit_moves_the_expiry(store, clock):
 
 
 async def test_an_expired_name_is_free(store, clock):
-    """A name may be taken again after its session expired, and the new one lives."""
+    """A name may be used again after its session expired, and the new session remains."""
     await store.create("abcd", b"old", START + 1)
     clock.now += 2
     await store.create("abcd", b"new", LIVES)
@@ -182,7 +182,7 @@ async def test_pages_are_in_name_order(store):
 
 
 async def test_deletes_and_creates_between_pages_skip_nothing(store):
-    """Whoever is there all the time is listed once, even if the name that a page ended with is gone."""
+    """A session that exists all the time is listed once, even if the name that a page ended with was removed."""
     for number in range(0, 100, 2):
         await store.create(f"{number:04}", b"", LIVES)
     found, after = [], ""
@@ -195,7 +195,7 @@ async def test_deletes_and_creates_between_pages_skip_nothing(store):
 
 
 async def test_expired_sessions_may_be_listed_but_not_loaded(store, clock):
-    """A list shows what it has not forgotten yet, with the moment at which it expired."""
+    """A list shows expired sessions that the store still has, with the moment at which each expired."""
     await store.create("abcd", b"0", START + 1)
     clock.now += 5
     assert [(name, stored.expires) for name, stored in await store.page("", 10)] in ([], [("abcd", START + 1)])
@@ -254,7 +254,7 @@ async def test_many_writers_lose_nothing(store):
 
 
 async def test_what_was_kept_is_there_after_a_restart(make_store, clock, request):
-    """Another process sees sessions, segments and expired names as they were, and goes on with the revisions."""
+    """Another process sees sessions, segments and expired names as they were, and continues the revisions."""
     if "[memory]" in request.node.name:
         pytest.skip("memory ends with its process")
     first = make_store()

@@ -14,7 +14,7 @@ AWAY = StoreUnavailableError("the session store cannot be reached", 1.0)
 
 
 class Script:
-    """A store that answers as it is told, and then no more."""
+    """A store that answers as it is set, and then no more."""
 
     def __init__(self, *answers: Exception | None) -> None:
         self._answers = list(answers)
@@ -68,5 +68,5 @@ async def test_a_damaged_record_is_an_answer():
 
 
 async def test_an_unforeseen_error_is_an_absence():
-    """Whatever else the store raises, the watch goes on, and health does not say what nobody knows."""
+    """Whatever else the store raises, the watch continues, and health does not report what is unknown."""
     assert await watched(0, None, ZeroDivisionError("unforeseen"), None) == ([True, False, True], ["store_unreachable"])

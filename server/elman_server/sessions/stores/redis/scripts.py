@@ -4,7 +4,7 @@ KEYS: the session's hash and its list of segments. ARGV: now, expected, keep, ex
 chunks of the head, the chunks, the segments; times are unix seconds. Numbers of 2**53 and more are not exact in Lua;
 revisions are microseconds of the clock of Redis, which reach that in the year 2255.
 
-Each returns a word and a value; `{"ok", revision}` is what went well.
+Each returns a word and a value; `{"ok", revision}` means success.
 """
 
 from __future__ import annotations

@@ -124,7 +124,7 @@ class RedisStore:
                 pipeline = self._client.pipeline(transaction=False)
                 for name in names:
                     pipeline.hgetall(_key(name))
-                # A key of another kind is one name's fault, and no reason to show no other.
+                # A key of another kind spoils one name; the others are still listed.
                 rows = await pipeline.execute(raise_on_error=False) if names else []
                 # One may have been deleted since the index was read.
                 found += [(name, _shown(fields)) for name, fields in zip(names, rows, strict=True) if fields]
