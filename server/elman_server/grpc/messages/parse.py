@@ -59,7 +59,7 @@ _ROLLBACK: Final = {
 def to_generate(request: messages.GenerateRequest, time_left: float | None) -> GenerateRequest:
     """Return the turn that a caller asks for; `time_left` is seconds to the deadline, None without one."""
     if request.on_abort not in _ROLLBACK:
-        raise InvalidFieldError("on_abort", f"is {request.on_abort}, which is no value of OnAbort; use a named one")
+        raise InvalidFieldError("on_abort", f"is {request.on_abort}, which is not a value of OnAbort; use a named one")
     if request.chunk_chars < 0:
         raise ValueRangeError("chunk_chars", request.chunk_chars, "0", "inf", "0 or more")
     return GenerateRequest(
