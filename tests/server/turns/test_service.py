@@ -22,6 +22,7 @@ from elman_server.domain.requests import (
     AppendRequest,
     Detail,
     GenerateRequest,
+    ResumeRequest,
     SamplingRequest,
     ScoreRequest,
     StoppingRequest,
@@ -139,6 +140,27 @@ async def test_delete_between_started_and_the_first_character(house):
         await house.sessions.delete(session.name, etag="")
         with pytest.raises(SessionNotFoundError):
             await anext(events)
+
+
+@pytest.mark.parametrize("is_left", [False, True], ids=["running", "left"])
+async def test_a_turn_that_its_server_alone_knows_of_can_be_resumed(house, is_left):
+    """In `memory:` nothing of a short turn is written before its end; a Resume finds it all the same."""
+    session, undisturbed = await house.session("tiny", seed=5), await house.session("tiny", seed=5)
+    expected = await house.generate(Target(session=undisturbed.name), PROMPT, 3000)
+    stopping = StoppingRequest(max_chars=3000)
+    request = GenerateRequest(Target(session=session.name), PROMPT, PLAIN, stopping, request_id=bytes(range(16)))
+    reader = await Reader.of(house.turns, request)
+    assert (await house.sessions.load(session.name)).head.open is None
+    position = reader.text.chunks[-1].position
+    if is_left:
+        reader.task.cancel()
+    second = await collected(house.turns.resume(ResumeRequest(session.name, bytes(range(16)), position)))
+    reader.gate.set()
+    with pytest.raises(asyncio.CancelledError):  # the transport reports what the cancellation carries: LEASE_LOST
+        await reader.task
+    assert reader.text.text + second.text == expected.text
+    assert second.end.state_digest == expected.end.state_digest
+    assert await transcript(house, session.name) == PROMPT + expected.text
 
 
 @pytest.mark.parametrize(("is_drained", "error"), [(False, TurnCancelledError), (True, DrainingError)])
