@@ -175,4 +175,4 @@ async def undisturbed(models: Path, num_rounds: int, model: str = "gru") -> list
 def fenced(replicas: Sequence[Replica]) -> int:
     """Return how many turns replicas found to be others', and did not write."""
     logs = [replica.log for replica in replicas]
-    return count(logs, "has another writer now") + count(logs, '"LEASE_LOST"')
+    return count(logs, "another call continues this turn") + count(logs, '"LEASE_LOST"')

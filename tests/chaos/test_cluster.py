@@ -2,6 +2,7 @@ import re
 
 from elman.v1.session_pb2 import GetSessionRequest
 from elman_client import Client
+from tests.chaos.cluster import until
 from tests.e2e.wire import PATIENCE, PROMPT, wire_to
 from tests.server_process import PATIENCE as LONG
 
@@ -31,7 +32,11 @@ def test_a_session_stays_at_its_server(cluster) -> None:
                 metadata = (("x-session-id", f"s{number}"), ("x-request-id", f"sticky-{number}-{call}"))
                 wire.sessions.GetSession(GetSessionRequest(name="sessions/sticky"), timeout=LONG, metadata=metadata)
         client.session("sticky").delete()
-    found = [set(re.findall(r"sticky-(\d+)-(\d)", replica.log)) for replica in cluster.replicas]
-    assert sum(map(len, found)) == 90
+
+    def calls() -> list[set[tuple[str, str]]]:
+        return [set(re.findall(r"sticky-(\d+)-(\d)", replica.log)) for replica in cluster.replicas]
+
+    until(lambda: sum(map(len, calls())) == 90)  # logs are written a little later
+    found = calls()
     assert all(found)
     assert sum(len({number for number, _ in each}) for each in found) == 30
