@@ -26,7 +26,7 @@ def test_a_taken_port_stops_the_start(server_process, models):
     """A second server on the port does not share it, but says so in one line and exits 1."""
     address = server_process.address
     expected = (
-        f"elman-server: cannot listen on {address}: the address is in use or not this machine's; "
+        f"elman-server: cannot listen on {address}: the address is in use or not of this machine; "
         "choose another with --listen"
     )
 
