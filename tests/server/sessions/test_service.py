@@ -717,3 +717,19 @@ async def test_a_lease_that_no_server_can_have_is_not_believed(rest, ahead, is_b
 
     head = await rest.sessions.change("abcd", move)
     assert rest.sessions.is_leased(head) is is_believed
+
+
+async def test_two_callers_with_equal_requests_for_one_id_are_two(rest):
+    """The session of one is not the other's, who hears that the id is taken; the same request again returns it."""
+    one, other = (Creation(bytes(15) + bytes([n]), b"digest with the id of caller %d" % n) for n in (1, 2))
+    created = await create_as(rest, one)
+    assert await create_as(rest, one) == created
+    with pytest.raises(SessionExistsError):
+        await create_as(rest, other)
+
+
+async def create_as(rest: Rest, creation: Creation) -> SessionInfo:
+    """Create the session `abcd` by a request."""
+    return await rest.sessions.create(
+        model="letters", version=None, session_id="abcd", seed=1, expiration=Expiration(), labels={}, creation=creation
+    )

@@ -180,9 +180,8 @@ def to_creation(request: CreateSessionRequest | ForkSessionRequest | ImportSessi
     """Return by what the server recognizes a request that is sent again."""
     if not request.request_id:
         return Creation()
-    given = _set_fields(request)
-    del given["request_id"]
-    return Creation(to_request_id(request.request_id), digest_of({request.DESCRIPTOR.name: given}))
+    # With its id: two callers who choose one session id with equal requests are two callers.
+    return Creation(to_request_id(request.request_id), digest_of({request.DESCRIPTOR.name: _set_fields(request)}))
 
 
 def _set_fields(message: Message) -> dict[str, Any]:

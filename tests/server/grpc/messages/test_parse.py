@@ -1,3 +1,4 @@
+import uuid
 from typing import Any
 
 import pytest
@@ -158,8 +159,8 @@ REQUEST_ID = "00000000-0000-4000-8000-0000000000af"
 @pytest.mark.parametrize(
     ("request_", "digest"),
     [
-        (CreateSessionRequest(model="models/tiny"), "1315ee94bd9d1e1cbd308186664df773"),
-        (CreateSessionRequest(model="models/tiny", seed=0), "ffebe03bfa1dd70658beec3bf26c97a2"),
+        (CreateSessionRequest(model="models/tiny"), "3947d9421eae7982585b04b95d55c09b"),
+        (CreateSessionRequest(model="models/tiny", seed=0), "ae24c486cb538d1dbc8a73068806e60e"),
         (
             CreateSessionRequest(
                 model="models/tiny",
@@ -169,16 +170,16 @@ REQUEST_ID = "00000000-0000-4000-8000-0000000000af"
                 labels={"b": "1", "a": "2"},
                 initial_state="juliet",
             ),
-            "a101fec1243095ad9f6c14d6754238c8",
+            "83f893ac0ddca8e8d1b9f7f558fb4274",
         ),
         (
             CreateSessionRequest(model="models/tiny", expire_time=Timestamp(seconds=5)),
-            "427e72588285586ff4fe1acbaccd1fba",
+            "f14b03f804a0937e679e63d984955a2a",
         ),
-        (ForkSessionRequest(name="sessions/abcd"), "a68aae1276957d9063a16a764a5dde26"),
-        (ForkSessionRequest(name="sessions/abcd", position=0, count=2), "8c64d4ae2768fbfd80bd99eb79408c26"),
-        (ImportSessionRequest(snapshot=b"snapshot"), "a1ebe16b8f7ae66a0d85aff36b57f18c"),
-        (ImportSessionRequest(snapshot=b"other", session_id="abcd"), "1773af28d2af4609ce0b4c0fdf46c706"),
+        (ForkSessionRequest(name="sessions/abcd"), "a5255990d5ee0e0a383148b2612b18d3"),
+        (ForkSessionRequest(name="sessions/abcd", position=0, count=2), "f3dbe232c88c55b11c4ba4fc0d5e909d"),
+        (ImportSessionRequest(snapshot=b"snapshot"), "6ca652a1ec32bdce3d2304c3b0ef6503"),
+        (ImportSessionRequest(snapshot=b"other", session_id="abcd"), "08f7128c4c2cb323236480b527435dec"),
     ],
 )
 def test_the_digests_of_creations_stay(request_: Any, digest: str):
@@ -273,3 +274,11 @@ def test_other_masks_are_refused(paths: list[str]):
 
 def _update(session: Session, *paths: str) -> UpdateSessionRequest:
     return UpdateSessionRequest(session=session, update_mask=FieldMask(paths=paths))
+
+
+def test_a_creation_is_of_its_caller():
+    """Equal requests of two callers, who each have a request id of their own, are told apart."""
+    ids = [str(uuid.uuid4()) for _ in range(2)]
+    one, other = (CreateSessionRequest(model="models/tiny", session_id="abcd", request_id=own) for own in ids)
+    assert to_creation(one) == to_creation(one)
+    assert to_creation(one).digest != to_creation(other).digest
