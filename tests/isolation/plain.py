@@ -90,6 +90,9 @@ def steps(now: Plain, call: Call, part: int, world: World) -> Stepped:
     if call.error == "SESSION_BUSY":
         if any(other.kind in WRITES for other in call.beside):
             yield now, None
+    elif call.error == "TURN_CANCELLED":  # of an Append nothing is kept
+        if any(other.kind == "cancel" or other.is_cut for other in call.beside):
+            yield now, None
     elif part == 1:
         yield from ((after, _CUT if call.is_cut else None) for after in _ends(now, call, world))
     elif part == _CUT:
