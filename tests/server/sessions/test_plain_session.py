@@ -248,8 +248,8 @@ class Machine(RuleBasedStateMachine):
         if back >= len(known):
             return
         turn = known[-1 - back]
-        if isinstance(turn.request, AppendRequest):
-            info, _ = self.run(self.server.turns.append(turn.request))
+        if isinstance(turn.request, AppendRequest):  # an imported session knows requests that named another one
+            info, _ = self.run(self.server.turns.append(replace(turn.request, session=name)))
             assert info.position == plain.point.position
             return
         assert turn.request is not None
@@ -259,7 +259,7 @@ class Machine(RuleBasedStateMachine):
         resume = ResumeRequest(name, turn.request.request_id, start)
         text = self.run(collected(self.server.turns.resume(resume)))
         assert text.text == shown[start - turn.prompt_end :]
-        whole = self.run(self.server.generate(turn.request))
+        whole = self.run(self.server.generate(replace(turn.request, target=Target(session=name))))
         assert whole.text == shown
         if can_go_on and turn.end < turn.prompt_end + len(turn.whole):
             plain.turns[-1] = replace(turn, end=turn.prompt_end + len(turn.whole))
