@@ -4,6 +4,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Final
 
 from elman_server.domain.errors import StoreUnavailableError
@@ -39,6 +40,7 @@ class Way:
     Attributes:
         is_cut: nothing comes through.
         is_deaf: what is asked is done, and the answer is lost.
+        is_late: what is asked is done with the next commit, just before it.
         num_commits: that came through.
         num_calls: loads and commits.
         before_call: what happens before each of them; returns what is waited for, if anything.
@@ -48,7 +50,8 @@ class Way:
         self._store = store
         self.in_use = store.in_use
         self.keeps_objects, self.is_shared = store.keeps_objects, True
-        self.is_cut = self.is_deaf = False
+        self.is_cut = self.is_deaf = self.is_late = False
+        self._held: Callable[[], Awaitable[int]] | None = None
         self.num_commits = self.num_calls = 0
         self.before_call: Callable[[], Awaitable[None] | None] = lambda: None
 
@@ -71,6 +74,13 @@ class Way:
         keep: int | None = None,
     ) -> int:
         await self._happen()
+        if self.is_late:
+            self.is_late = False
+            self._held = partial(self._store.commit, name, revision, head, expires, segments, keep=keep)
+            raise StoreUnavailableError("the store did not answer", 1.0)
+        if self._held is not None:
+            held, self._held = self._held, None
+            await held()
         revision = await self._store.commit(name, revision, head, expires, segments, keep=keep)
         self.num_commits += 1
         if self.is_deaf:

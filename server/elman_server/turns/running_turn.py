@@ -94,7 +94,9 @@ class RunningTurn:
         self.start = self.prompt_end = self.durable = self._before[0]
         self.progress = Progress(state, [])
         self._num_past = 0  # characters of a turn without a session; they need not be kept
-        self._saving: tuple[int, SessionState] | None = None  # what becomes durable now: characters, state after them
+        # What may have become durable, by the position after it: characters, state after them. Several: a commit whose
+        # answer is lost may be carried out late, after another one with more was sent.
+        self._saving: dict[int, tuple[int, SessionState]] = {}
         self._parameters: Parameters | None = None
         self._is_continuation = False
         self.status = TurnStatus.PLANNED
@@ -247,7 +249,7 @@ class RunningTurn:
             known = self.progress.last_state()
             if known is None or not known[0]:
                 return Change(replace(head, open=replace(head.open, lease_expires=expires)))
-            self._saving = known
+            self._saving[self.durable + len(self.progress.prompt) + known[0]] = known
             return advanced(head, self.progress.prompt, self.progress.delivered[: known[0]], known[1], expires)
 
         self.status, opened = TurnStatus.OPEN, (await self._change(change)).open
@@ -257,10 +259,10 @@ class RunningTurn:
 
     def _advance(self, opened: OpenTurn) -> None:
         """Take note of what has become durable; of a commit, too, whose answer was lost."""
-        if self._saving is not None and opened.position > self.durable:
-            self.progress.advance(*self._saving)
+        if opened.position > self.durable and (saved := self._saving.get(opened.position)):
+            self.progress.advance(*saved)
             self.durable = opened.position
-        self._saving = None
+            self._saving.clear()  # the others were for a revision that is past
 
     async def settle(self, reason: FinishReason = FinishReason.CANCELLED, stop_string: str = "") -> Head | None:
         """Commit exactly what was delivered; return the session after it, None without a session.
@@ -340,7 +342,7 @@ class RunningTurn:
     def undo(self) -> None:
         """Let the turn be as if it had never been asked, or had not continued."""
         self.durable, state = self._before
-        self.progress, self._saving, self._num_past = Progress(state, []), None, 0
+        self.progress, self._saving, self._num_past = Progress(state, []), {}, 0
 
     async def give_up(self, *, keep: bool) -> None:
         """End a turn that was cut off; `keep`: with what was delivered.

@@ -534,6 +534,21 @@ async def test_a_commit_whose_answer_is_lost_is_not_done_twice(house):
         assert [turn.is_state_equal async for turn in house.history.replay(session.name)] == [True]
 
 
+async def test_a_commit_that_is_carried_out_late_is_known_by_its_position(house):
+    """A held commit arrives after another one with more characters was sent: no character is lost, none comes twice."""
+    for number in (0, 1, 3):
+        one = Replica(house, PATIENT)
+        session = await house.session("tiny", seed=5)
+        reader = await Reader.of(one.turns, asked(session.name, new_id(), PROMPT, LONG, chunk_chars=7))
+        reader.gate.set()
+        await one.way.committed(number)
+        one.way.is_late = True
+        text = await reader.task
+        assert len(text.text) == LONG
+        assert await transcript(house, session.name) == PROMPT + text.text
+        assert all([turn.is_state_equal async for turn in house.history.replay(session.name)])
+
+
 @pytest.mark.parametrize("include_stop", [True, False])
 async def test_a_turn_that_was_lost_at_its_very_end_ends_the_same(house, include_stop):
     """All of its text is durable but not its end: Resume reports the end that it had, and samples nothing more."""
