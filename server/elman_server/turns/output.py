@@ -56,9 +56,9 @@ def replayed(
     for at in range(0, len(ids), size):
         piece = ids[at : at + size]
         text = decoder.decode(piece)
-        told = tuple(details[at : at + size])
-        if text or told:
-            yield Chunk(text, position + at + len(piece), told, end)
+        shown = tuple(details[at : at + size])
+        if text or shown:
+            yield Chunk(text, position + at + len(piece), shown, end)
 
 
 def read_details(job: Job, reading: Reading, model: ModelInfo) -> tuple[CharacterDetail, ...]:
@@ -67,13 +67,13 @@ def read_details(job: Job, reading: Reading, model: ModelInfo) -> tuple[Characte
         return ()
     first = [] if job.position else [_NOTHING]
     details = [*first, *reading.details] if job.detail else [_NOTHING] * len(job.prompt)
-    told = _details(job.prompt, details, model.vocabulary)
+    shown = _details(job.prompt, details, model.vocabulary)
     if job.read_out is None:
-        return told
+        return shown
     names = model.labels_of(job.read_out)
     labels = reading.labels[bool(job.position) :]  # the pending character was read again: it is not part of the text
     return tuple(
-        replace(detail, labels=tuple(zip(names, nats, strict=True))) for detail, nats in zip(told, labels, strict=True)
+        replace(detail, labels=tuple(zip(names, nats, strict=True))) for detail, nats in zip(shown, labels, strict=True)
     )
 
 
