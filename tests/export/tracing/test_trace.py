@@ -79,7 +79,8 @@ def test_probabilities_in_the_place_of_logits_are_noticed(caplog):
     assert "it seems to return probabilities" in caplog.text
     caplog.clear()
     trace("min_gru")
-    assert not caplog.text
+    # Torch's own logger may be on for debugging: other tests leave it so.
+    assert not [record for record in caplog.records if record.name == "elman_export"]
 
 
 def test_a_state_that_is_not_zero_becomes_the_default():
