@@ -256,8 +256,8 @@ class EngineLoop:
             if stream.phase is Phase.DECODE:
                 self._collect(stream)
                 self._flush(stream)
-        # Counted in CPU time: by the clock, a busy machine would join fewer characters in each message, and more messages
-        # would keep it busier.
+        # Counted in CPU time: by the clock, a busy machine would join fewer characters in each message, and more
+        # messages would keep it busier.
         now, wall = time.thread_time(), time.monotonic()
         most = QUANTUM_CHARS if self._scheduler.is_crowded else FLUSH_STEPS
         if now >= self._next_flush or wall >= self._latest_flush or self._rows.num_steps >= most:
