@@ -128,6 +128,7 @@ class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
             return every - {vocabulary.id_of(character, name) for character in self.allowed_characters}
         name = "sampling.banned_characters"
         banned = {vocabulary.id_of(character, name) for character in self.banned_characters}
+        banned.update(vocabulary.specials.values())
         if banned == every:
             raise InvalidFieldError(name, "bans the whole vocabulary; allow at least one character")
         return banned

@@ -6,6 +6,7 @@ import codecs
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from elman_format import specials_of
 from elman_server.domain.errors import UnknownCharacterError
 
 if TYPE_CHECKING:
@@ -29,14 +30,25 @@ REJECT: Final = Unknown()
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The characters of a model in id order; `characters` is None for a byte-level model."""
+    """The symbols of a model in id order; `characters` is None for a byte-level model.
+
+    A symbol of several characters, such as `<pad>`, is a special: no text is read as it, and it is never sampled.
+    """
 
     characters: tuple[str, ...] | None
+    _specials: dict[str, int] = field(init=False, repr=False, compare=False)
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        ids = {character: index for index, character in enumerate(self.characters or ())}
+        specials = specials_of(self.characters or ())
+        ids = {symbol: index for index, symbol in enumerate(self.characters or ()) if symbol not in specials}
+        object.__setattr__(self, "_specials", specials)
         object.__setattr__(self, "_ids", ids)
+
+    @property
+    def specials(self) -> dict[str, int]:
+        """Their names and ids."""
+        return self._specials
 
     def __len__(self) -> int:
         return NUM_BYTES if self.characters is None else len(self.characters)

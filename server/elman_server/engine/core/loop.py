@@ -43,10 +43,19 @@ class EngineLoop:
 
     Args:
         flush_seconds: how long characters are joined, in CPU time, while there are few streams.
+        specials: ids that stand for no text: they have no part in probabilities. Jobs ban them.
     """
 
-    def __init__(self, model: ModelRunner, output_size: int, link: EngineLink, flush_seconds: float) -> None:
+    def __init__(
+        self,
+        model: ModelRunner,
+        output_size: int,
+        link: EngineLink,
+        flush_seconds: float,
+        specials: Sequence[int] = (),
+    ) -> None:
         self._model = model
+        self._specials = list(specials)
         self._link = link
         self._flush_seconds = flush_seconds
         self._scheduler = Scheduler(model.capacity)
@@ -146,7 +155,7 @@ class EngineLoop:
             return
         if job.detail and not job.max_chars:
             following = list(islice(stream.unread, 1, len(logits) + 1))  # none after the last
-            details = _details(logits[: len(following)], following, job.detail.top_n)
+            details = self._details(logits[: len(following)], following, job.detail.top_n)
             self._outputs.append(Output(stream.id, details=details))
         if job.read_out is not None:
             labels = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
@@ -234,7 +243,7 @@ class EngineLoop:
             row = stream.row
             character = int(sampled[row])
             if detail := stream.job.detail:
-                stream.details += _details(logits[row : row + 1], [character], detail.top_n)
+                stream.details += self._details(logits[row : row + 1], [character], detail.top_n)
             if stream.matcher and (stop := stream.matcher.push(character)) is not None:
                 stopped[row] = stop
         return stopped
@@ -320,12 +329,16 @@ class EngineLoop:
         stream.num_sampled += len(taken)
         stream.outbox += taken
 
-
-def _details(logits: NDArray[np.float32], characters: Sequence[int], top_n: int) -> list[IdDetail]:
-    """Return how likely each character was; logits [N, V] for N characters."""
-    log_probabilities = log_softmax(np.ascontiguousarray(logits))
-    details = []
-    for row, character in zip(log_probabilities, characters, strict=True):
-        likeliest = np.argsort(-row, kind="stable")[:top_n]
-        details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest]))
-    return details
+    def _details(self, logits: NDArray[np.float32], characters: Sequence[int], top_n: int) -> list[IdDetail]:
+        """Return how likely each character was; logits [N, V] for N characters."""
+        own = np.ascontiguousarray(logits)
+        if self._specials:
+            own = own.copy()
+            own[:, self._specials] = -np.inf
+        log_probabilities = log_softmax(own)
+        top_n = min(top_n, own.shape[1] - len(self._specials))
+        details = []
+        for row, character in zip(log_probabilities, characters, strict=True):
+            likeliest = np.argsort(-row, kind="stable")[:top_n]
+            details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest]))
+        return details

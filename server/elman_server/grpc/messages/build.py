@@ -164,7 +164,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
         cell=_CELLS[info.cell],
         layer_count=info.num_layers,
         hidden_size=info.hidden_size,
-        vocabulary=[ord(character) for character in characters or ()],
+        vocabulary=[ord(symbol) for symbol in characters or () if symbol not in info.vocabulary.specials],
         byte_level=characters is None,
         state_bytes=info.initial.num_bytes,
         digest=info.digest,
@@ -188,6 +188,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
             for read_out in info.read_outs
         ],
         initial_states=[DEFAULT, *info.initial_states],
+        specials=[model_messages.Special(name=name, id=id_) for name, id_ in info.vocabulary.specials.items()],
     )
 
 
