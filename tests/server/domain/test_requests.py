@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from elman_server.domain.errors import InvalidFieldError, UnknownCharacterError
+from elman_server.domain.errors import InvalidFieldError
 from elman_server.domain.requests import (
     AppendRequest,
     Creation,
@@ -130,8 +130,9 @@ def test_characters_that_cannot_be_honoured_are_refused(request_, field):
 def test_characters_of_a_byte_level_model_are_bytes():
     """U+0000 to U+00FF name the 256 bytes."""
     assert SamplingRequest(banned_characters="\0ÿ").resolve(BYTES, 1).bias == ((0, -math.inf), (255, -math.inf))
-    with pytest.raises(UnknownCharacterError):
-        SamplingRequest(banned_characters="Ā").resolve(BYTES, 1)
+    for request in (SamplingRequest(allowed_characters="a€"), SamplingRequest(logit_bias=(("€", 1.0),))):
+        with pytest.raises(InvalidFieldError, match=r"'\\u20ac' is '\\xe2\\x82\\xac'"):
+            request.resolve(BYTES, 1)
 
 
 @pytest.mark.parametrize(("max_chars", "expected"), [(None, 100), (1, 1), (100, 100)])
