@@ -95,7 +95,7 @@ class Metadata:
 
     @property
     def specials(self) -> dict[str, int]:
-        """Name to id of the symbols that are no text."""
+        """Name to id of the symbols that stand for no text."""
         return specials_of(self.vocabulary or ())
 
     @property
