@@ -81,6 +81,8 @@ class App:
 
     async def start(self) -> None:
         """Listen, load every model, then serve."""
+        if self._settings.lacks:
+            log.warning("insecure", listen=self._settings.listen, without=self._settings.lacks)
         await self.server.start()
         self._store_watch = background(
             watch(self._store, self._settings.store_patience_seconds, self.server.set_store), "watch the store"

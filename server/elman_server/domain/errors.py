@@ -36,6 +36,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elman_server.domain.owner import id_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -107,8 +109,8 @@ class NotThereError(ServerError):
     """
 
     def __init__(self, resource: str, message: str) -> None:
-        super().__init__(f"{resource} {message}")
-        self.resource = resource
+        self.resource = _shown(resource)
+        super().__init__(f"{self.resource} {message}")
 
 
 class ModelNotFoundError(NotThereError):
@@ -154,8 +156,8 @@ class SessionExistsError(ServerError):
     """
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"{resource} already exists; choose another id, or leave it empty")
-        self.resource = resource
+        self.resource = _shown(resource)
+        super().__init__(f"{self.resource} already exists; choose another id, or leave it empty")
 
 
 class EtagMismatchError(ServerError):
@@ -166,7 +168,7 @@ class EtagMismatchError(ServerError):
     """
 
     def __init__(self, resource: str, current: str) -> None:
-        super().__init__(f"{resource} has changed; its etag is now {current}; read it again")
+        super().__init__(f"{_shown(resource)} has changed; its etag is now {current}; read it again")
         self.current = current
 
 
@@ -174,14 +176,16 @@ class RevisionMismatchError(ServerError):
     """The session in the store is not the one that was read from it: read it again."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"{resource} was changed since it was read")
+        super().__init__(f"{_shown(resource)} was changed since it was read")
 
 
 class LeaseLostError(ServerError):
     """This stream no longer runs the turn: another call continues it, or another server has ended it."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"another call continues this turn of {resource}, or has ended it; resume it to take it back")
+        super().__init__(
+            f"another call continues this turn of {_shown(resource)}, or has ended it; resume it to take it back"
+        )
 
 
 class TurnCancelledError(ServerError):
@@ -207,7 +211,7 @@ class SessionBusyError(RetryableError):
     """A turn is running on the session."""
 
     def __init__(self, resource: str, retry_after: float = 0.1) -> None:
-        super().__init__(f"a turn is running on {resource}; wait for it, or cancel it", retry_after)
+        super().__init__(f"a turn is running on {_shown(resource)}; wait for it, or cancel it", retry_after)
 
 
 class ModelMismatchError(ServerError):
@@ -283,3 +287,8 @@ class CorruptRecordError(ServerError):
 
 class NotFiniteError(ServerError):
     """The model's logits or state hold NaN or infinity."""
+
+
+def _shown(resource: str) -> str:
+    """Return a resource's name without its owner."""
+    return f"sessions/{id_of(resource)}" if resource.startswith("sessions/") else resource

@@ -15,6 +15,7 @@ from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
+from elman_server.grpc.certificates import credentials
 from elman_server.grpc.generation_service import GenerationService
 from elman_server.grpc.health import Health, Need
 from elman_server.grpc.interceptors import CallInterceptor
@@ -125,18 +126,18 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
-    credentials = _credentials(settings)
+    secured = credentials(settings)
     if settings.listen.startswith("unix:") and _is_in_use(settings.listen.removeprefix("unix:")):
         raise SettingsError(f"cannot listen on {settings.listen}: it is in use; choose another with --listen")
     try:
-        if credentials is None:
+        if secured is None:
             return server.add_insecure_port(settings.listen)
-        return server.add_secure_port(settings.listen, credentials)
+        return server.add_secure_port(settings.listen, secured)
     except RuntimeError:
-        causes = "the address is in use or not of this machine"
-        if credentials is not None:
-            causes += ", or certificate and key are not PEM files of one pair"
-        raise SettingsError(f"cannot listen on {settings.listen}: {causes}; choose another with --listen") from None
+        raise SettingsError(
+            f"cannot listen on {settings.listen}: the address is in use or not of this machine; choose another with "
+            "--listen"
+        ) from None
 
 
 def _is_in_use(path: str) -> bool:
@@ -150,13 +151,3 @@ def _is_in_use(path: str) -> bool:
         except OSError:
             return False
         return True
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    try:
-        certificate, key = settings.tls_certificate.read_bytes(), settings.tls_key.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"cannot read {error.filename}: {error.strerror}; TLS needs it") from error
-    return grpc.ssl_server_credentials([(key, certificate)])
