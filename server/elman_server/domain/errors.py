@@ -6,6 +6,8 @@ ServerError
 ├── InvalidFieldError           a value of the request is wrong
 │   ├── ValueRangeError         a number is out of range
 │   └── UnknownCharacterError   a character is not in the model's vocabulary
+├── UnauthenticatedError        nobody knows the caller
+├── PermissionDeniedError       the caller may not do this
 ├── NotThereError
 │   ├── ModelNotFoundError
 │   ├── SessionNotFoundError
@@ -22,12 +24,14 @@ ServerError
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
 │   ├── QuotaError              a limit on how many may be in use is reached
+│   │   └── OwnQuotaError       it is the caller's own
 │   └── UnavailableError
 │       ├── StartingError
 │       ├── OverloadedError
 │       ├── DrainingError
 │       ├── EngineRestartedError
-│       └── StoreUnavailableError
+│       ├── StoreUnavailableError
+│       └── IssuerUnavailableError
 ├── CorruptRecordError          a stored session does not match its checksum
 └── NotFiniteError              the model computed NaN or infinity
 """
@@ -99,6 +103,25 @@ class UnknownCharacterError(InvalidFieldError):
             "or let unknown_characters skip or replace those of a prompt or text",
         )
         self.characters = tuple(characters)
+
+
+class UnauthenticatedError(ServerError):
+    """Nobody knows the caller; the message never holds what was sent."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; send `authorization: Bearer TOKEN` with a token that this server knows")
+
+
+class PermissionDeniedError(ServerError):
+    """The caller may not do this.
+
+    Attributes:
+        scope: what is missing.
+    """
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs the scope {scope}, which you do not have; contact the operator")
+        self.scope = scope
 
 
 class NotThereError(ServerError):
@@ -248,6 +271,15 @@ class QuotaError(RetryableError):
         self.limit = limit
 
 
+class OwnQuotaError(QuotaError):
+    """A limit of the caller's own is reached."""
+
+    def __init__(self, subject: str, limit: int, retry_after: float) -> None:
+        RetryableError.__init__(self, f"you have reached your limit of {limit} {subject}", retry_after)
+        self.subject = subject
+        self.limit = limit
+
+
 class UnavailableError(RetryableError):
     """The server cannot run the request now."""
 
@@ -279,6 +311,13 @@ class EngineRestartedError(UnavailableError):
 
 class StoreUnavailableError(UnavailableError):
     """The session store cannot be reached."""
+
+
+class IssuerUnavailableError(UnavailableError):
+    """The keys that tokens are checked with cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__("the keys of the tokens' issuer cannot be read", 5.0)
 
 
 class CorruptRecordError(ServerError):

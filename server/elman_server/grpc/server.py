@@ -24,6 +24,7 @@ from elman_server.grpc.reflection import add_reflection
 from elman_server.grpc.session_service import SessionService
 
 if TYPE_CHECKING:
+    from elman_server.access.door import Door
     from elman_server.history.service import History
     from elman_server.models.registry import Models
     from elman_server.process.settings import Settings
@@ -55,13 +56,23 @@ class GrpcServer:
         address: where it listens, with the real port once started.
     """
 
-    def __init__(self, settings: Settings, sessions: Sessions, turns: Turns, models: Models, history: History) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: Sessions,
+        turns: Turns,
+        models: Models,
+        history: History,
+        *,
+        door: Door | None = None,
+    ) -> None:
         self.address = settings.listen
         self._settings = settings
         self._sessions = sessions
         self._turns = turns
         self._models = models
         self._history = history
+        self._door = door
         self._health = Health(_NEEDS)
         self._server: grpc.aio.Server | None = None
 
@@ -71,7 +82,9 @@ class GrpcServer:
         Raises:
             SettingsError: the address is in use or not of this machine, or the certificate cannot be used.
         """
-        self._server = server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(self._settings))
+        self._server = server = grpc.aio.server(
+            interceptors=[CallInterceptor(self._door)], options=_options(self._settings)
+        )
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
