@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from elman_server.access.door import open_door
-from elman_server.access.guarded_sessions import GuardedSessions
-from elman_server.access.guarded_turns import GuardedTurns
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.requests import Limits
 from elman_server.engine import Configure, EnginePool
+from elman_server.grpc.access.door import open_door
+from elman_server.grpc.access.guarded_sessions import GuardedSessions
+from elman_server.grpc.access.guarded_turns import GuardedTurns
 from elman_server.grpc.server import GrpcServer
 from elman_server.history.key import snapshot_key
 from elman_server.history.service import History

@@ -1,5 +1,6 @@
 """Whose a session is, on every method of the contract: another principal's is as unknown as one that never was."""
 
+import contextlib
 import secrets
 import uuid
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ HERS: Final = "alices-own"
 NEVER: Final = "never-made"
 REQUEST_ID: Final = str(uuid.uuid4())
 ALICE, BOB = secrets.token_hex(32), secrets.token_hex(32)
+_ALWAYS: Final = ("name", "session", "session_id", "turn", "stopping", "max_chars")  # a target, and an end
 Outcome = tuple[str, str, str, tuple[bytes, ...]]
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
@@ -55,10 +57,8 @@ class Scene:
                 iter([request.SerializeToString()]), metadata=[("authorization", f"Bearer {token}")], timeout=PATIENCE
             )
             answers = []
-            try:
+            with contextlib.suppress(grpc.RpcError):
                 answers += list(call)
-            except grpc.RpcError:
-                pass
             trailers = dict(call.trailing_metadata())
             reason = ErrorInfo()
             for detail in Status.FromString(trailers.get("grpc-status-details-bin", b"")).details:
@@ -170,7 +170,7 @@ def _aimed(request: Message, target: str) -> Message:
 def _messages(kind: Descriptor, scene: Scene, depth: int = 0) -> st.SearchStrategy[Message]:
     """Return requests of a kind; what names a session names the target."""
     chosen = {field.name: _values(field, scene, depth) for field in kind.fields if not _is_deep(field, depth)}
-    always = {name: chosen.pop(name) for name in ("name", "session", "session_id", "turn") if name in chosen}
+    always = {name: chosen.pop(name) for name in _ALWAYS if name in chosen}
 
     def build(values: dict[str, Any]) -> Message:
         message = GetMessageClass(kind)()
@@ -204,7 +204,8 @@ def _values(field: FieldDescriptor, scene: Scene, depth: int) -> st.SearchStrate
 def _value(field: FieldDescriptor, scene: Scene, depth: int) -> st.SearchStrategy[Any]:
     target = TARGET.ljust(len(HERS), "-")
     if field.name in {"name", "session"} and field.cpp_type == field.CPPTYPE_STRING:
-        return st.just("models/lstm" if "Model" in field.containing_type.name else f"sessions/{target}")
+        is_model = field.containing_type is model_pb2.GetModelRequest.DESCRIPTOR
+        return st.just("models/lstm" if is_model else f"sessions/{target}")
     pools: dict[str, list[Any]] = {
         "session_id": [target],
         "model": ["models/lstm"],

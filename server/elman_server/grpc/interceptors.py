@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from grpc import HandlerCallDetails, RpcMethodHandler
 
-    from elman_server.access.door import Door
+    from elman_server.grpc.access.door import Door
 
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = RpcMethodHandler[Any, Any]

@@ -15,16 +15,16 @@ from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
 from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
-from elman_server.grpc.certificates import credentials
+from elman_server.grpc.access.certificates import credentials
 from elman_server.grpc.generation_service import GenerationService
-from elman_server.grpc.health import Health, Need
 from elman_server.grpc.interceptors import CallInterceptor
 from elman_server.grpc.model_service import ModelService
-from elman_server.grpc.reflection import add_reflection
 from elman_server.grpc.session_service import SessionService
+from elman_server.grpc.standard.health import Health, Need
+from elman_server.grpc.standard.reflection import add_reflection
 
 if TYPE_CHECKING:
-    from elman_server.access.door import Door
+    from elman_server.grpc.access.door import Door
     from elman_server.history.service import History
     from elman_server.models.registry import Models
     from elman_server.process.settings import Settings

@@ -74,7 +74,7 @@ def to_failure(error: Exception, request_id: str) -> Failure:
     row = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), _UNEXPECTED)
     is_expected = row.code not in {StatusCode.INTERNAL, StatusCode.DATA_LOSS}
     message = INTERNAL_SENTENCE if row.code is StatusCode.INTERNAL else _cut(str(error), _MAX_SENTENCE)
-    reason = _TOO_MANY.get(error.subject, row.reason) if isinstance(error, errors.QuotaError) else row.reason
+    reason = TOO_MANY.get(error.subject, row.reason) if isinstance(error, errors.QuotaError) else row.reason
     metadata = {key: _cut(value, _MAX_VALUE) for key, value in row.metadata(error).items()}
     details = [
         ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata),
@@ -127,7 +127,7 @@ def _range(error: errors.PositionOutOfRangeError) -> dict[str, str]:
     return {"field": error.field, "value": str(error.value), "start": str(error.start), "end": str(error.end)}
 
 
-_TOO_MANY: Final = {
+TOO_MANY: Final = {
     "streams": "TOO_MANY_STREAMS",
     "stored bytes": "TOO_MANY_BYTES",
     "characters a minute": "TOO_MANY_CHARACTERS",
@@ -156,6 +156,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),
     errors.QuotaError: Row(StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", _quota),
+    errors.OwnQuotaError: Row(StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", _quota),
     errors.StartingError: Row(StatusCode.UNAVAILABLE, "STARTING", _retry),
     errors.OverloadedError: Row(StatusCode.UNAVAILABLE, "OVERLOADED", _retry),
     errors.DrainingError: Row(StatusCode.UNAVAILABLE, "DRAINING", _retry),

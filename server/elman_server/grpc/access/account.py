@@ -11,7 +11,7 @@ from elman_server.domain.errors import OwnQuotaError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from elman_server.access.principals import Quotas
+    from elman_server.grpc.access.principals import Quotas
 
 STREAMS_RETRY_SECONDS: Final = 1.0
 SESSIONS_RETRY_SECONDS: Final = 5.0  # they expire, or are deleted
@@ -34,16 +34,16 @@ class Bucket:
 
     def wait(self) -> float:
         """Return the seconds until something may be used; 0: now."""
-        now = self._clock()
-        self._level = min(self._per_minute, self._level + (now - self._at) * self._per_minute / 60)
-        self._at = now
+        self.use(0)
         if self._level >= 1:
             return 0.0
         return (1 - self._level) * 60 / self._per_minute if self._per_minute else _NEVER_SECONDS
 
     def use(self, amount: float) -> None:
         """Note what was used."""
-        self._level -= amount
+        now = self._clock()
+        self._level = min(self._per_minute, self._level + (now - self._at) * self._per_minute / 60) - amount
+        self._at = now
 
 
 class Account:

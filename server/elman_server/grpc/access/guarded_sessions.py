@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from elman_server.access.door import caller
 from elman_server.domain.errors import CorruptRecordError
 from elman_server.domain.owner import owner
 from elman_server.domain.requests import ANONYMOUS, Creation
+from elman_server.grpc.access.door import caller
 from elman_server.sessions import records
 from elman_server.sessions.pages import DEFAULT_PAGE
 from elman_server.sessions.service import Sessions
@@ -17,7 +17,7 @@ from elman_server.sessions.transitions import CHECKPOINT_CHARS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from elman_server.access.account import Account
+    from elman_server.grpc.access.account import Account
     from elman_server.sessions.session import Expiration, SessionInfo
 
 COUNT_SECONDS: Final = 30.0  # between two counts of an owner's sessions,

@@ -16,7 +16,7 @@ from elman_server.domain.errors import IssuerUnavailableError, SettingsError, Un
 from elman_server.process.tasks import background
 
 if TYPE_CHECKING:
-    from elman_server.access.principals import IssuerTable
+    from elman_server.grpc.access.principals import IssuerTable
 
 log = structlog.get_logger(__name__)
 

@@ -13,17 +13,25 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from elman_server.access.account import Account
-from elman_server.access.principals import CERTIFICATE, JWT, MAX_NAME_CHARS, NOBODY, Principals, Scope, read_principals
 from elman_server.domain.errors import PermissionDeniedError, SettingsError, UnauthenticatedError
 from elman_server.domain.owner import ANONYMOUS, owner
+from elman_server.grpc.access.account import Account
+from elman_server.grpc.access.principals import (
+    CERTIFICATE,
+    JWT,
+    MAX_NAME_CHARS,
+    NOBODY,
+    Principals,
+    Scope,
+    read_principals,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from elman_server.access.issuer import Issuer
-    from elman_server.access.principals import IssuerTable, Principal
+    from elman_server.grpc.access.issuer import Issuer
+    from elman_server.grpc.access.principals import IssuerTable, Principal
     from elman_server.process.settings import Settings
 
 LOOK_SECONDS: Final = 1.0  # between two looks at the file
@@ -66,7 +74,7 @@ class Door:
     """Knows callers by token or certificate, and ends the calls of those whose token was taken back.
 
     Args:
-        path: the file of principals; None: whoever has a certificate.
+        path: the file of principals; None: everybody with a certificate is known.
         clock: unix seconds.
 
     Raises:
@@ -232,7 +240,7 @@ def _owner_of(name: str) -> str:
 
 def _issuer(table: IssuerTable, path: Path) -> Issuer:
     try:
-        from elman_server.access.issuer import Issuer  # noqa: PLC0415  its library is optional
+        from elman_server.grpc.access.issuer import Issuer  # noqa: PLC0415  its library is optional
     except ImportError as error:
         raise SettingsError(f"--access {path}: [jwt] needs more libraries: pip install 'elman[jwt]'") from error
     return Issuer(table)

@@ -140,7 +140,7 @@ class Principals:
 
     @classmethod
     def of_certificates(cls) -> Principals:
-        """Return those of a server without a file: whoever has a certificate."""
+        """Return those of a server without a file: everybody with a certificate."""
         return cls(File())
 
     def of_token(self, digest: str) -> Principal | None:

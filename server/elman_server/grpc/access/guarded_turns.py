@@ -7,18 +7,18 @@ import time
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from elman_server.access.door import caller
-from elman_server.access.guarded_sessions import GuardedSessions, own_account
 from elman_server.domain.errors import UnauthenticatedError
 from elman_server.domain.events import Chunk, Event, Started
+from elman_server.grpc.access.door import caller
+from elman_server.grpc.access.guarded_sessions import GuardedSessions, own_account
 from elman_server.turns.service import Turns
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable
 
-    from elman_server.access.account import Account
     from elman_server.domain.events import CharacterDetail
     from elman_server.domain.requests import AppendRequest, GenerateRequest, ResumeRequest, ScoreRequest
+    from elman_server.grpc.access.account import Account
     from elman_server.sessions.leases import Lease
     from elman_server.sessions.session import SessionInfo
 
