@@ -13,6 +13,7 @@ from elman.v1 import model_pb2 as model_messages
 from elman.v1 import sampling_pb2 as sampling_messages
 from elman.v1 import session_pb2 as session_messages
 from elman_server.domain.events import CharacterDetail, Chunk, Event, Finished, FinishReason, Started
+from elman_server.domain.owner import id_of
 from elman_server.domain.state import DEFAULT
 from elman_server.sessions.session import SessionStatus
 
@@ -60,7 +61,7 @@ _CELLS: Final = {
 def from_session(info: SessionInfo) -> session_messages.Session:
     """Return a session's message."""
     return session_messages.Session(
-        name=f"sessions/{info.name}",
+        name=f"sessions/{id_of(info.name)}",
         model=info.model,
         model_digest=info.model_digest,
         state=_STATES[info.status],
