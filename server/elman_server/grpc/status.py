@@ -74,7 +74,7 @@ def to_failure(error: Exception, request_id: str) -> Failure:
     row = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), _UNEXPECTED)
     is_expected = row.code not in {StatusCode.INTERNAL, StatusCode.DATA_LOSS}
     message = INTERNAL_SENTENCE if row.code is StatusCode.INTERNAL else _cut(str(error), _MAX_SENTENCE)
-    reason = _TOO_MANY.get(error.subject, row.reason) if isinstance(error, errors.QuotaError) else row.reason
+    reason = TOO_MANY.get(error.subject, row.reason) if isinstance(error, errors.QuotaError) else row.reason
     metadata = {key: _cut(value, _MAX_VALUE) for key, value in row.metadata(error).items()}
     details = [
         ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata),
@@ -123,7 +123,7 @@ def _range(error: errors.PositionOutOfRangeError) -> dict[str, str]:
     return {"field": error.field, "value": str(error.value), "start": str(error.start), "end": str(error.end)}
 
 
-_TOO_MANY: Final = {"streams": "TOO_MANY_STREAMS", "inspections": "TOO_MANY_INSPECTIONS"}
+TOO_MANY: Final = {"streams": "TOO_MANY_STREAMS", "inspections": "TOO_MANY_INSPECTIONS"}
 _UNEXPECTED: Final = Row(StatusCode.INTERNAL, "INTERNAL")
 
 TABLE: Final[Mapping[type[Any], Row]] = {

@@ -151,7 +151,8 @@ class Inspection:
             labels = await _labels(request, passage)
             if not labels or min(labels) == max(labels):
                 raise InvalidFieldError(
-                    "labelling", f"gives all {len(labels)} characters the same number; choose one that tells them apart"
+                    "labelling",
+                    f"gives all {len(labels)} characters the same number; choose one that differs between them",
                 )
             ask = Compare(labels, passage.skipped)
             report = await self._ask(passage.model, passage.job(ask), Compared)
