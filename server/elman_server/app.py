@@ -13,9 +13,11 @@ from elman_server.domain.errors import ArtefactError
 from elman_server.domain.requests import Limits
 from elman_server.engine import Configure, EnginePool
 from elman_server.grpc.access.door import open_door
+from elman_server.grpc.access.guarded_inspection import GuardedInspection
 from elman_server.grpc.access.guarded_sessions import GuardedSessions
 from elman_server.grpc.access.guarded_turns import GuardedTurns
 from elman_server.grpc.server import GrpcServer
+from elman_server.history.inspection import Inspection
 from elman_server.history.key import snapshot_key
 from elman_server.history.service import History
 from elman_server.models.registry import Models
@@ -84,7 +86,12 @@ class App:
         )
         self._turns = (GuardedTurns if door else Turns)(sessions, self._models, self._engines, durability)
         history = History(sessions, self._models, self._engines, snapshot_key(settings))
-        self.server = GrpcServer(settings, sessions, self._turns, self._models, history, door=door)
+        inspection = None
+        if settings.serves_inspection:
+            inspection = (GuardedInspection if door else Inspection)(sessions, self._models, self._engines)
+        self.server = GrpcServer(
+            settings, sessions, self._turns, self._models, history, inspection=inspection, door=door
+        )
 
     async def start(self) -> None:
         """Listen, load every model, then serve."""

@@ -129,6 +129,7 @@ def _range(error: errors.PositionOutOfRangeError) -> dict[str, str]:
 
 TOO_MANY: Final = {
     "streams": "TOO_MANY_STREAMS",
+    "inspections": "TOO_MANY_INSPECTIONS",
     "stored bytes": "TOO_MANY_BYTES",
     "characters a minute": "TOO_MANY_CHARACTERS",
     "requests a minute": "TOO_MANY_REQUESTS",
@@ -152,6 +153,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.EtagMismatchError: Row(StatusCode.ABORTED, "ETAG_MISMATCH", metadata=_etag),
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
     errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
+    errors.GatesAbsentError: Row(StatusCode.FAILED_PRECONDITION, "GATES_ABSENT"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),

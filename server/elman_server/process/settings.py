@@ -169,6 +169,14 @@ class Settings:
     drain_delay_seconds: Annotated[
         float, Rule("How long health reports NOT_SERVING before new turns are refused.", "s", 0, 3600)
     ] = 0.0
+    inspection: Annotated[
+        str,
+        Rule(
+            "Serve InspectionService, which shows states and weights of the models; `auto`: on a loopback or `unix:` "
+            "address.",
+            choices=("auto", "on", "off"),
+        ),
+    ] = "auto"
     reflection: Annotated[bool, Rule("Serve the contract to callers (gRPC reflection).")] = True
     log_format: Annotated[
         str,
@@ -226,13 +234,23 @@ class Settings:
     @property
     def lacks(self) -> str:
         """What a server that others can reach should have and this one does not, in words; empty: nothing."""
-        if self.listen.startswith("unix:") or _is_loopback(self.listen.rpartition(":")[0].strip("[]")):
+        if self._is_local:
             return ""
         lacks = {
             "TLS (--tls-certificate, --tls-key)": self.tls_key is None,
             "authentication (--access or --tls-client-ca)": self.access is None and self.tls_client_ca is None,
         }
         return " and without ".join(name for name, is_missing in lacks.items() if is_missing)
+
+    @property
+    def serves_inspection(self) -> bool:
+        """Whether InspectionService is served."""
+        return self.inspection == "on" or (self.inspection == "auto" and self._is_local)
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return self.listen.startswith("unix:") or _is_loopback(self.listen.rpartition(":")[0].strip("[]"))
 
     @property
     def lifetimes(self) -> tuple[float, float]:
