@@ -1,5 +1,7 @@
 """The command `elman-web`: where the server is, where to listen, then serve until a signal."""
 
+import logging
+import signal
 import sys
 from typing import Any
 
@@ -86,6 +88,9 @@ def main(**options: Any) -> None:
     except (ValueError, ElmanError) as error:
         click.echo(f"elman-web: {error}", err=True)
         sys.exit(1)
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s:     %(message)s")
+    for stop in (signal.SIGINT, signal.SIGTERM):  # uvicorn's own handlers raise the signal again when all is done
+        signal.signal(stop, lambda *_: None)
     server.run()
     sys.exit(0 if server.started else 1)
 

@@ -1,5 +1,6 @@
 """What the dialect's requests may say. Fields that are not here are refused."""
 
+import json
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -27,6 +28,15 @@ class Strict(BaseModel):
     """A request body: no conversions, no unknown fields, no infinite numbers."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_characters(cls, given: Any) -> Any:
+        try:
+            json.dumps(given, ensure_ascii=False).encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("has half of a character, a lone surrogate, which no text may have") from error
+        return given
 
 
 class StreamOptions(Strict):

@@ -102,8 +102,10 @@ async def on_client_error(_request: Request, error: Exception) -> JSONResponse:
 async def on_invalid_request(_request: Request, error: Exception) -> JSONResponse:
     """Answer with the first field that is wrong."""
     assert isinstance(error, RequestValidationError)
-    first = error.errors()[0]
-    where = ".".join(_names(first["loc"]))
+    # Where several types are allowed, the one that was meant says most.
+    found = error.errors()
+    first = next((each for each in found if not each["type"].endswith("_type")), found[0])
+    where = ".".join(_names(first["loc"], error.body))
     return answer(400, _sentence(where, first), code="INVALID_REQUEST", param=where or None)
 
 
@@ -119,16 +121,27 @@ async def on_unexpected(request: Request, error: Exception) -> JSONResponse:
     return answer(500, "the web process failed; its log has the cause", code="INTERNAL")
 
 
-def _names(location: Sequence[Any]) -> list[str]:
+def _names(location: Sequence[Any], body: Any) -> list[str]:
     """Return where a value is, without the branches of unions, which pydantic counts as places."""
-    inside = location[1:] if location and location[0] in {"body", "query", "path", "header"} else location
-    return [str(name) for name in inside if isinstance(name, int) or str(name).isidentifier()]
+    if location[:1] != ("body",):
+        return [str(name) for name in location[1:]]
+    names, value = [], body
+    for step in location[1:]:
+        try:
+            value = value[step]
+        except (LookupError, TypeError):
+            if step != location[-1] or not isinstance(value, Mapping):
+                continue
+        names.append(str(step))
+    return names
 
 
 def _sentence(where: str, error: Mapping[str, Any]) -> str:
     kind, said = error["type"], str(error["msg"])
     if kind == "extra_forbidden":
         return f"{where} is not honoured: {_REFUSED.get(where, 'this server does not know the field; leave it out')}"
+    if kind == "missing":
+        return f"{where} is missing"
     if kind == "json_invalid":
         return f"the body is not JSON: {error.get('ctx', {}).get('error', said)}"
     said = said.removeprefix("Value error, ").removeprefix("Input ")

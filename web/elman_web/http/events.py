@@ -28,8 +28,9 @@ def event(data: Any, *, event_id: str = "", name: str = "") -> bytes:
     lines = [f"event: {name}"] if name else []
     if event_id:
         lines.append(f"id: {event_id}")
-    lines.append(f"data: {json.dumps(data, ensure_ascii=False, separators=(',', ':'))}")
-    return ("\n".join(lines) + "\n\n").encode("utf-8", "replace")
+    # All in ASCII: many clients split lines at U+0085 and U+2028 too.
+    lines.append(f"data: {json.dumps(data, separators=(',', ':'))}")
+    return ("\n".join(lines) + "\n\n").encode()
 
 
 class EventStream(Response):
