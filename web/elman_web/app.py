@@ -20,7 +20,7 @@ from elman_web.clients import Clients
 from elman_web.dialect import chat, completions, models
 from elman_web.http import errors
 from elman_web.http.guard import Guard
-from elman_web.rest import sessions, texts
+from elman_web.rest import inspection, sessions, texts
 from elman_web.settings import Settings
 
 _PAGE: Final = Path(__file__).parent / "page"
@@ -55,7 +55,7 @@ def build(settings: Settings) -> ASGIApp:
         },
     )
     app.state.settings, app.state.clients = settings, clients
-    for part in (completions, chat, models, sessions, texts):
+    for part in (completions, chat, models, sessions, texts, inspection):
         app.include_router(part.router, prefix="/v1", responses=_ERRORS)
     app.add_api_route("/healthz", _health, methods=["GET"], include_in_schema=False)
     app.mount("/", StaticFiles(directory=_PAGE, html=True))

@@ -27,12 +27,27 @@ class Logprobs(BaseModel):
     text_offset: list[int]
 
 
+class Effective(BaseModel):
+    """What a character was sampled from, after temperature and filters.
+
+    The kept characters lie side by side from 0 to 1, and the random number `uniform` falls on the one that was sampled,
+    which begins at `below`. `top` are the likeliest of the `num_kept`.
+    """
+
+    log_probability: float
+    top: dict[str, float]
+    num_kept: int
+    uniform: float
+    below: float
+
+
 class Choice(BaseModel):
     """One text. `position` is the session's after it."""
 
     index: int
     text: str
     logprobs: Logprobs | None = None
+    effective: list[Effective | None] | None = None
     finish_reason: str | None
     position: int | None = None
 
@@ -125,6 +140,16 @@ def logprobs(details: Sequence[CharacterDetail], offset: int) -> dict[str, Any]:
         ],
         "text_offset": list(range(offset, offset + len(details))),
     }
+
+
+def effective(details: Sequence[CharacterDetail]) -> list[dict[str, Any] | None]:
+    """Return what each character was sampled from."""
+    return [
+        each.effective.to_dict() | {"top": {top.text: top.log_probability for top in each.effective.top}}
+        if each.effective
+        else None
+        for each in details
+    ]
 
 
 def chat_logprobs(details: Sequence[CharacterDetail]) -> dict[str, Any]:

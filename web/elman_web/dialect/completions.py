@@ -83,6 +83,8 @@ class _Answer(Answering):
             more = answers.logprobs(piece.details, offset)
             before = choice["logprobs"] or {key: [] for key in more}
             choice["logprobs"] = {key: before[key] + more[key] for key in more}
+            if self.body.effective:
+                choice["effective"] = choice.get("effective", []) + answers.effective(piece.details)
         choice["text"] += piece.text
         choice["position"] = piece.position
         if piece.finished:

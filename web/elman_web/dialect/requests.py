@@ -141,13 +141,15 @@ class CompletionRequest(Generation):
     """A text to continue.
 
     `prompt` is a text, or several. `max_tokens` counts characters. `logprobs` is how many of the likeliest characters
-    to report at each position. `echo` puts the prompt before the text; with `max_tokens` 0 it is only scored.
+    to report at each position; `effective` adds what each character was sampled from, after temperature and
+    filters, and the random number. `echo` puts the prompt before the text; with `max_tokens` 0 it is only scored.
     """
 
     prompt: str | Annotated[list[str], Field(min_length=1, max_length=MAX_CHOICES)] = ""
     max_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     echo: bool | None = None
+    effective: bool | None = None
 
     @model_validator(mode="after")
     def _check_completion(self) -> "CompletionRequest":
@@ -165,6 +167,10 @@ class CompletionRequest(Generation):
     def prompts(self) -> list[str]:
         """The texts, at least one."""
         return [self.prompt] if isinstance(self.prompt, str) else self.prompt
+
+    def options(self, seed: int | None) -> GenerateOptions:
+        """Return the arguments of the client's `generate`."""
+        return {**super().options(seed), "effective": self.effective}
 
     @property
     def max_chars(self) -> int:
