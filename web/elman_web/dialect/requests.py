@@ -12,6 +12,7 @@ NEW_SESSION: Final = "new"
 """Instead of a session's name: create one. No name is that short."""
 
 Seed = Annotated[int, Field(ge=0, lt=2**64)]
+SessionName = Annotated[str, Field(pattern=r"^(sessions/)?[a-z0-9-]{1,63}$")]
 Name = Annotated[str, Field(min_length=1, max_length=300)]
 # What leaves the text as it is may be sent for fields that are refused otherwise.
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
@@ -62,7 +63,7 @@ class Generation(Strict):
     """
 
     model: Name
-    session: Name | None = None
+    session: SessionName | None = None
     request_id: Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")] | None = None
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
     stream: bool | None = None

@@ -12,8 +12,15 @@ export function make(tag, attributes = {}, ...children) {
     else if (key.startsWith(".")) element[key.slice(1)] = value;
     else element.setAttribute(key, value === true ? "" : value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.filter(isThere));
   return element;
+}
+
+const isThere = (child) => child !== null && child !== undefined && child !== false;
+
+/** Replace what is in an element. */
+export function fill(element, ...children) {
+  element.replaceChildren(...children.filter(isThere));
 }
 
 export const byId = (id) => document.getElementById(id);

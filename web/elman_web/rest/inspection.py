@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field, model_validator
 
 from elman_client import AsyncClient, Signal, StateChunk, TextProperty, Units
-from elman_web.dialect.requests import Name, Strict
+from elman_web.dialect.requests import Name, SessionName, Strict
 from elman_web.http.caller import Client
 from elman_web.http.events import DONE, EventStream, event, while_connected
 
@@ -22,7 +22,7 @@ class Place(Strict):
     """A text that is read from a model's initial state or after a session's state, or a session's transcript."""
 
     model: Name | None = None
-    session: Name | None = None
+    session: SessionName | None = None
     text: Annotated[str, Field(min_length=1)] | None = None
 
     @model_validator(mode="after")

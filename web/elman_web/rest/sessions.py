@@ -18,7 +18,7 @@ from elman_web.http.events import DONE, EventStream, event
 router = APIRouter(prefix="/sessions")
 _MAX_LISTED = 1000
 _SECONDS_A_CENTURY = 3_155_760_000
-SessionId = Annotated[str, Path(min_length=1, max_length=300, description="The last part of the session's name.")]
+SessionId = Annotated[str, Path(pattern="^[a-z0-9-]{1,63}$", description="The last part of the session's name.")]
 Position = Annotated[int, Field(ge=0, lt=2**63)]
 Labels = Annotated[dict[str, str], Field(max_length=64)]
 Ttl = Annotated[float, Field(gt=0, le=_SECONDS_A_CENTURY)]

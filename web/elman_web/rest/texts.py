@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, model_validator
 
 from elman_web.dialect.answers import Logprobs, logprobs
-from elman_web.dialect.requests import Name, Strict
+from elman_web.dialect.requests import Name, SessionName, Strict
 from elman_web.http.caller import Client
 
 router = APIRouter()
@@ -20,7 +20,7 @@ class TextToScore(Strict):
 
     text: Annotated[str, Field(min_length=1)]
     model: Name | None = None
-    session: Name | None = None
+    session: SessionName | None = None
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     read_out: Name | None = None
 
