@@ -1,6 +1,6 @@
 /** One step, worked: every term of the equations as numbers and coloured cells, forwards and backwards through a text. */
 
-import { post } from "./api.js";
+import { latest, post } from "./api.js";
 import { fill, make, signedColour, visible } from "./dom.js";
 import { models, state } from "./state.js";
 import { handMade, hello } from "./byhand.js";
@@ -12,6 +12,7 @@ let attempt;
 let kind = "model";
 let at = null;
 let said = "hello";
+const newest = latest();
 
 export function setUp(element, attemptTo) {
   box = element;
@@ -60,7 +61,7 @@ function word(body) {
 }
 
 async function explain(result, place) {
-  const step = await post("/v1/inspect/explain", { ...place, num_candidates: 5, num_contributions: 6, temperature: state.temperature });
+  const step = await post("/v1/inspect/explain", { ...place, num_candidates: 5, num_contributions: 6, temperature: state.temperature }, { signal: newest() });
   const layers = step.layers.map((layer) => make("details.card", { open: layer.layer === 0 },
     make("summary", {}, make("strong", {}, step.layers.length > 1 ? `Layer ${layer.layer}, which reads ${layer.layer ? "h of the layer below" : "the character"}` : "The step")),
     make("div.vectors", {}, ...vectors(layer, step.text)),
