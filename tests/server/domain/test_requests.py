@@ -249,11 +249,11 @@ def test_a_digest_has_only_what_makes_another_turn():
 def test_a_creation_with_a_request_id_has_always_the_same_names():
     """Two requests share none, and neither do the sessions of one; without an id every name is a new one."""
     one, other = Creation(bytes(16), b"1"), Creation(bytes(15) + b"\x01", b"1")
-    names = [creation.part(index).name() for creation in (one, other) for index in range(3)]
+    names = [creation.part(index).key() for creation in (one, other) for index in range(3)]
     assert names[0] == "b6c54489-38a0-5f50-a60a-fd8d76219cae"
-    assert names[:3] == [one.part(index).name() for index in range(3)]
+    assert names[:3] == [one.part(index).key() for index in range(3)]
     assert len(set(names)) == 6
-    assert Creation().name() != Creation().name()
+    assert Creation().key() != Creation().key()
 
 
 def test_texts_have_a_longest_and_perhaps_a_shortest():
