@@ -24,7 +24,7 @@ class Artefact:
 
     @property
     def step(self) -> onnx.ModelProto:
-        """The main graph, weights included; parsed anew each time, because it is as large as the file."""
+        """The main graph, weights included; parsed again each time, because it is as large as the file."""
         return onnx.load_model_from_string(self.file.data)
 
     @property
