@@ -16,6 +16,10 @@ from elman_server.grpc.server import GrpcServer
 from elman_server.history.key import snapshot_key
 from elman_server.history.service import History
 from elman_server.models.registry import Models
+from elman_server.process.observe.collector import State, registry
+from elman_server.process.observe.counters import COUNTERS
+from elman_server.process.observe.endpoint import Endpoint
+from elman_server.process.observe.tracing import TRACING
 from elman_server.process.signals import StopSignals
 from elman_server.process.tasks import background
 from elman_server.sessions.lifetimes import Lifetimes
@@ -78,9 +82,16 @@ class App:
         self._turns = Turns(sessions, self._models, self._engines, durability)
         history = History(sessions, self._models, self._engines, snapshot_key(settings))
         self.server = GrpcServer(settings, sessions, self._turns, self._models, history)
+        self._endpoint: Endpoint | None = None
 
     async def start(self) -> None:
         """Listen, load every model, then serve."""
+        if self._settings.open_telemetry:
+            TRACING.start()
+        if self._settings.metrics_listen is not None:
+            shown = registry(self._state)
+            self._endpoint = Endpoint(self._settings.metrics_listen, shown, lambda: self.server.is_ready)
+            self._endpoint.start()
         await self.server.start()
         self._store_watch = background(
             watch(self._store, self._settings.store_patience_seconds, self.server.set_store), "watch the store"
@@ -96,6 +107,7 @@ class App:
 
     async def drain(self) -> None:
         """Turn health, let load balancers see it, then let the turns finish."""
+        log.info("drain_begins", streams=COUNTERS.num_streams, grace_seconds=self._settings.grace_seconds)
         await self.server.set_serving(False)
         await asyncio.sleep(self._settings.drain_delay_seconds)
         try:
@@ -103,6 +115,7 @@ class App:
                 await self._turns.drain(self._settings.grace_seconds)
         except TimeoutError:
             log.error("turns_not_settled")  # noqa: TRY400  expected: no traceback
+        log.info("drain_ends", streams=COUNTERS.num_streams)
 
     async def stop(self) -> None:
         """Close the port, end the engines and close the store."""
@@ -111,6 +124,10 @@ class App:
             self._store_watch.cancel()
         await asyncio.gather(*(pool.stop() for pool in self._pools))
         await self._store.close()
+        if self._endpoint is not None:
+            await self._endpoint.stop()
+        if TRACING.is_on:
+            await asyncio.to_thread(TRACING.stop)
 
     async def _start_engine(self, path: Path) -> ModelInfo:
         settings = self._settings
@@ -130,6 +147,22 @@ class App:
         self._engines[model.name] = pool
         log.info("model_loaded", model=model.name, version=model.version, digest=model.digest[:12])
         return dataclasses.replace(model, limits=Limits(settings.max_prompt_chars, settings.max_chars))
+
+    def _state(self) -> State:
+        """Return what metrics show of this moment."""
+        settings, models = self._settings, tuple(self._models.list()) if self.server.is_ready else ()
+        pools = {name: pool for name, pool in self._engines.items() if isinstance(pool, EnginePool)}
+        return State(
+            models=models,
+            engines={name: pool.num_serving for name, pool in pools.items()},
+            jobs={name: pool.num_streams for name, pool in pools.items()},
+            max_jobs=dict.fromkeys(pools, settings.engines * settings.max_batch + settings.max_waiting),
+            num_streams=COUNTERS.num_streams,
+            max_streams=settings.max_streams,
+            num_sessions=COUNTERS.num_sessions,
+            store=settings.store.partition(":")[0],
+            is_ready=self.server.is_ready,
+        )
 
     def _engines_changed(self) -> None:
         self.server.set_engines(all(pool.is_well for pool in self._pools))

@@ -27,7 +27,8 @@ FOREIGN: Final = re.compile(
 _HOUR: Final = 3600.0
 _DAY: Final = 24 * _HOUR
 _YEAR: Final = 365 * _DAY
-_ADDRESS: Final = re.compile(r"unix:(?P<path>.+)|(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
+_HOST_PORT: Final = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
+_ADDRESS: Final = re.compile(rf"unix:(?P<path>.+)|{_HOST_PORT.pattern}")
 _MAX_PORT: Final = 65535
 _STORE: Final = re.compile(r"memory:|sqlite:.+|rediss?(\+cluster)?://[^/?]+.*")
 _KEYS: Final = re.compile(r"file:.+|env:.+")
@@ -168,6 +169,14 @@ class Settings:
         float, Rule("How long health reports NOT_SERVING before new turns are refused.", "s", 0, 3600)
     ] = 0.0
     reflection: Annotated[bool, Rule("Serve the contract to callers (gRPC reflection).")] = True
+    metrics_listen: Annotated[
+        str | None,
+        Rule("Address of /metrics, /healthz and /readyz: plain HTTP, `host:port` (port 0: a free one)."),
+    ] = None
+    open_telemetry: Annotated[
+        bool,
+        Rule("Send traces and the times of calls by OTLP; OpenTelemetry's own `OTEL_*` variables say where and how."),
+    ] = False
     log_format: Annotated[
         str,
         Rule("Format of the log; `auto`: console on a terminal, else json.", choices=("auto", "console", "json")),
@@ -189,7 +198,9 @@ class Settings:
             in_range = value in rule.choices if rule.choices else not rule.allowed or rule.low <= value <= rule.high
             if not in_range:
                 raise _refusal(name, value, rule.allowed)
-        _check_address(self.listen)
+        _check_address("listen", self.listen, _ADDRESS, ", or unix:/path")
+        if self.metrics_listen is not None:
+            _check_address("metrics_listen", self.metrics_listen, _HOST_PORT)
         if not _STORE.fullmatch(self.store):
             raise _refusal(
                 "store", self.store, "memory:, sqlite:PATH, redis://, rediss:// or redis+cluster://HOST:PORT"
@@ -314,10 +325,10 @@ def _parse(name: str, kind: object, text: str) -> object:
     return Path(text) if kind in {Path, Path | None} else text
 
 
-def _check_address(listen: str) -> None:
-    match = _ADDRESS.fullmatch(listen)
+def _check_address(name: str, listen: str, form: re.Pattern[str], or_else: str = "") -> None:
+    match = form.fullmatch(listen)
     if match is None or int(match["port"] or 0) > _MAX_PORT:
-        raise _refusal("listen", listen, f"host:port with a port of 0 to {_MAX_PORT}, or unix:/path")
+        raise _refusal(name, listen, f"host:port with a port of 0 to {_MAX_PORT}{or_else}")
 
 
 def _refusal(name: str, value: object, allowed: str) -> SettingsError:

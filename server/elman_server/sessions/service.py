@@ -24,6 +24,8 @@ from elman_server.domain.errors import (
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.domain.state import DEFAULT
 from elman_server.domain.vocabulary import MAX_UNFINISHED
+from elman_server.process.observe.call import this_call
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions import records
 from elman_server.sessions.pages import MAX_PAGE, PageToken, page_limit
 from elman_server.sessions.repository import COMMIT_TRIES, SessionRepository, etag_of
@@ -139,6 +141,8 @@ class Sessions(SessionRepository):
             if (made := await self.made(session_id, creation)) is None:
                 raise
             return made  # by the same request, at the same time
+        COUNTERS.sessions_created[head.model] += 1
+        this_call().session, this_call().model = name, head.model
         return self.info(name, head)
 
     async def made(self, session_id: str, creation: Creation) -> SessionInfo | None:
@@ -207,6 +211,7 @@ class Sessions(SessionRepository):
                 revision = (await self.load(session_id, etag)).revision
             with contextlib.suppress(RevisionMismatchError):  # a turn has made something durable
                 await self._store.delete(session_id, revision)
+                COUNTERS.sessions_ended["deleted"] += 1
                 break
         else:
             raise SessionBusyError(f"sessions/{session_id}")
