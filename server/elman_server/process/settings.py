@@ -21,7 +21,7 @@ BUNDLED: Final = Path(__file__).parent.parent / "bundled"
 # The client's, docker-compose.yml's, and what Kubernetes and docker put into the environment beside a service `elman`
 # or `elman-…`: ELMAN_PORT, ELMAN_SERVICE_HOST, ELMAN_PORT_50051_TCP_ADDR, ELMAN_REDIS_NAME, …
 FOREIGN: Final = re.compile(
-    r"ELMAN_(TARGET|CLUSTER_PORT|(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|NAME|ENV_\w+|"
+    r"ELMAN_(TARGET|CLUSTER_PORT|CPUS|GRAFANA_PORT|(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|NAME|ENV_\w+|"
     r"PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?))"
 )
 _HOUR: Final = 3600.0
