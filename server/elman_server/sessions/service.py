@@ -13,7 +13,6 @@ from elman_server.domain.errors import (
     CorruptRecordError,
     EtagMismatchError,
     InvalidFieldError,
-    ModelMismatchError,
     NotThereError,
     PositionOutOfRangeError,
     RevisionMismatchError,
@@ -304,14 +303,18 @@ class Sessions(SessionRepository):
         return await self.before(session_id, start, MAX_UNFINISHED)
 
     def model_of(self, head: records.Head) -> ModelInfo:
-        """Return the model that a session is pinned to; raises ModelMismatchError."""
-        model = self._models.get(head.model)
-        if model.digest != head.model_digest:
-            raise ModelMismatchError(
-                f"the session is pinned to {head.model_digest[:12]} of models/{head.model}, this server has "
-                f"{model.digest[:12]}; create a new session"
-            )
-        return model
+        """Return the model that a session is pinned to; raises ModelMismatchError, ModelNotFoundError."""
+        return self._models.pinned(head.model, head.model_digest)
+
+    async def pinned(self) -> set[str]:
+        """Return the digests of all models that a session is pinned to."""
+        after, found = "", set()
+        while rows := await self._store.page(after, MAX_PAGE):
+            for _, stored in rows:
+                with contextlib.suppress(CorruptRecordError):
+                    found.add(self.decoded(stored.head).model_digest)
+            after = rows[-1][0]
+        return found
 
     def info(self, name: str, head: records.Head) -> SessionInfo:
         """Return what callers see of a session."""

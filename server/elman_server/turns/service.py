@@ -59,7 +59,7 @@ class Turns:
     """Runs every turn of a server. What happens in a turn is yielded in tuples of events: each is one message.
 
     Args:
-        engines: by model name.
+        engines: by the digest of their model.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class Turns:
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())
             await self._runner.begin(run, parameters, "" if earlier else request.etag)
             job = Job(head.state, head.position, ids, detail=detail)
-            with self._engines[model.name].open(job) as stream, watched(stream, run.lease, None):
+            with self._engines[model.digest].open(job) as stream, watched(stream, run.lease, None):
                 reading = await read_from(stream)
             if isinstance(reading, FinishReason):
                 raise DrainingError if reading is FinishReason.SERVER_DRAINING else TurnCancelledError
@@ -169,7 +169,7 @@ class Turns:
         head = (await self._sessions.load(request.target.session))[0] if request.target.session else None
         model = self._model(request.target, head)
         state, position = (head.state, head.position) if head else (model.initial, 0)
-        return await score(self._engines[model.name], model, state, position, request)
+        return await score(self._engines[model.digest], model, state, position, request)
 
     async def cancel(self, session_id: str, position: int | None = None, request_id: bytes = b"") -> SessionInfo:
         """End the turn that runs on a session, if any; return the idle session.
@@ -221,7 +221,7 @@ class Turns:
         before = await self._sessions.unfinished(run.lease.session_id, turn.start, turn.prompt_end, vocabulary)
         decoder = vocabulary.decoder(before)
         decoder.decode(plan.sampled)
-        engine = self._engines[plan.model.name]
+        engine = self._engines[plan.model.digest]
         with TRACING.part("stream"), engine.open(plan.job) as stream, watched(stream, run.lease, time_left):
             if not turn.has_begun:
                 await self._runner.begin(run, parameters, plan.etag)
@@ -336,14 +336,14 @@ class Turns:
 
     def _redelivery(self, run: Run, earlier: EarlierTurn) -> Redelivery:
         assert run.lease.session_id is not None
-        return Redelivery(self._sessions, self._engines[earlier.head.model], run.lease.session_id, earlier)
+        return Redelivery(self._sessions, self._engines[earlier.head.model_digest], run.lease.session_id, earlier)
 
     # What it stands on
 
     def _turn(self, model: ModelInfo, session_id: str | None, loaded: Loaded | None) -> RunningTurn:
         this_call().model = model.name
         return RunningTurn(
-            self._engines[model.name],
+            self._engines[model.digest],
             self._sessions,
             session_id,
             loaded=loaded,

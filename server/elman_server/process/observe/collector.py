@@ -44,9 +44,9 @@ class State:
 
     Attributes:
         models: that are served.
-        engines: of each model, how many processes serve.
-        jobs: of each model, how many run or wait in its engines.
-        max_jobs: of each model, past which a job is refused.
+        engines: of each model by name and version, how many processes serve.
+        jobs: how many run or wait in them.
+        max_jobs: past which a job is refused.
         num_streams, max_streams: Generate streams of the server.
         num_sessions: in the store; None: not known yet.
         store: its kind, `memory`, `sqlite` or `redis`.
@@ -55,9 +55,9 @@ class State:
     """
 
     models: tuple[Model, ...] = ()
-    engines: Mapping[str, int] | None = None
-    jobs: Mapping[str, int] | None = None
-    max_jobs: Mapping[str, int] | None = None
+    engines: Mapping[tuple[str, str], int] | None = None
+    jobs: Mapping[tuple[str, str], int] | None = None
+    max_jobs: Mapping[tuple[str, str], int] | None = None
     num_streams: int = 0
     max_streams: int = 0
     num_sessions: int | None = None
@@ -99,9 +99,9 @@ def _of_state(state: State) -> Iterator[Metric]:
     models = {(model.name, model.version, model.digest[:12]): 1.0 for model in state.models}
     yield _gauge("elman_model_info", "The models that are served.", models, "model", "version", "digest")
     yield _gauge("elman_ready", "Whether health is SERVING.", {(): float(state.is_ready)})
-    yield _gauge("elman_engines", "Engine processes that serve.", _by_name(state.engines), "model")
-    yield _gauge("elman_jobs", "Jobs that run or wait in the engines.", _by_name(state.jobs), "model")
-    yield _gauge("elman_jobs_limit", "Jobs past which new ones are refused.", _by_name(state.max_jobs), "model")
+    yield _gauge("elman_engines", "Engine processes that serve.", state.engines or {}, "model", "version")
+    yield _gauge("elman_jobs", "Jobs that run or wait in the engines.", state.jobs or {}, "model", "version")
+    yield _gauge("elman_jobs_limit", "Jobs past which new ones are refused.", state.max_jobs or {}, "model", "version")
     yield _gauge("elman_streams", "Streams that are open.", {(): float(state.num_streams)})
     yield _gauge("elman_streams_limit", "Streams past which new ones are refused.", {(): float(state.max_streams)})
     if state.num_sessions is not None:
