@@ -17,7 +17,7 @@ import yaml
 
 from elman_client import AsyncClient, Event, Finished, FinishReason, Started
 from elman_server.process.settings import RULES, variable
-from tests.chaos.load import Fault, Load, Report
+from tests.chaos.load import MANY_STREAMS, Fault, Load, Report
 from tests.chaos.scenarios import undisturbed
 from tests.envoy_process import CONFIG
 from tests.redis_process import free_port
@@ -261,10 +261,10 @@ async def test_a_cluster_of_containers_survives_a_kill(cluster: Stack, tmp_path:
         docker("start", replicas[0])
 
     (tmp_path / "elman-128.onnx").symlink_to(MODELS / "elman-128.onnx")
-    calm = await undisturbed(tmp_path, 2, "elman-128")
-    report = Report("containers", 0)
+    calm = await undisturbed(tmp_path, 2, MANY_STREAMS, "elman-128")
+    report = Report("containers", 0, MANY_STREAMS)
     async with AsyncClient(cluster.target, timeout=300, retry_seconds=300) as client:
-        load = Load(client, "killed", "elman-128")
+        load = Load(client, "killed", MANY_STREAMS, "elman-128")
         await load.start()
         await load.round(Fault("SIGKILL of a replica", 1 / 16, lambda: None, kill))
         await load.round()

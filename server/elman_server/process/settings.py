@@ -126,7 +126,8 @@ class Settings:
     flush_interval_ms: Annotated[
         float,
         Rule(
-            "Longest time that a sampled character waits for others; with n > 32 streams sqrt(n / 32) times that. "
+            "Time for which sampled characters are joined in one message; with n > 32 streams sqrt(n / 32) times that. "
+            "In CPU time of the engine: on a busy machine up to four times as long. "
             "Before the end of a turn up to four times as long, to be sent with it.",
             "ms",
             0,

@@ -35,6 +35,7 @@ CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most that man
 CHECKPOINT_PIECES: Final = 4  # or that many flushes, where the model is so fast that these are more
 POLL_SECONDS: Final = 0.0005  # the longest that a message waits while there is something to compute
 UNHURRIED_STREAMS: Final = 32  # the characters of more streams are joined for longer
+MOST_INTERVALS: Final = 4  # that characters are joined by the clock, however little CPU time the engine gets
 LAST_INTERVALS: Final = 3  # that the end of a turn is waited for, to go out in one piece
 
 
@@ -42,7 +43,7 @@ class EngineLoop:
     """Runs the jobs of one model.
 
     Args:
-        flush_seconds: how long characters are joined at most, while there are few streams.
+        flush_seconds: how long characters are joined, in CPU time, while there are few streams.
     """
 
     def __init__(self, model: ModelRunner, output_size: int, link: EngineLink, flush_seconds: float) -> None:
@@ -54,7 +55,7 @@ class EngineLoop:
         self._attentive: set[Stream] = set()  # need a look after every step: stop strings, details
         self._reading: list[Stream] = []  # rows whose next steps read their prompt
         self._outputs: list[Output] = []
-        self._next_flush = self._last_flush = 0.0
+        self._last_flush = self._next_flush = self._latest_flush = 0.0
         self._tally = Tally(model.capacity)
 
     def run(self) -> None:
@@ -262,13 +263,16 @@ class EngineLoop:
             if stream.phase is Phase.DECODE:
                 self._collect(stream)
                 self._flush(stream)
-        now = time.monotonic()
+        # Counted in CPU time: by the clock, a busy machine would join fewer characters in each message, and more
+        # messages would keep it busier.
+        now, wall = time.thread_time(), time.monotonic()
         most = QUANTUM_CHARS if self._scheduler.is_crowded else FLUSH_STEPS
-        if now >= self._next_flush or self._rows.num_steps >= most:
+        if now >= self._next_flush or wall >= self._latest_flush or self._rows.num_steps >= most:
             # The cost of messages grows with streams / interval, that of waiting with the interval: least at the root.
             interval = self._flush_seconds * max(1.0, math.sqrt(len(decoding) / UNHURRIED_STREAMS))
             step_seconds = max(1e-6, (now - self._last_flush) / max(1, self._rows.num_steps))
             self._last_flush, self._next_flush = now, now + interval
+            self._latest_flush = wall + MOST_INTERVALS * interval
             self._flush_all(int(LAST_INTERVALS * interval / step_seconds))
 
     def _end_or_pause(self, stream: Stream) -> None:

@@ -159,7 +159,7 @@ def _encoder(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
     """Return what writes the format that a caller asks for; the plain one if nobody knows what it asks for."""
     try:
         return choose_encoder(accept)
-    except (TypeError, ValueError):  # the library compares versions that are no numbers
+    except (TypeError, ValueError):  # the library compares words with numbers
         return choose_encoder("")
 
 
