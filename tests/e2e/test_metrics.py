@@ -1,13 +1,18 @@
 """The metrics of a real server: what its callers do is what they show."""
 
 import http.client
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from elman_client import Client, ElmanError
-from tests.server_process import PATIENCE, ServerProcess, refused_start
+from tests.server_process import PATIENCE, ServerProcess, environment, refused_start
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +117,39 @@ def test_a_port_that_is_taken_ends_the_start(server, lstm):
     assert lines == [
         f"elman-server: cannot listen on {address}: Address already in use; choose another with --metrics-listen"
     ]
+
+
+def elman_top(server: ServerProcess, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run `elman top` on a server, or elsewhere if the options say so."""
+    address = server.log.wait_for(r'"address": "([^"]+)", "event": "metrics_served"')[1]
+    command = [str(Path(sys.executable).with_name("elman")), "top", "--metrics", address, "--interval", "0.1", *options]
+    return subprocess.run(
+        command,
+        env=environment(http_proxy="http://192.0.2.1:1"),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_top_shows_what_the_server_does(server):
+    """One look has the server, its store and a line for each model; as JSON, it has the same."""
+    shown = elman_top(server, "--once")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    first, *_, header, model = shown.stdout.splitlines()
+    assert re.fullmatch(r"elman \S+ at \S+: ready", first)
+    assert header.split()[:4] == ["MODEL", "ENGINES", "JOBS", "CHARS/S"]
+    assert model.split()[:3] == ["lstm@1", "1", "0"]
+
+    look = json.loads(elman_top(server, "--once", "--json").stdout)
+    assert (look["is_ready"], look["store"], look["models"][0]["engines"]) == (True, "sqlite", 1)
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1:1", "the server"])
+def test_top_without_metrics_is_a_sentence(server, where):
+    """Where nothing listens, or another program does, one line says what to give."""
+    address = server.address if where == "the server" else where
+    done = elman_top(server, "--metrics", address)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1)
+    assert f"--metrics-listen {address}" in done.stderr
