@@ -82,7 +82,9 @@ class App:
             commit_seconds=settings.commit_seconds,
             patience_seconds=settings.store_patience_seconds,
         )
-        self._turns = (GuardedTurns if door else Turns)(sessions, self._models, self._engines, durability)
+        self._turns = (GuardedTurns if door else Turns)(
+            sessions, self._models, self._engines, durability, settings.max_streams
+        )
         history = History(sessions, self._models, self._engines, snapshot_key(settings))
         self.server = GrpcServer(settings, sessions, self._turns, self._models, history, door=door)
 
@@ -133,7 +135,7 @@ class App:
             num_engines=settings.engines,
         )
         max_streams = settings.max_batch + -(-settings.max_waiting // settings.engines)
-        pool = EnginePool(configure, max_streams, self._engines_changed)
+        pool = EnginePool(configure, max_streams, self._engines_changed, settings.max_unread_chars)
         self._pools.append(pool)
         model = await pool.start()
         if model.name in self._engines:

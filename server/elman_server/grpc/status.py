@@ -132,6 +132,8 @@ TOO_MANY: Final = {
     "stored bytes": "TOO_MANY_BYTES",
     "characters a minute": "TOO_MANY_CHARACTERS",
     "requests a minute": "TOO_MANY_REQUESTS",
+    "unread characters": "TOO_MANY_UNREAD",
+    "calls that read sessions": "TOO_MANY_CALLS",
 }
 _UNEXPECTED: Final = Row(StatusCode.INTERNAL, "INTERNAL")
 
@@ -152,6 +154,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.EtagMismatchError: Row(StatusCode.ABORTED, "ETAG_MISMATCH", metadata=_etag),
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
     errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
+    errors.StalledReaderError: Row(StatusCode.CANCELLED, "READER_STALLED"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),
