@@ -3,6 +3,7 @@
 ServerError
 ├── SettingsError               at start: a setting is out of range
 ├── ArtefactError               at start: a model file cannot be served
+├── BackupError                 a copy of the sessions cannot be made or put back
 ├── InvalidFieldError           a value of the request is wrong
 │   ├── ValueRangeError         a number is out of range
 │   └── UnknownCharacterError   a character is not in the model's vocabulary
@@ -19,6 +20,7 @@ ServerError
 ├── RevisionMismatchError       another writer changed the session in the store; callers never see it
 ├── LeaseLostError              another call continues the turn, or has ended it
 ├── TurnCancelledError          somebody has ended the turn with Cancel
+├── StalledReaderError          the reader of a stream took nothing for a long time
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── GatesAbsentError            a model's gates are not known, or its weights are too many
 ├── PositionOutOfRangeError     past the end of the transcript
@@ -57,6 +59,10 @@ class SettingsError(ServerError):
 
 class ArtefactError(ServerError):
     """A model file cannot be served; the message says why."""
+
+
+class BackupError(ServerError):
+    """A copy of the sessions cannot be made or put back; the message says why."""
 
 
 class InvalidFieldError(ServerError):
@@ -217,6 +223,13 @@ class TurnCancelledError(ServerError):
 
     def __init__(self) -> None:
         super().__init__("the turn was ended by Cancel; get the session to see what it kept")
+
+
+class StalledReaderError(ServerError):
+    """The reader of a stream took nothing for a long time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"nothing was read of the answer for {seconds:g} s, so the call was ended; read faster")
 
 
 class RetryableError(ServerError):

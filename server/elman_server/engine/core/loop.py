@@ -21,7 +21,8 @@ from elman_server.engine.core.batch import FLUSH_STEPS, Batch
 from elman_server.engine.core.effective import EffectiveTrace
 from elman_server.engine.core.inspector import Inspector
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
-from elman_server.engine.job import IdDetail, Output
+from elman_server.engine.core.tally import Tally
+from elman_server.engine.job import IdDetail, Output, pack
 from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs, Ping, Pong
 
 if TYPE_CHECKING:
@@ -68,18 +69,20 @@ class EngineLoop:
         self._reading: list[Stream] = []  # rows whose next steps read their prompt
         self._outputs: list[Output] = []
         self._last_flush = self._next_flush = self._latest_flush = 0.0
+        self._tally = Tally(model.capacity)
 
     def run(self) -> None:
         """Run steps until the server is down."""
         np.seterr(all="ignore")  # what is not finite is found by looking
-        next_poll = 0.0
+        polled = -math.inf
         try:
             while True:
-                is_idle = self._scheduler.is_idle
-                if is_idle or time.monotonic() >= next_poll:
+                is_idle, now = self._scheduler.is_idle, time.monotonic()
+                if is_idle or now >= polled + POLL_SECONDS:
+                    self._tally.time_steps(now - polled)
                     for message in self._link.receive(wait=is_idle and self._inspector.is_idle):
                         self._handle(message)
-                    next_poll = time.monotonic() + POLL_SECONDS
+                    polled = time.monotonic()
                 begin = time.monotonic()
                 self.step()
                 if not self._inspector.is_idle:
@@ -89,8 +92,12 @@ class EngineLoop:
 
     def step(self) -> None:
         """Schedule, run, sample, deliver."""
-        joined = [self._join(stream) for stream in [*self._scheduler.admit(), *self._read_chunk()]]
+        admitted = self._scheduler.admit()
+        if self._scheduler.newcomers:
+            self._tally.time_waits(self._scheduler.take_newcomers())
+        joined = [self._join(stream) for stream in [*admitted, *self._read_chunk()]]
         if size := len(self._scheduler.decoding):
+            self._tally.step(size)
             logits = self._model.step(size)  # [B, V] float32
             broken = self._mend(logits)
             sampled = self._rows.sample(logits)  # [B] int64
@@ -120,7 +127,7 @@ class EngineLoop:
                 self._allow(identity, num_chars)
                 self._inspector.allow(identity, num_chars)
         elif isinstance(message, Ping):
-            self._link.send(Pong())
+            self._link.send(Pong(self._tally.report()))
         else:
             assert isinstance(message, CloseJob)
             self._inspector.close(message.stream)
@@ -173,10 +180,10 @@ class EngineLoop:
         if job.detail and not job.max_chars:
             following = list(islice(stream.unread, 1, len(logits) + 1))  # none after the last
             details = self._details(logits[: len(following)], following, stream)
-            self._outputs.append(Output(stream.id, details=details))
+            self._outputs.append(Output(stream.id, details=[details]))
         if job.read_out is not None:
             labels = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
-            self._outputs.append(Output(stream.id, labels=labels.tolist()))
+            self._outputs.append(Output(stream.id, labels=[pack(labels.tolist())]))
         for _ in range(len(logits)):
             stream.unread.popleft()
         stream.state = SessionState(tuple(state[-1].tobytes() for state in states))
@@ -260,7 +267,7 @@ class EngineLoop:
             row = stream.row
             character = int(sampled[row])
             if stream.job.detail:
-                stream.details += self._details(logits[row : row + 1], [character], stream)
+                stream.details.append(self._details(logits[row : row + 1], [character], stream))
             if stream.matcher and (stop := stream.matcher.push(character)) is not None:
                 stopped[row] = stop
         return stopped
@@ -346,8 +353,8 @@ class EngineLoop:
         stream.num_sampled += len(taken)
         stream.outbox += taken
 
-    def _details(self, logits: NDArray[np.float32], characters: Sequence[int], stream: Stream) -> list[IdDetail]:
-        """Return how likely each character was; logits [N, V] for N characters."""
+    def _details(self, logits: NDArray[np.float32], characters: Sequence[int], stream: Stream) -> bytes:
+        """Return how likely each character was, packed; logits [N, V] for N characters."""
         own = np.ascontiguousarray(logits)
         if self._specials:
             own = own.copy()
@@ -359,11 +366,11 @@ class EngineLoop:
             likeliest = np.argsort(-row, kind="stable")[:top_n]
             effective = trace.next(whole, character, top_n) if trace else None
             details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest], effective))
-        return details
+        return pack(details)
 
 
 def _stream_of(identity: int, job: Job) -> Stream:
-    stream = Stream.of(identity, job)
+    stream = Stream.of(identity, job, time.monotonic())
     if job.detail.effective:
         first = 0 if job.position else 1  # nothing was before the first character of a new state
         num_known = len(job.prompt) if job.max_chars else first
