@@ -12,6 +12,7 @@ from elman_client.cli._models import models
 from elman_client.cli._replay import replay
 from elman_client.cli._score import score
 from elman_client.cli._sessions import sessions
+from elman_client.cli._top import top
 from elman_client.cli._units import units
 from elman_client.cli._watch import watch
 
@@ -20,7 +21,7 @@ __all__ = ["cli", "main"]
 
 @click.group(
     cls=Commands,
-    commands=[chat, explain, generate, models, replay, score, sessions, units, watch],
+    commands=[chat, explain, generate, models, replay, score, sessions, top, units, watch],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="elman", message="%(package)s %(version)s")

@@ -83,6 +83,6 @@ async def test_a_record_under_anothers_key_is_not_told(tmp_path):
     head = records.decode(stored.head, records.Head)
     await store.create("before", records.encode(msgspec.structs.replace(head, owner="")), stored.expires)
     assert (await sessions.get("before")).name == "before"
-    with pytest.raises(SessionNotFoundError, match="^sessions/before does not exist"):
+    with pytest.raises(SessionNotFoundError, match=r"^sessions/before does not exist"):
         await sessions.get(key_of("alice", "before"))
     await store.close()
