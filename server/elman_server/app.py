@@ -13,6 +13,7 @@ from elman_server.domain.errors import ArtefactError
 from elman_server.domain.requests import Limits
 from elman_server.engine import Configure, EnginePool
 from elman_server.grpc.server import GrpcServer
+from elman_server.history.inspection import Inspection
 from elman_server.history.key import snapshot_key
 from elman_server.history.service import History
 from elman_server.models.registry import Models
@@ -77,7 +78,8 @@ class App:
         )
         self._turns = Turns(sessions, self._models, self._engines, durability)
         history = History(sessions, self._models, self._engines, snapshot_key(settings))
-        self.server = GrpcServer(settings, sessions, self._turns, self._models, history)
+        inspection = Inspection(sessions, self._models, self._engines) if settings.serves_inspection else None
+        self.server = GrpcServer(settings, sessions, self._turns, self._models, history, inspection=inspection)
 
     async def start(self) -> None:
         """Listen, load every model, then serve."""

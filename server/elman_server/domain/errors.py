@@ -18,6 +18,7 @@ ServerError
 ├── LeaseLostError              another call continues the turn, or has ended it
 ├── TurnCancelledError          somebody has ended the turn with Cancel
 ├── ModelMismatchError          the session belongs to a version that is not served
+├── GatesAbsentError            a model's gates are not known, or its weights are too many
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
@@ -212,6 +213,10 @@ class SessionBusyError(RetryableError):
 
 class ModelMismatchError(ServerError):
     """The session is pinned to a model version that is not served here."""
+
+
+class GatesAbsentError(ServerError):
+    """The gates and weights of a model cannot be shown; the message says why."""
 
 
 class PositionOutOfRangeError(ServerError):

@@ -10,19 +10,22 @@ import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from elman.v1 import generation_pb2, model_pb2, session_pb2
+from elman.v1 import generation_pb2, inspection_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
+from elman.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
 from elman_server.grpc.generation_service import GenerationService
 from elman_server.grpc.health import Health, Need
+from elman_server.grpc.inspection_service import InspectionService
 from elman_server.grpc.interceptors import CallInterceptor
 from elman_server.grpc.model_service import ModelService
 from elman_server.grpc.reflection import add_reflection
 from elman_server.grpc.session_service import SessionService
 
 if TYPE_CHECKING:
+    from elman_server.history.inspection import Inspection
     from elman_server.history.service import History
     from elman_server.models.registry import Models
     from elman_server.process.settings import Settings
@@ -34,6 +37,7 @@ _SERVICES: Final = [
     for module in (generation_pb2, model_pb2, session_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
+_INSPECTION: Final = inspection_pb2.DESCRIPTOR.services_by_name["InspectionService"].full_name
 # A fork or a replay needs an engine, too; but every other method of its service does not.
 _NEEDS: Final = {
     "": frozenset(Need),
@@ -54,14 +58,25 @@ class GrpcServer:
         address: where it listens, with the real port once started.
     """
 
-    def __init__(self, settings: Settings, sessions: Sessions, turns: Turns, models: Models, history: History) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: Sessions,
+        turns: Turns,
+        models: Models,
+        history: History,
+        *,
+        inspection: Inspection | None = None,
+    ) -> None:
         self.address = settings.listen
         self._settings = settings
         self._sessions = sessions
         self._turns = turns
         self._models = models
         self._history = history
-        self._health = Health(_NEEDS)
+        self._inspection = inspection
+        needs = _NEEDS if inspection is None else _NEEDS | {_INSPECTION: frozenset(Need)}
+        self._health = Health(needs)
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
@@ -74,10 +89,13 @@ class GrpcServer:
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
+        if self._inspection is not None:
+            add_InspectionServiceServicer_to_server(InspectionService(self._inspection), server)
         server.add_generic_rpc_handlers([self._health.list_handler()])  # first: so it is used if there are two
         add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
-            add_reflection([*_SERVICES, _HEALTH], server)
+            shown = [_HEALTH] if self._inspection is None else [_INSPECTION, _HEALTH]
+            add_reflection([*_SERVICES, *shown], server)
         port = _listen(server, self._settings)
         await server.start()
         if not self.address.startswith("unix:"):

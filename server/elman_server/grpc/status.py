@@ -123,7 +123,7 @@ def _range(error: errors.PositionOutOfRangeError) -> dict[str, str]:
     return {"field": error.field, "value": str(error.value), "start": str(error.start), "end": str(error.end)}
 
 
-_TOO_MANY: Final = {"streams": "TOO_MANY_STREAMS"}
+_TOO_MANY: Final = {"streams": "TOO_MANY_STREAMS", "inspections": "TOO_MANY_INSPECTIONS"}
 _UNEXPECTED: Final = Row(StatusCode.INTERNAL, "INTERNAL")
 
 TABLE: Final[Mapping[type[Any], Row]] = {
@@ -141,6 +141,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.EtagMismatchError: Row(StatusCode.ABORTED, "ETAG_MISMATCH", metadata=_etag),
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
     errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
+    errors.GatesAbsentError: Row(StatusCode.FAILED_PRECONDITION, "GATES_ABSENT"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),

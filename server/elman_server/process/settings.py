@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import json
 import math
 import re
@@ -168,6 +169,14 @@ class Settings:
     drain_delay_seconds: Annotated[
         float, Rule("How long health reports NOT_SERVING before new turns are refused.", "s", 0, 3600)
     ] = 0.0
+    inspection: Annotated[
+        str,
+        Rule(
+            "Serve InspectionService, which shows states and weights of the models; `auto`: on a loopback or `unix:` "
+            "address.",
+            choices=("auto", "on", "off"),
+        ),
+    ] = "auto"
     reflection: Annotated[bool, Rule("Serve the contract to callers (gRPC reflection).")] = True
     log_format: Annotated[
         str,
@@ -204,6 +213,11 @@ class Settings:
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise _refusal(missing, "not set", "a PEM file, because TLS needs a certificate and its key")
+
+    @property
+    def serves_inspection(self) -> bool:
+        """Whether InspectionService is served."""
+        return self.inspection == "on" or (self.inspection == "auto" and _is_local(self.listen))
 
     @property
     def lifetimes(self) -> tuple[float, float]:
@@ -319,6 +333,18 @@ def _check_address(listen: str) -> None:
     match = _ADDRESS.fullmatch(listen)
     if match is None or int(match["port"] or 0) > _MAX_PORT:
         raise _refusal("listen", listen, f"host:port with a port of 0 to {_MAX_PORT}, or unix:/path")
+
+
+def _is_local(listen: str) -> bool:
+    """Whether only this machine can reach an address."""
+    match = _ADDRESS.fullmatch(listen)
+    host = (match["host"] or "").strip("[]") if match else ""
+    if listen.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name
+        return False
 
 
 def _refusal(name: str, value: object, allowed: str) -> SettingsError:

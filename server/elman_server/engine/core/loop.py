@@ -18,6 +18,7 @@ from elman_server.domain.events import FinishReason
 from elman_server.domain.sampling import log_softmax
 from elman_server.domain.state import SessionState
 from elman_server.engine.core.batch import FLUSH_STEPS, Batch
+from elman_server.engine.core.inspector import Inspector
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
 from elman_server.engine.job import IdDetail, Output
 from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs, Ping, Pong
@@ -50,6 +51,7 @@ class EngineLoop:
         self._link = link
         self._flush_seconds = flush_seconds
         self._scheduler = Scheduler(model.capacity)
+        self._inspector = Inspector(model)
         self._rows = Batch(model.capacity, output_size)
         self._attentive: set[Stream] = set()  # need a look after every step: stop strings, details
         self._reading: list[Stream] = []  # rows whose next steps read their prompt
@@ -64,10 +66,13 @@ class EngineLoop:
             while True:
                 is_idle = self._scheduler.is_idle
                 if is_idle or time.monotonic() >= next_poll:
-                    for message in self._link.receive(wait=is_idle):
+                    for message in self._link.receive(wait=is_idle and self._inspector.is_idle):
                         self._handle(message)
                     next_poll = time.monotonic() + POLL_SECONDS
+                begin = time.monotonic()
                 self.step()
+                if not self._inspector.is_idle:
+                    self._inspect(time.monotonic() - begin)
         except (EOFError, ConnectionError):
             return
 
@@ -86,18 +91,28 @@ class EngineLoop:
             self._link.send(Outputs(self._outputs))
             self._outputs = []
 
+    def _inspect(self, seconds: float) -> None:
+        """Run a piece of an inspection: beside turns, which have just taken some seconds, only now and then."""
+        is_alone = self._scheduler.is_idle
+        self._outputs += self._inspector.run() if is_alone else self._inspector.run_beside(seconds)
+
     # Messages
 
     def _handle(self, message: ToEngine) -> None:
         if isinstance(message, OpenJob):
-            self._scheduler.add(Stream.of(message.stream, message.job))
+            if message.job.inspect is None:
+                self._scheduler.add(Stream.of(message.stream, message.job))
+            else:
+                self._outputs += self._inspector.open(message.stream, message.job)
         elif isinstance(message, Allow):
             for identity, num_chars in message.num_chars.items():
                 self._allow(identity, num_chars)
+                self._inspector.allow(identity, num_chars)
         elif isinstance(message, Ping):
             self._link.send(Pong())
         else:
             assert isinstance(message, CloseJob)
+            self._inspector.close(message.stream)
             if stream := self._scheduler.get(message.stream):  # or it ended while the message was under way
                 self._end(stream)
 
