@@ -7,7 +7,7 @@ import * as session from "./session.js";
 import * as sessions from "./sessions.js";
 import * as tabs from "./tabs.js";
 import * as textView from "./text.js";
-import * as tour from "./tour.js";
+import * as tour from "./lesson/tour.js";
 import * as unit from "./unit.js";
 import { models, on, readAddress, set, state, text } from "./state.js";
 
@@ -186,7 +186,7 @@ next.setUpControls();
 unit.setUp(attempt);
 tabs.setUp(attempt);
 sessions.setUp(attempt);
-tour.setUp(go);
+tour.setUp(attempt);
 setUpTheme();
 setUpButtons();
 showSpeed();
