@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+from typing import Any
 
 import httpx2
 import openai
@@ -10,7 +11,7 @@ import pytest
 from elman_client import Client
 from tests.server_process import PATIENCE
 
-SAMPLED = {"model": "lstm", "prompt": "To be", "seed": 7, "max_tokens": 60}
+SAMPLED: dict[str, Any] = {"model": "lstm", "prompt": "To be", "seed": 7, "max_tokens": 60}
 
 
 @pytest.fixture
@@ -156,8 +157,8 @@ def test_an_error_of_the_server_is_the_packages_error(ai):
     with pytest.raises(openai.NotFoundError) as caught:
         ai.completions.create(**{**SAMPLED, "model": "gone"})
     assert caught.value.code == "MODEL_NOT_FOUND"
-    with pytest.raises(openai.BadRequestError) as caught:
+    with pytest.raises(openai.BadRequestError) as refused:
         ai.completions.create(**{**SAMPLED, "prompt": "日本"})
-    assert caught.value.code == "CHARACTER_NOT_IN_VOCABULARY"
+    assert refused.value.code == "CHARACTER_NOT_IN_VOCABULARY"
     with pytest.raises(openai.APIError, match="internal error"):
         list(ai.completions.create(model="nan", prompt="!!", logit_bias={"!": 100}, max_tokens=50, stream=True))

@@ -49,11 +49,23 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class IdEffective:
+    """What one character was sampled from, in ids; see `EffectiveDistribution`."""
+
+    log_probability: float
+    top: list[tuple[int, float]]
+    num_kept: int
+    uniform: float
+    below: float
+
+
+@dataclass(frozen=True, slots=True)
 class IdDetail:
     """How likely one character was: its log-probability in nats and (id, log-probability) of the likeliest."""
 
     log_probability: float | None
     top: list[tuple[int, float]]
+    effective: IdEffective | None = None
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -113,6 +113,16 @@ async function* parse(body) {
   }
 }
 
+/** Return a function that gives the signal of a new request, and ends the one before: only the latest answer counts. */
+export function latest() {
+  let running;
+  return () => {
+    running?.abort();
+    running = new AbortController();
+    return running.signal;
+  };
+}
+
 /** Wait; an abort ends it with its error. */
 export function pause(ms, signal) {
   return new Promise((resolve, reject) => {

@@ -112,13 +112,10 @@ function showBusy() {
 }
 
 function showStatus() {
-  const [kind, said] = session.turn.isPaused
-    ? ["lost", "server lost: waiting for it"]
-    : session.turn.running
-      ? ["writing", "writing"]
-      : isServing
-        ? ["ready", "ready"]
-        : ["lost", "server lost: trying again"];
+  const isLost = !isServing || session.turn.isPaused;
+  const [kind, said] = session.turn.running
+    ? isLost ? ["lost", "server lost: waiting for it"] : ["writing", "writing"]
+    : isLost ? ["lost", "server lost: trying again"] : ["ready", "ready"];
   byId("status").dataset.state = kind;
   if (byId("status").textContent !== said) byId("status").textContent = said;
 }

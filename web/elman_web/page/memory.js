@@ -1,6 +1,6 @@
 /** Memory: characters across, units down. Hover for a value, click for the text's colour, drag for what is on in a span. */
 
-import { events, get, post } from "./api.js";
+import { events, get, latest, post } from "./api.js";
 import { make, token, visible } from "./dom.js";
 import { floats } from "./floats.js";
 import { SORTS, labelling, onIn, similar, sorted } from "./rows.js";
@@ -20,6 +20,7 @@ let map = null; // { key, start, size, length, signal, layer, values, order, col
 let cursor = { row: 0, column: 0 };
 let brush = null; // [first, last] columns
 const parts = {};
+const newest = latest();
 
 export function setUp(element, attemptTo) {
   box = element;
@@ -70,16 +71,19 @@ async function load() {
     parts.gates.textContent = absent ? `No gates: ${absent}` : "";
   }
   const [signal, layer, size] = parts.signal.value.split(" ");
-  const end = Math.max(text.start + 1, Math.min(text.end, (state.at ?? text.end) + MAX_SHOWN / 2));
+  const key = [state.session, signal, layer, text.start, text.end].join();
+  const wanted = state.at ?? text.end - 1;
+  if (map?.key === key && wanted >= map.start && wanted < map.start + map.length) return drawCross();
+  const end = Math.min(text.end, Math.max(wanted + MAX_SHOWN / 2, text.start + MAX_SHOWN));
   const start = Math.max(text.start, end - MAX_SHOWN);
-  const key = [state.session, signal, layer, start, end, text.end].join();
-  if (map?.key === key) return drawCross();
+  const request = newest();
   const next = { key, start, length: end - start, size: Number(size), signal, layer: Number(layer), values: new Float32Array((end - start) * size), order: null };
   parts.heat.setAttribute("aria-busy", "true");
   const body = { session: state.session, units: [{ signal, layer: next.layer }], start, end };
-  for await (const { value } of events("POST", "/v1/inspect/watch", body)) {
+  for await (const { value } of events("POST", "/v1/inspect/watch", body, { signal: request })) {
     next.values.set(floats(value.values[0].data), (value.start - start) * next.size);
   }
+  if (request.aborted) return;
   parts.heat.removeAttribute("aria-busy");
   const largest = next.values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-6);
   next.scale = signal === "C" ? Math.min(largest, 2) : 1;

@@ -1,6 +1,6 @@
 /** The next character: logits, softmax, and what temperature and filters leave; the random number as a needle. */
 
-import { post } from "./api.js";
+import { latest, post } from "./api.js";
 import { byId, make, token, visible } from "./dom.js";
 import { charAt, models, on, set, state, text } from "./state.js";
 import { isByteLevel, turn } from "./session.js";
@@ -8,6 +8,7 @@ import { filtered, softmax } from "./softmax.js";
 
 const NUM_BARS = 20;
 const known = new Map(); // distributions, by session, position and length of the text
+const newest = latest();
 let shown = null; // { entries: [{ c, logit }], isPartial, char }
 let onPick = () => {};
 
@@ -20,13 +21,13 @@ export function setUp(pick) {
 }
 
 /** What a model says before any character of a text: all logits, or those of the 20 likeliest. */
-async function distribution(position) {
+async function distribution(position, signal) {
   const key = `${state.session} ${position} ${text.end}`;
   if (!known.has(key)) {
     const vocabulary = [...models.get(state.model).vocabulary];
     const step = await post("/v1/inspect/explain", {
       session: state.session, position: position - 1, num_candidates: 0, num_contributions: 0,
-    });
+    }, { signal });
     if (known.size > 200) known.clear();
     known.set(key, step.logits.map((logit, id) => ({ c: vocabulary[id], logit })));
   }
@@ -35,6 +36,7 @@ async function distribution(position) {
 
 /** Show what is likely at the chosen position, or at the end. */
 export async function refresh() {
+  const signal = newest();
   const position = state.at ?? text.end;
   byId("next-where").textContent = state.at === null ? "at the end of the text" : `at position ${state.at}`;
   const char = charAt(position);
@@ -42,10 +44,9 @@ export async function refresh() {
   shown = partial(char); // at once, until the server has computed all of it
   render();
   if (state.session && position > 0 && !isByteLevel()) {
-    const asked = `${state.session} ${position}`;
     try {
-      const entries = await distribution(position);
-      if (asked !== `${state.session} ${state.at ?? text.end}` || turn.running) return;
+      const entries = await distribution(position, signal);
+      if (signal.aborted || turn.running) return;
       shown = { entries, isPartial: false, char };
       render();
     } catch {

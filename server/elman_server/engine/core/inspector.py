@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from elman_server.engine.job import Job
 
 SHARE: Final = 0.03  # of the time that turns take
-PIECE_SECONDS: Final = 0.004  # about the longest that a step waits for a piece
-MAX_PIECE: Final = 256  # characters
+BESIDE_SECONDS: Final = 0.004  # about the longest that a step waits for a piece
+ALONE_SECONDS: Final = 0.008  # or a new turn
+MIN_ALONE: Final = 8  # characters: fewer cost more for each
+MAX_PIECE: Final = 256
 
 
 class Inspector:
@@ -35,7 +37,7 @@ class Inspector:
         self._model = model
         self._ready: OrderedDict[int, _Inspection] = OrderedDict()
         self._waiting: dict[int, _Inspection] = {}  # for their readers
-        self._char_seconds = PIECE_SECONDS  # of the last piece
+        self._char_seconds = BESIDE_SECONDS  # of the last piece
         self._credit = 0.0
         self._cells: Cells | AbsentError | None = None
 
@@ -76,20 +78,23 @@ class Inspector:
 
     def run_beside(self, seconds: float) -> list[Output]:
         """Run a piece if turns, which have just computed for some seconds, have paid for it."""
-        self._credit = min(self._credit + SHARE * seconds, PIECE_SECONDS)
-        if self._credit < min(self._char_seconds, PIECE_SECONDS):
+        self._credit = min(self._credit + SHARE * seconds, BESIDE_SECONDS)
+        if self._credit < min(self._char_seconds, BESIDE_SECONDS):
             return []
         begin = time.monotonic()
-        outputs = self.run(self._credit)
+        outputs = self._run(int(self._credit / self._char_seconds))
         self._credit -= time.monotonic() - begin
         return outputs
 
-    def run(self, seconds: float = PIECE_SECONDS) -> list[Output]:
-        """Run a piece of about that time, of the inspection that has waited longest."""
+    def run_alone(self) -> list[Output]:
+        """Run a piece while there are no turns."""
+        return self._run(max(MIN_ALONE, int(ALONE_SECONDS / self._char_seconds)))
+
+    def _run(self, size: int) -> list[Output]:
+        """Run a piece of about that many characters, of the inspection that has waited longest."""
         identity, inspection = self._ready.popitem(last=False)
         begin = time.monotonic()
-        size = min(max(1, int(seconds / self._char_seconds)), MAX_PIECE)
-        num_read, output = inspection.advance(size)
+        num_read, output = inspection.advance(min(max(1, size), MAX_PIECE))
         self._char_seconds = max(1e-6, (time.monotonic() - begin) / num_read)
         if output is None or not (output.finished or output.not_finite):
             (self._ready if inspection.may_read else self._waiting)[identity] = inspection

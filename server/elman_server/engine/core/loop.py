@@ -18,6 +18,7 @@ from elman_server.domain.events import FinishReason
 from elman_server.domain.sampling import log_softmax
 from elman_server.domain.state import SessionState
 from elman_server.engine.core.batch import FLUSH_STEPS, Batch
+from elman_server.engine.core.effective import EffectiveTrace
 from elman_server.engine.core.inspector import Inspector
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
 from elman_server.engine.job import IdDetail, Output
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from elman_server.engine.core.model_runner import ModelRunner
+    from elman_server.engine.job import Job
     from elman_server.engine.protocol import EngineLink, ToEngine
 
 CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most that many characters and one flush,
@@ -93,15 +95,15 @@ class EngineLoop:
 
     def _inspect(self, seconds: float) -> None:
         """Run a piece of an inspection: beside turns, which have just taken some seconds, only now and then."""
-        is_alone = self._scheduler.is_idle
-        self._outputs += self._inspector.run() if is_alone else self._inspector.run_beside(seconds)
+        inspector = self._inspector
+        self._outputs += inspector.run_alone() if self._scheduler.is_idle else inspector.run_beside(seconds)
 
     # Messages
 
     def _handle(self, message: ToEngine) -> None:
         if isinstance(message, OpenJob):
             if message.job.inspect is None:
-                self._scheduler.add(Stream.of(message.stream, message.job))
+                self._scheduler.add(_stream_of(message.stream, message.job))
             else:
                 self._outputs += self._inspector.open(message.stream, message.job)
         elif isinstance(message, Allow):
@@ -161,7 +163,7 @@ class EngineLoop:
             return
         if job.detail and not job.max_chars:
             following = list(islice(stream.unread, 1, len(logits) + 1))  # none after the last
-            details = _details(logits[: len(following)], following, job.detail.top_n)
+            details = _details(logits[: len(following)], following, stream)
             self._outputs.append(Output(stream.id, details=details))
         if job.read_out is not None:
             labels = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
@@ -248,8 +250,8 @@ class EngineLoop:
         for stream in self._attentive:
             row = stream.row
             character = int(sampled[row])
-            if detail := stream.job.detail:
-                stream.details += _details(logits[row : row + 1], [character], detail.top_n)
+            if stream.job.detail:
+                stream.details += _details(logits[row : row + 1], [character], stream)
             if stream.matcher and (stop := stream.matcher.push(character)) is not None:
                 stopped[row] = stop
         return stopped
@@ -336,11 +338,23 @@ class EngineLoop:
         stream.outbox += taken
 
 
-def _details(logits: NDArray[np.float32], characters: Sequence[int], top_n: int) -> list[IdDetail]:
+def _stream_of(identity: int, job: Job) -> Stream:
+    stream = Stream.of(identity, job)
+    if job.detail.effective:
+        first = 0 if job.position else 1  # nothing was before the first character of a new state
+        num_known = len(job.prompt) if job.max_chars else first
+        before = [*job.recent, *job.prompt[:num_known]]
+        stream.trace = EffectiveTrace(job.sampling, job.position + num_known, before)
+    return stream
+
+
+def _details(logits: NDArray[np.float32], characters: Sequence[int], stream: Stream) -> list[IdDetail]:
     """Return how likely each character was; logits [N, V] for N characters."""
+    top_n, trace = stream.job.detail.top_n, stream.trace
     log_probabilities = log_softmax(np.ascontiguousarray(logits))
     details = []
-    for row, character in zip(log_probabilities, characters, strict=True):
+    for row, own, character in zip(log_probabilities, logits, characters, strict=True):
         likeliest = np.argsort(-row, kind="stable")[:top_n]
-        details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest]))
+        effective = trace.next(own, character, top_n) if trace else None
+        details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest], effective))
     return details

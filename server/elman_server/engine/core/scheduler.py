@@ -17,6 +17,7 @@ from elman_server.engine.job import IdDetail, Job, StopMatcher
 
 if TYPE_CHECKING:
     from elman_server.domain.state import SessionState
+    from elman_server.engine.core.effective import EffectiveTrace
 
 MAX_READ_IN_BATCH: Final = 4  # characters of a short prompt
 MIN_CHUNK_POSITIONS: Final = 8  # of each stream that prefills
@@ -49,6 +50,7 @@ class Stream:
         allowed: how many may be sampled in all until the reader allows more.
         quantum_end: how many are sampled in all before the row goes to a stream that waits for one.
         outbox: sampled characters that were not sent, and their details.
+        trace: of what they were sampled from, if that is to be reported.
         recent: the last characters before the next one, as far as the repetition window reaches.
     """
 
@@ -66,6 +68,7 @@ class Stream:
     checkpoint: int = -1  # characters sampled when the last state was sent
     outbox: list[int] = field(default_factory=list)
     details: list[IdDetail] = field(default_factory=list)
+    trace: EffectiveTrace | None = None
 
     @classmethod
     def of(cls, identity: int, job: Job) -> Stream:

@@ -91,7 +91,7 @@ class Observation:
     def __init__(self, ask: Watch, signals: Sequence[SignalInfo], cells: Cells | AbsentError) -> None:
         self.start = ask.start
         self._num_changed = ask.num_changed
-        self._units = ask.units
+        self._units = [(chosen.signal, chosen.layer, np.array(chosen.units, np.int64)) for chosen in ask.units]
         self._cells = cells
         self._tensors = {(info.signal, info.layer): index for index, info in enumerate(signals)}
         self._gates: dict[int, set[Signal]] = {}  # those that are watched, by layer
@@ -109,10 +109,10 @@ class Observation:
             found = steps.gates(self._cells, layer, wanted)
             gates |= {(signal, layer): terms.activation for signal, terms in found.items()}
         values = []
-        for chosen in self._units:
-            key = chosen.signal, chosen.layer
+        for signal, layer, units in self._units:
+            key = signal, layer
             columns = gates[key] if key in gates else steps.after[self._tensors[key]]
-            values.append(columns[:, chosen.units].astype("<f4").tobytes())
+            values.append(columns.take(units, axis=1).astype("<f4", copy=False).tobytes())
         return Watched(len(steps.chars), values, self._changes(steps) if self._num_changed else [])
 
     def end(self) -> None:
@@ -120,11 +120,13 @@ class Observation:
 
     def _changes(self, steps: Steps) -> list[list[Change]]:
         before, after = (np.concatenate(states, axis=1) for states in (steps.before, steps.after))
-        largest = np.argsort(-np.abs(after - before), axis=1, kind="stable")[:, : self._num_changed]
-        return [
-            [Change(int(unit), float(old[unit]), float(new[unit])) for unit in row]
-            for row, old, new in zip(largest, before, after, strict=True)
-        ]
+        size = np.abs(after - before)  # [T, S]
+        count = min(self._num_changed, size.shape[1])
+        largest = np.argpartition(-size, count - 1, axis=1)[:, :count]
+        order = np.argsort(-np.take_along_axis(size, largest, axis=1), axis=1, kind="stable")
+        largest = np.take_along_axis(largest, order, axis=1)
+        rows = (np.take_along_axis(array, largest, axis=1).tolist() for array in (before, after))
+        return [list(map(Change, *row)) for row in zip(largest.tolist(), *rows, strict=True)]
 
 
 class Explanation:
@@ -197,7 +199,7 @@ class Comparison:
         """Add them up."""
         x = np.concatenate(steps.after, axis=1).astype(np.float64)  # [T, S]
         if self._first is None:
-            self._first = x[0]
+            self._first = x[0].copy()
             self._sums = [np.zeros_like(x[0]) for _ in range(4)]
         x -= self._first
         y = self._labels[self._num_seen : self._num_seen + len(x)]

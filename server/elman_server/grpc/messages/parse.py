@@ -239,7 +239,7 @@ def _to_stopping(stopping: messages.Stopping) -> StoppingRequest:
 
 
 def _to_detail(detail: messages.Detail) -> Detail:
-    return Detail(log_probability=detail.log_probability, top_n=detail.top_n)
+    return Detail(log_probability=detail.log_probability, top_n=detail.top_n, effective=detail.effective)
 
 
 def to_unknown(unknown: messages.UnknownCharacters) -> Unknown:
