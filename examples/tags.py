@@ -1,8 +1,8 @@
 """A network trained only to predict the next character, and a probe that reads word classes from its state.
 
-Sentences are composed of articles, adjectives, nouns, verbs and prepositions: "The cat sat on the mat." Some words are a noun
-in one place and a verb in another ("The old play ended.", "The dogs play."): only the state distinguishes them. The last
-letter of each word has a label; within a word there is none. From the root:
+Sentences are composed of articles, adjectives, nouns, verbs and prepositions: "The cat sat on the mat." Some words are
+a noun in one place and a verb in another ("The old play slept.", "A dog play."): only the state distinguishes them. The
+last letter of each word has a label; within a word there is none. From the root:
 
     python -m examples.tags runs/tags
     python -m elman_export train runs/tags/corpus.txt -o runs/tags/run --recipe examples/sentiment.toml

@@ -1,6 +1,6 @@
 """The small models of the page's panels Meaning and Programs, from examples/: train, trace, fit their read-outs.
 
-    python -m scripts.lesson_models            writes web/elman_web/lesson/*.onnx; about a minute of one core
+python -m scripts.lesson_models            writes web/elman_web/lesson/*.onnx; about two minutes of one core
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ def _with_read_out(folder: Path, name: str, example: str, read_out: str) -> list
 
 def main() -> None:
     """Make all of them."""
-    with tempfile.TemporaryDirectory() as runs:
-        for name, steps in commands(Path(runs)).items():
+    with tempfile.TemporaryDirectory() as folder:
+        for name, steps in commands(Path(folder)).items():
+            Path(folder, name, "models").mkdir(parents=True)
             for step in steps:
                 subprocess.run([sys.executable, *step], cwd=ROOT, check=True)
-            shutil.copy(f"{runs}/{name}/models/{name}.onnx", FOLDER)
+            shutil.copy(f"{folder}/{name}/models/{name}.onnx", FOLDER)
 
 
 if __name__ == "__main__":

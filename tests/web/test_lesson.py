@@ -1,11 +1,11 @@
 """The panels of the lesson and its tour in a real browser, with the models that the page brings along."""
 
-import json
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from tests.web.browser import CHROMIUM, chromium, opened
 from tests.web.process import WebProcess
 
 ROOT = Path(__file__).parent.parent.parent
+NEW_H, NEW_C = "h\N{PRIME}", "c\N{PRIME}"
 MOVIE = "The movie was terrible, no, terribly good!"
 
 
@@ -57,8 +58,8 @@ def client(lesson) -> Iterator[Client]:
 
 def numbers(view, name: str) -> list[float]:
     """Return the numbers of the first block of that name."""
-    block = view.locator("figure.block").filter(has=view.page.locator(f"figcaption:text-is({json.dumps(name)})")).first
-    return [float(each.replace("−", "-")) for each in block.locator("i").all_text_contents()]
+    block = view.locator("figure.block").filter(has=view.page.locator(f'figcaption:text-is("{name}")')).first
+    return [float(each.replace("\N{MINUS SIGN}", "-")) for each in block.locator("i").all_text_contents()]
 
 
 def test_two_units_are_worked_by_hand(page):
@@ -67,10 +68,10 @@ def test_two_units_are_worked_by_hand(page):
     view = page.locator("#view-step")
     page.select_option("#step-network", "two")
     expect(view.locator(".says")).to_contain_text("class 0 has 0.624")
-    assert (numbers(view, "h′"), numbers(view, "y")) == ([0.6, 0.8], [1.05, -0.1, -0.2])
+    assert (numbers(view, NEW_H), numbers(view, "y")) == ([0.6, 0.8], [1.05, -0.1, -0.2])
     view.get_by_label("W_xh[0,0]").fill("0")
     expect(view.locator(".says")).not_to_contain_text("0.624")
-    assert numbers(view, "h′") == [0.0, 0.8]
+    assert numbers(view, NEW_H) == [0.0, 0.8]
     assert numbers(view, "y") == [0.6, -0.4, 0.4]
     view.get_by_role("button", name="As it was").click()
     expect(view.locator(".says")).to_contain_text("class 0 has 0.624")
@@ -81,7 +82,7 @@ def test_hello_is_played_forwards_and_backwards(page):
     page.click("#tab-step")
     view = page.locator("#view-step")
     expect(view.locator(".says")).to_contain_text("e has 0.887")
-    assert numbers(view, "h′") == [0.762, 0.0, -0.462]
+    assert numbers(view, NEW_H) == [0.762, 0.0, -0.462]
     view.get_by_label("Forward").click()
     expect(view.locator(".says")).to_contain_text("Step 2 of 5. e enters")
     assert view.locator(".later").count() > 10
@@ -92,7 +93,7 @@ def test_hello_is_played_forwards_and_backwards(page):
     view.get_by_role("button", name="Play").click()
     for _ in range(20):
         page.clock.run_for(1000)
-    expect(view.locator(".says")).to_contain_text("Step 5 of 5. Softmax makes them probabilities at temperature 1: o has 0.780")
+    expect(view.locator(".says")).to_contain_text(re.compile("Step 5 of 5. Softmax .* o has 0.780"))
     expect(view.get_by_role("button", name="Play")).to_be_visible()
 
 
@@ -113,7 +114,7 @@ def test_the_terms_of_a_served_network_are_the_servers(page, client):
     page.locator("#step-word").blur()
     expect(view.get_by_role("group", name="Gate f")).to_be_visible()
     step = client.explain("aab", model="counting")
-    assert np.allclose(numbers(view, "c′"), step.layers[0].c, atol=5.1e-4)
+    assert np.allclose(numbers(view, NEW_C), step.layers[0].c, atol=5.1e-4)
 
 
 def test_what_is_forgotten_is_shaded(page, client):
@@ -154,7 +155,7 @@ def test_the_meaning_moves_as_it_is_read(page, client):
     labels = view.locator(".strip .label")
     expect(labels.filter(has_text="negative")).to_have_count(1)
     num_shown = view.locator(".strip circle").count()
-    within = sum(a.isalpha() and b.isalpha() for a, b in zip(MOVIE, MOVIE[1:], strict=False))
+    within = sum(a.isalpha() and b.isalpha() for a, b in pairwise(MOVIE))
     assert num_shown == 3 * (len(MOVIE) - within)
     view.get_by_label("within words too").check()
     expect(view.locator(".strip circle")).to_have_count(3 * len(MOVIE))
@@ -192,7 +193,7 @@ def test_a_read_out_of_ones_own_is_fitted(page):
     found = re.search(r"labels (\d+) % .* right for (\d+) %", view.locator("[role=status]").text_content() or "")
     assert found
     assert int(found[1]) > int(found[2])
-    expect(view.locator(".strip .label").first).to_have_text("name")
+    expect(view.locator(".strip .label").filter(has_text="name").first).to_be_visible()
 
 
 def test_the_counter_rises_and_falls_until_it_fails(page):
@@ -241,7 +242,12 @@ def test_the_lesson_is_accessible_and_narrow(browser, lesson, scheme):
     """No serious finding of axe in any panel; at 360 pixels nothing is wider than the screen."""
     address = f"{lesson[1].url}/?model=elman-128&card=3"
     with opened(browser, address, color_scheme=scheme, bypass_csp=True) as page:
-        for tab, seen in (("step", ".stage figure"), ("reach", ".primary"), ("meaning", ".strip"), ("programs", ".strip")):
+        for tab, seen in (
+            ("step", ".stage figure"),
+            ("reach", ".primary"),
+            ("meaning", ".strip"),
+            ("programs", ".strip"),
+        ):
             page.click(f"#tab-{tab}")
             expect(page.locator(f"#view-{tab} {seen}").first).to_be_visible()
             found = Axe().run(page).response["violations"]

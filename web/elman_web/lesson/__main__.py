@@ -1,4 +1,4 @@
-"""`python -m elman_web.lesson FOLDER` writes the lesson's small models to a folder, for `elman-server --models FOLDER`."""
+"""`python -m elman_web.lesson FOLDER` writes the lesson's small models there, for `elman-server --models FOLDER`."""
 
 import shutil
 import sys

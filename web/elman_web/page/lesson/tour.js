@@ -23,7 +23,7 @@ function show() {
     return;
   }
   const card = CARDS[state.card - 1];
-  const extra = make("div.extra", {});
+  const [extra, lacking] = [make("div.extra", {}), make("div", {})];
   const follow = () => card.extra && state.card && CARDS[state.card - 1] === card && fill(extra, card.extra());
   const answer = make("div.answer", { hidden: true, role: "status" });
   const choices = card.choices.map((choice, at) => make("button", { type: "button", onclick: () => predict(card, at, choices, answer, follow) }, choice));
@@ -31,7 +31,7 @@ function show() {
   fill(box,
     make("header", {}, make("span.quiet", {}, `${state.card} of ${CARDS.length}`), heading, make("button.icon", { type: "button", "aria-label": "Close the tour", onclick: () => set({ card: null }) }, "✕")),
     make("p", {}, card.said), extra,
-    make("div.bar", {}, make("button.primary", { type: "button", onclick: attempt(() => stage(card, card.show, follow)) }, "Show me")),
+    make("div.bar", {}, make("button.primary", { type: "button", onclick: attempt(async () => fill(lacking, ...(await stage(card, card.show, follow)))) }, "Show me")), lacking,
     make("fieldset", {}, make("legend", {}, card.ask), ...choices), answer,
     make("div.bar", {}, make("button", { type: "button", disabled: state.card === 1, onclick: () => set({ card: state.card - 1 }) }, "Back"), make("button", { type: "button", disabled: state.card === CARDS.length, onclick: () => set({ card: state.card + 1 }) }, "Next")));
   follow();
