@@ -1,17 +1,19 @@
 """The page in a real browser: every panel, by mouse and by keyboard."""
 
+import math
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from elman_client import Client
-from tests.models import tagging_model, tiny_model
-from tests.server_process import ServerProcess
+from tests.models import CHARACTERS, tagging_model, tiny_model
+from tests.server_process import PATIENCE, ServerProcess
 from tests.services import need
 from tests.web.browser import CHROMIUM, chromium, opened
 from tests.web.process import WebProcess
@@ -339,3 +341,24 @@ def test_the_text_continues_after_the_server_was_killed(browser, lstm, tmp_path)
                 assert client.session(session(page)).transcript().text == shown(page)
                 expected = "".join(client.generate("A", model="lstm", seed=7, max_chars=len(shown(page)) - 1))
             assert shown(page) == f"A{expected}"
+
+
+def test_the_bars_are_what_the_server_samples_from(page, lab):
+    """Temperature and filters in the browser leave the characters, and the probabilities, that the server reports."""
+    filters = {"temperature": 0.7, "top_k": 12, "top_p": 0.8, "min_p": 0.02}
+    body = {"model": "lstm", "prompt": "To be", "max_tokens": 1, "seed": 3, "logprobs": 20, "effective": True}
+    with httpx2.Client(base_url=lab[1].url, trust_env=False, timeout=PATIENCE) as http:
+        choice = http.post("/v1/completions", json={**body, **filters}).json()["choices"][0]
+        logits = http.post("/v1/inspect/explain", json={"model": "lstm", "text": "To be"}).json()["logits"]
+    sampled = choice["effective"][0]
+    asked = [logits, {"temperature": 0.7, "topK": 12, "topP": 0.8, "minP": 0.02}]
+    found = page.evaluate("([logits, by]) => import('/softmax.js').then((m) => m.filtered(logits, by))", asked)
+    left = {c: p for c, p in zip(CHARACTERS, found["probabilities"], strict=True) if p}
+    assert found["isSorted"]
+    assert len(left) == sampled["num_kept"] < 12
+    assert left == pytest.approx({c: math.exp(p) for c, p in sampled["top"].items()}, abs=1e-5)
+    page.goto(f"{page.url}&topK=12&topP=0.8&minP=0.02&temperature=0.7&seed=3")
+    expect(page.locator("#status")).to_have_text("ready")
+    write(page, "To be", 1)
+    page.locator("#text i").nth(5).click()
+    expect(page.locator("#needle-text")).to_contain_text(f"The random number was {sampled['uniform']:.4f}")

@@ -5,6 +5,7 @@ import { byId, make } from "./dom.js";
 import * as next from "./next.js";
 import * as session from "./session.js";
 import * as sessions from "./sessions.js";
+import * as readout from "./readout.js";
 import * as tabs from "./tabs.js";
 import * as textView from "./text.js";
 import * as tour from "./lesson/tour.js";
@@ -181,6 +182,7 @@ textView.setUp();
 next.setUp(pick);
 next.setUpControls();
 unit.setUp(attempt);
+readout.setUp(attempt);
 tabs.setUp(attempt);
 sessions.setUp(attempt);
 tour.setUp(attempt);
@@ -192,12 +194,13 @@ on(["model", "session"], () => {
   byId("model").value = state.model;
   byId("session-name").textContent = state.session || "no session yet";
 });
-on(["colour"], () => {
+const showColour = () => {
   byId("colour").value = state.colour;
   byId("unit-field").hidden = state.colour !== "unit";
-});
-byId("colour").value = state.colour;
-byId("unit-field").hidden = state.colour !== "unit";
+  byId("readout-field").hidden = state.colour !== "readout";
+};
+on(["colour"], showColour);
+showColour();
 byId("session-name").textContent = state.session || "no session yet";
 addEventListener("popstate", () => {
   readAddress();

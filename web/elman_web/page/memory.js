@@ -36,6 +36,7 @@ export function refresh() {
     return;
   }
   if (!parts.canvas) build();
+  if (map && state.at !== null && state.at >= map.start && state.at < map.start + map.length) cursor.column = state.at - map.start;
   if (!turn.running) attempt(load)();
 }
 
@@ -45,7 +46,7 @@ function build() {
   parts.tip = make("p.tip", { "aria-live": "polite" });
   parts.trace = make("canvas.trace", { height: 70, role: "img", "aria-label": "The unit along the text" });
   parts.canvas = make("canvas", { tabindex: 0, role: "img", "aria-label": "Heat map of the state. Arrow keys move, Enter colours the text by the unit, Shift with arrows marks a span.", onpointermove: onMove, onpointerdown: onDown, onpointerup: onUp, onkeydown: onKey });
-  parts.letters = make("canvas.letters", { height: 18, "aria-hidden": "true" });
+  parts.letters = make("canvas.letters", { "aria-hidden": "true" });
   parts.cross = make("div.over");
   parts.heat = make("div.heat", {}, parts.letters, parts.canvas, parts.cross);
   parts.found = make("div.chips", { "aria-live": "polite" });
@@ -96,7 +97,7 @@ function draw() {
   const { length, size, values, scale } = map;
   const characters = text.chars.slice(map.start - text.start, map.start - text.start + length).map((char) => char.c);
   map.order ??= sorted(map, characters, parts.sort.value);
-  const cell = Math.max(4, Math.min(14, Math.floor((parts.heat.clientWidth - 2) / length)));
+  const cell = Math.max(7, Math.min(14, Math.floor((parts.heat.clientWidth - 2) / length)));
   map.cell = cell;
   Object.assign(parts.canvas, { width: length, height: size });
   parts.canvas.style.width = `${length * cell}px`;

@@ -86,7 +86,7 @@ function recolour() {
 function showScale() {
   const scale = byId("scale");
   scale.hidden = state.colour === "none";
-  const [low, high] = { surprise: ["0", "6 nats"], memory: ["misleads", "missed"] }[state.colour] ?? ["−1", "+1"];
+  const [low, high] = { surprise: ["0", "6 nats"], memory: ["misleads", "missed"], readout: ["", "1"] }[state.colour] ?? ["−1", "+1"];
   scale.firstElementChild.textContent = low;
   scale.lastElementChild.textContent = high;
   const canvas = scale.querySelector("canvas");

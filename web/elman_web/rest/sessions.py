@@ -94,7 +94,7 @@ class Rewind(Strict):
 
 
 class TextToRead(Strict):
-    """A text that a session reads, without an answer. `logprobs` reports so many of the likeliest at each position."""
+    """A text that a session reads, without an answer; `logprobs`: report each character's, and that many likeliest."""
 
     text: Annotated[str, Field(min_length=1)]
     logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
