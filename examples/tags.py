@@ -2,7 +2,7 @@
 
 Sentences are composed of articles, adjectives, nouns, verbs and prepositions: "The cat sat on the mat." Some words are
 a noun in one place and a verb in another ("The old play slept.", "A dog play."): only the state distinguishes them. The
-last letter of each word has a label; within a word there is none. From the root:
+label of a character is the class of the last whole word; within a word there is none. From the root:
 
     python -m examples.tags runs/tags
     python -m elman_export train runs/tags/corpus.txt -o runs/tags/run --recipe examples/sentiment.toml
@@ -46,13 +46,13 @@ def _word(dice: random.Random, name: str) -> tuple[str, str]:
 
 
 def labelled(words: Sentence) -> tuple[str, list[str | None]]:
-    """Return the text of a sentence, and a label for each last letter, None for all other characters."""
+    """Return the text of a sentence, and for each character the class of the last whole word; None within a word."""
     text, labels = "", list[str | None]()
     for word, name in words:
         gap = " " if text else ""
         text += gap + (word if text else word.capitalize())
-        labels += [None] * (len(gap) + len(word) - 1) + [name]
-    return text + ".", [*labels, None]
+        labels += [*labels[-1:], *[None] * (len(word) - 1), name]
+    return text + ".", [*labels, labels[-1]]
 
 
 def write(folder: Path, num_lines: int = 5000, num_labelled: int = 400, seed: int = 0) -> None:

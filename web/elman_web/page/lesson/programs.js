@@ -9,7 +9,7 @@ import { strip } from "./strip.js";
 
 const MOST = 48; // the largest n
 const BATCH = 16;
-const COLOURS = ["h", "wxh", "whh", "b", "why", "x"];
+const COLOURS = ["h", "wxh", "whh", "b", "why"];
 
 let box;
 let attempt;
@@ -70,10 +70,11 @@ async function showLine() {
   const isEarly = ends.slice(size + 2, -1).some((p) => p > 0.5);
   const says = isEarly ? "too early: it miscounts here" : ends.at(-1) > 0.5 ? `after exactly ${size} b's` : "too late: it miscounts here";
   const counter = best(cells, characters);
+  if (counter.isDown) cells[counter.unit] = cells[counter.unit].map((value) => -value);
   const flat = cells.flat();
   fill(line,
     make("h3", { role: "status" }, `n = ${size}: the line should end ${says}.`),
-    strip(characters, cells.map((values, unit) => ({ name: `${unit === counter ? "the counter, " : ""}c[${unit}]`, colour: unit === counter ? "x" : COLOURS[unit % 5], values, isThin: unit !== counter })),
+    strip(characters, cells.map((values, unit) => ({ name: unit === counter.unit ? `the counter, ${counter.isDown ? "−" : ""}c[${unit}]` : `c[${unit}]`, colour: unit === counter.unit ? "x" : COLOURS[unit % COLOURS.length], values, isThin: unit !== counter.unit })),
       { low: Math.floor(Math.min(...flat)), high: Math.ceil(Math.max(...flat)), name: "The cells of the network" }),
     make("p.quiet", {}, "Every a adds what every b takes away: the cell is a number that is counted up and down."),
     strip(characters, [{ name: "probability that the line ends with this character", colour: "y", values: ends }], { low: 0, high: 1, name: "The end of the line" }));
@@ -89,12 +90,14 @@ async function cellsOf(text) {
   return found;
 }
 
-/** The unit that follows the number of a's that are still to be answered best. */
+/** The unit that follows the number of a's that are still to be answered best; `isDown`: its sign is the other one. */
 function best(cells, characters) {
   let open = 0;
   const wanted = characters.map((c) => (open += { a: 1, b: -1 }[c] ?? 0));
-  const sizes = cells.map((values) => Math.abs(correlation(values, wanted)));
-  return sizes.indexOf(Math.max(...sizes));
+  const found = cells.map((values) => correlation(values, wanted));
+  const sizes = found.map(Math.abs);
+  const unit = sizes.indexOf(Math.max(...sizes));
+  return { unit, isDown: found[unit] < 0 };
 }
 
 function correlation(xs, ys) {

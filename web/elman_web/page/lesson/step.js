@@ -71,11 +71,20 @@ async function build() {
   return networks.served({ model: state.model, session: state.session, word, start });
 }
 
+/** Choose another network; the word must be one that it can read. */
+function change(next) {
+  kind = next;
+  place = { index: 0, phase: LAST };
+  const vocabulary = [...(models.get(kind)?.vocabulary ?? said)];
+  if (![...said].every((c) => vocabulary.includes(c))) said = vocabulary.filter((c) => c.trim()).slice(0, 5).join("");
+  refresh();
+}
+
 /** The fixed parts: what to choose, the player, and where the step is shown. */
 function lay() {
   const texts = [...models].filter(([, model]) => !model.byte_level);
   const choices = [["hello", "3 units reading hello"], ["two", "2 units by hand"], ...texts.map(([name]) => [name, `${name}, reading a word`]), ["session", "the chosen character of the text"]];
-  const choice = make("select", { id: "step-network", onchange: ({ target }) => { kind = target.value; place = { index: 0, phase: LAST }; refresh(); } },
+  const choice = make("select", { id: "step-network", onchange: ({ target }) => change(target.value) },
     ...choices.map(([value, name]) => make("option", { value, selected: value === kind, disabled: value === "session" && state.at === null }, name)));
   const word = models.has(kind) && make("label.field", {}, "Word ", make("input", { id: "step-word", ".value": said, size: 12, maxlength: 40, spellcheck: "false", onchange: ({ target }) => { said = target.value || "hello"; place = { index: Infinity, phase: LAST }; refresh(); } }));
   const range = make("input", { type: "range", min: 0, max: numFrames() - 1, "aria-label": "Where in the steps", oninput: ({ target }) => go(Number(target.value)) });

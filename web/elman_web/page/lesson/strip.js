@@ -1,8 +1,10 @@
-/** Lines along a text: a column for each character, as wide on a telephone as on a wall. */
+/** Lines along a text: a column for each character, which scrolls where the screen is narrower. */
 
 import { make, visible } from "../dom.js";
 
-const WIDE = 15;
+const NARROWEST = 15; // pixels of a column
+const WIDEST = 28;
+const ENOUGH = 900; // pixels of a text that need not be wider
 const HIGH = 150;
 const LEFT = 42;
 const TOP = 10;
@@ -12,9 +14,10 @@ const TOP = 10;
  * for each character. `labels` are `{from, to, text, colour, isOpen}` below the characters from a position to before another.
  */
 export function strip(characters, lines, { low, high, name, labels = [] }) {
-  const atX = (index) => LEFT + (index + 0.5) * WIDE;
+  const wide = matchMedia("(min-width: 720px)").matches ? Math.max(NARROWEST, Math.min(WIDEST, Math.floor(ENOUGH / characters.length))) : NARROWEST;
+  const atX = (index) => LEFT + (index + 0.5) * wide;
   const atY = (value) => TOP + (1 - (value - low) / (high - low)) * HIGH;
-  const width = LEFT + characters.length * WIDE + 8;
+  const width = LEFT + characters.length * wide + 8;
   const height = TOP + HIGH + 26 + (labels.length ? 22 : 0);
   const svg = make("svg.strip", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": describe(characters, lines, name) });
   for (let part = 0; part <= 4; part++) {
@@ -33,7 +36,7 @@ export function strip(characters, lines, { low, high, name, labels = [] }) {
   }
   for (const { from, to, text, colour, isOpen } of labels) {
     const middle = (atX(from) + atX(to - 1)) / 2;
-    svg.append(make("line", { class: `span${isOpen ? " open" : ""}`, x1: atX(from) - 5, x2: atX(to - 1) + 5, y1: TOP + HIGH + 25, y2: TOP + HIGH + 25 }));
+    svg.append(make("line", { class: `span${isOpen ? " open" : ""}`, x1: atX(from) - wide / 3, x2: atX(to - 1) + wide / 3, y1: TOP + HIGH + 25, y2: TOP + HIGH + 25 }));
     svg.append(coloured(make("text", { class: "label", x: middle, y: TOP + HIGH + 40, "text-anchor": "middle" }, text), "fill", colour));
   }
   const legend = make("div.legend", {}, ...lines.map((line) => {
