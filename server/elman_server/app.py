@@ -12,6 +12,10 @@ import structlog
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.requests import Limits
 from elman_server.engine import Configure, EnginePool
+from elman_server.grpc.access.door import open_door
+from elman_server.grpc.access.guarded_inspection import GuardedInspection
+from elman_server.grpc.access.guarded_sessions import GuardedSessions
+from elman_server.grpc.access.guarded_turns import GuardedTurns
 from elman_server.grpc.server import GrpcServer
 from elman_server.history.inspection import Inspection
 from elman_server.history.key import snapshot_key
@@ -69,24 +73,36 @@ class App:
         idle, absolute = settings.lifetimes
         self._store = open_store(settings)
         self._store_watch: asyncio.Task[None] | None = None
-        sessions = Sessions(self._store, self._models, Lifetimes(idle, absolute), lease_seconds=settings.lease_seconds)
+        self._door_watch: asyncio.Task[None] | None = None
+        self._door = door = open_door(settings)
+        sessions = (GuardedSessions if door else Sessions)(
+            self._store, self._models, Lifetimes(idle, absolute), lease_seconds=settings.lease_seconds
+        )
         durability = Durability(
             lease_seconds=settings.lease_seconds,
             commit_chars=settings.commit_chars,
             commit_seconds=settings.commit_seconds,
             patience_seconds=settings.store_patience_seconds,
         )
-        self._turns = Turns(sessions, self._models, self._engines, durability)
+        self._turns = (GuardedTurns if door else Turns)(sessions, self._models, self._engines, durability)
         history = History(sessions, self._models, self._engines, snapshot_key(settings))
-        inspection = Inspection(sessions, self._models, self._engines) if settings.serves_inspection else None
-        self.server = GrpcServer(settings, sessions, self._turns, self._models, history, inspection=inspection)
+        inspection = None
+        if settings.serves_inspection:
+            inspection = (GuardedInspection if door else Inspection)(sessions, self._models, self._engines)
+        self.server = GrpcServer(
+            settings, sessions, self._turns, self._models, history, inspection=inspection, door=door
+        )
 
     async def start(self) -> None:
         """Listen, load every model, then serve."""
+        if self._settings.lacks:
+            log.warning("insecure", listen=self._settings.listen, without=self._settings.lacks)
         await self.server.start()
         self._store_watch = background(
             watch(self._store, self._settings.store_patience_seconds, self.server.set_store), "watch the store"
         )
+        if self._door is not None:
+            self._door_watch = background(self._door.watch(), "watch the file of principals")
         # Wait for all of them, even if one fails: the first error is the one that is reported.
         starting = [self._start_engine(path) for path in _artefacts(self._settings.models)]
         started = await asyncio.gather(*starting, return_exceptions=True)
@@ -109,8 +125,8 @@ class App:
     async def stop(self) -> None:
         """Close the port, end the engines and close the store."""
         await self.server.stop(CALLS_SECONDS)
-        if self._store_watch is not None:
-            self._store_watch.cancel()
+        for watching in filter(None, (self._store_watch, self._door_watch)):
+            watching.cancel()
         await asyncio.gather(*(pool.stop() for pool in self._pools))
         await self._store.close()
 

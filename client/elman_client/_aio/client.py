@@ -2,7 +2,7 @@
 
 # ruff: noqa: ASYNC109 - timeout is gRPC's deadline, which the server sees too
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -48,7 +48,11 @@ class AsyncClient:
         target: Where the server listens, such as ``localhost:50051``.
         tls: Encrypt, and check the server's certificate.
         root_certificates: PEM file to check it against; default: gRPC's own.
+        certificate: PEM file of the client's own certificate chain, for servers that ask for one.
+        key: PEM file of that certificate's private key.
         credentials: gRPC channel credentials, for what ``tls`` does not cover.
+        token: Sent with every call as ``authorization: Bearer``; or a function that returns it, called before
+            each call. Without ``tls`` it goes to this machine only.
         metadata: Headers of every call; the names are in lower case.
         timeout: Seconds for every call that sets none, from the call that waits; default: no deadline.
         retry_seconds: How many seconds to wait for a lost server that has answered before:
@@ -62,7 +66,10 @@ class AsyncClient:
         *,
         tls: bool = False,
         root_certificates: str | Path | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | Callable[[], str] | None = None,
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
         retry_seconds: float = 30.0,
@@ -72,7 +79,10 @@ class AsyncClient:
                 target,
                 tls=tls,
                 root_certificates=root_certificates,
+                certificate=certificate,
+                key=key,
                 credentials=credentials,
+                token=token,
                 metadata=metadata,
                 timeout=timeout,
                 retry_seconds=retry_seconds,

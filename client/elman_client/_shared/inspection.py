@@ -1,6 +1,7 @@
 """Calls that show what a network computes."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any
 
@@ -44,7 +45,19 @@ def watch(
         unknown_characters=unknown_policy(unknown_characters),
         **target,
     )
-    return _operation("WatchState", request, pb.WatchStateResponse, inspected.chunk, target)
+    return _watching(request)
+
+
+def _watching(request: pb.WatchStateRequest) -> Operation[types.StateChunk]:
+    def after(chunk: types.StateChunk) -> Operation[types.StateChunk]:
+        rest = pb.WatchStateRequest()
+        rest.CopyFrom(request)
+        rest.start = chunk.start + len(chunk.text)
+        return _watching(rest)
+
+    path = f"{_SERVICE}/WatchState"
+    first = operation(path, request, pb.WatchStateResponse, inspected.chunk, session=request.session)
+    return replace(first, after=after)
 
 
 def explain(

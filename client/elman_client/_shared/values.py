@@ -37,6 +37,7 @@ def model(message: model_pb2.Model) -> types.Model:
             types.ReadOut(r.name, tuple(r.labels), r.accuracy, r.held_out_count) for r in message.read_outs
         ),
         initial_states=tuple(message.initial_states),
+        specials=tuple((special.name, special.id) for special in message.specials),
     )
 
 

@@ -1,6 +1,6 @@
 """A client of one server."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,11 @@ class Client:
         target: Where the server listens, such as ``localhost:50051``.
         tls: Encrypt, and check the server's certificate.
         root_certificates: PEM file to check it against; default: gRPC's own.
+        certificate: PEM file of the client's own certificate chain, for servers that ask for one.
+        key: PEM file of that certificate's private key.
         credentials: gRPC channel credentials, for what ``tls`` does not cover.
+        token: Sent with every call as ``authorization: Bearer``; or a function that returns it, called before
+            each call. Without ``tls`` it goes to this machine only.
         metadata: Headers of every call; the names are in lower case.
         timeout: Seconds for every call that sets none, from the call that waits; default: no deadline.
         retry_seconds: How many seconds to wait for a lost server that has answered before:
@@ -59,7 +63,10 @@ class Client:
         *,
         tls: bool = False,
         root_certificates: str | Path | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | Callable[[], str] | None = None,
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
         retry_seconds: float = 30.0,
@@ -69,7 +76,10 @@ class Client:
                 target,
                 tls=tls,
                 root_certificates=root_certificates,
+                certificate=certificate,
+                key=key,
                 credentials=credentials,
+                token=token,
                 metadata=metadata,
                 timeout=timeout,
                 retry_seconds=retry_seconds,

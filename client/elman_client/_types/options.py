@@ -21,7 +21,9 @@ class GenerateOptions(TypedDict, total=False):
         repetition_penalty: Divides positive and multiplies negative logits of recent characters.
         repetition_window: How many last characters the penalty looks at; default 64.
         logit_bias: Added to a character's logit, in nats, -100 to 100.
-        allowed_characters: The only ones that may be generated.
+        allowed_characters: The only ones that may be generated. For a byte-level model each byte is written as one
+            character of U+0000 to U+00FF, here, in ``logit_bias`` and in ``banned_characters``: for €,
+            ``"€".encode().decode("latin-1")``.
         banned_characters: Never generated.
         seed: Determines the text, together with the position; default: the session's.
         max_chars: Most characters to generate; default: the server's limit.

@@ -247,7 +247,7 @@ class ExplainedStep:
     """The terms of one step.
 
     Attributes:
-        symbols: what the logits are of: characters or labels.
+        symbols: what the logits are of: characters or labels. The ids of the candidates are places in them.
         gates_absent: why there are no gates and contributions; "": there are.
     """
 

@@ -54,10 +54,11 @@ class Watched(msgspec.Struct, tag=True, frozen=True):
 
 
 class Explain(msgspec.Struct, tag=True, frozen=True):
-    """Report the terms of the step that reads the last character of the prompt."""
+    """Report the terms of the step that reads the last character of the prompt; no candidate is one of `hidden`."""
 
     num_candidates: int = 0
     num_contributions: int = 0
+    hidden: tuple[int, ...] = ()
 
 
 class Explained(msgspec.Struct, tag=True, frozen=True):
@@ -85,7 +86,9 @@ class Compared(msgspec.Struct, tag=True, frozen=True):
 
 
 class ReadWeights(msgspec.Struct, tag=True, frozen=True):
-    """Report the weights."""
+    """Report the weights but those of the ids that are `hidden`."""
+
+    hidden: tuple[int, ...] = ()
 
 
 class WeightsRead(msgspec.Struct, tag=True, frozen=True):

@@ -16,15 +16,17 @@ from elman.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
+from elman_server.grpc.access.certificates import credentials
 from elman_server.grpc.generation_service import GenerationService
-from elman_server.grpc.health import Health, Need
 from elman_server.grpc.inspection_service import InspectionService
 from elman_server.grpc.interceptors import CallInterceptor
 from elman_server.grpc.model_service import ModelService
-from elman_server.grpc.reflection import add_reflection
 from elman_server.grpc.session_service import SessionService
+from elman_server.grpc.standard.health import Health, Need
+from elman_server.grpc.standard.reflection import add_reflection
 
 if TYPE_CHECKING:
+    from elman_server.grpc.access.door import Door
     from elman_server.history.inspection import Inspection
     from elman_server.history.service import History
     from elman_server.models.registry import Models
@@ -67,6 +69,7 @@ class GrpcServer:
         history: History,
         *,
         inspection: Inspection | None = None,
+        door: Door | None = None,
     ) -> None:
         self.address = settings.listen
         self._settings = settings
@@ -75,6 +78,7 @@ class GrpcServer:
         self._models = models
         self._history = history
         self._inspection = inspection
+        self._door = door
         needs = _NEEDS if inspection is None else _NEEDS | {_INSPECTION: frozenset(Need)}
         self._health = Health(needs)
         self._server: grpc.aio.Server | None = None
@@ -85,7 +89,9 @@ class GrpcServer:
         Raises:
             SettingsError: the address is in use or not of this machine, or the certificate cannot be used.
         """
-        self._server = server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(self._settings))
+        self._server = server = grpc.aio.server(
+            interceptors=[CallInterceptor(self._door)], options=_options(self._settings)
+        )
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
@@ -143,18 +149,18 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
-    credentials = _credentials(settings)
+    secured = credentials(settings)
     if settings.listen.startswith("unix:") and _is_in_use(settings.listen.removeprefix("unix:")):
         raise SettingsError(f"cannot listen on {settings.listen}: it is in use; choose another with --listen")
     try:
-        if credentials is None:
+        if secured is None:
             return server.add_insecure_port(settings.listen)
-        return server.add_secure_port(settings.listen, credentials)
+        return server.add_secure_port(settings.listen, secured)
     except RuntimeError:
-        causes = "the address is in use or not of this machine"
-        if credentials is not None:
-            causes += ", or certificate and key are not PEM files of one pair"
-        raise SettingsError(f"cannot listen on {settings.listen}: {causes}; choose another with --listen") from None
+        raise SettingsError(
+            f"cannot listen on {settings.listen}: the address is in use or not of this machine; choose another with "
+            "--listen"
+        ) from None
 
 
 def _is_in_use(path: str) -> bool:
@@ -168,13 +174,3 @@ def _is_in_use(path: str) -> bool:
         except OSError:
             return False
         return True
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    try:
-        certificate, key = settings.tls_certificate.read_bytes(), settings.tls_key.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"cannot read {error.filename}: {error.strerror}; TLS needs it") from error
-    return grpc.ssl_server_credentials([(key, certificate)])

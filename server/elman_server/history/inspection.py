@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
+from msgspec import structs
 
 from elman_server.domain import inspection as domain
 from elman_server.domain.errors import GatesAbsentError, InvalidFieldError, QuotaError, ValueRangeError
@@ -123,16 +124,18 @@ class Inspection:
         with self._place():
             passage = await self._passage(request)
             model = passage.model
-            ask = Explain(request.num_candidates, request.num_contributions)
+            ask = Explain(request.num_candidates, request.num_contributions, _hidden(model))
             report = await self._ask(model, passage.job(ask), Explained)
+        shown = [index for index in range(len(report.logits)) if index not in ask.hidden]
+        logits = [report.logits[index] for index in shown]
         return ExplainedStep(
             text=model.vocabulary.symbol(passage.ids[-1]),
             position=passage.start,
-            symbols=model.labels or [model.vocabulary.symbol(index) for index in range(len(model.vocabulary))],
+            symbols=model.labels or [model.vocabulary.symbol(index) for index in shown],
             layers=report.layers,
-            logits=report.logits,
-            probabilities=_softmax(report.logits, request.temperature),
-            candidates=report.candidates,
+            logits=logits,
+            probabilities=_softmax(logits, request.temperature),
+            candidates=[structs.replace(found, id=shown.index(found.id)) for found in report.candidates],
             gates_absent=report.gates_absent,
         )
 
@@ -151,7 +154,8 @@ class Inspection:
             labels = await _labels(request, passage)
             if not labels or min(labels) == max(labels):
                 raise InvalidFieldError(
-                    "labelling", f"gives all {len(labels)} characters the same number; choose one that tells them apart"
+                    "labelling",
+                    f"gives all {len(labels)} characters the same number; choose one that differs between them",
                 )
             ask = Compare(labels, passage.skipped)
             report = await self._ask(passage.model, passage.job(ask), Compared)
@@ -162,7 +166,7 @@ class Inspection:
         """Return the weights of a small model; raises GatesAbsentError."""
         model = self._model(target)
         with self._place():
-            found = await self._ask(model, _without_text(model, ReadWeights()), WeightsRead)
+            found = await self._ask(model, _without_text(model, ReadWeights(_hidden(model))), WeightsRead)
         if found.refusal or found.output_weight is None or found.output_bias is None:
             raise GatesAbsentError(f"{model.resource}: {found.refusal}")
         return Weights(found.layers, found.output_weight, found.output_bias)
@@ -218,6 +222,11 @@ _STATE: Final = (Signal.H, Signal.C)
 def state_signals_of(model: ModelInfo) -> list[SignalInfo]:
     """Return what each state tensor of a model is, in its order."""
     return state_signals(model.cell, model.num_layers, [len(tensor) // 4 for tensor in model.initial.tensors])
+
+
+def _hidden(model: ModelInfo) -> tuple[int, ...]:
+    """Return the ids that stand for no text, which callers never see."""
+    return () if model.labels else tuple(model.vocabulary.specials.values())
 
 
 def _without_text(model: ModelInfo, ask: Describe | ReadWeights) -> Job:

@@ -15,6 +15,7 @@ from elman_server.domain.errors import (
     SessionExpiredError,
     ValueRangeError,
 )
+from elman_server.domain.owner import id_of
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read
@@ -85,7 +86,7 @@ class History:
             position = known.forked_from[1] if known.forked_from else position
         position = head.position if position is None else position
         cut, head = await self._at(head, segments, position)
-        head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(session_id, position))
+        head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(id_of(session_id), position))
         expiration = _expiration_of(head)
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
             raise SessionExpiredError(f"sessions/{session_id}")  # a turn runs on it, which keeps it a little longer
@@ -134,11 +135,11 @@ class History:
         """Make a session from a snapshot; "" lets the server choose a UUID.
 
         Raises:
-            InvalidFieldError: it was changed, signed with another key, or its session has expired.
+            InvalidFieldError: it was changed, signed with another key or for another owner, or its session has expired.
             ModelMismatchError: its model is not served here.
             SessionExistsError, QuotaError.
         """
-        head, segments = unseal(self._key, snapshot)
+        head, segments = unseal(self._key, snapshot, creation.owner)
         served = {model.digest: model for model in self._models.list()}
         model = served.get(head.model_digest)
         if model is None:

@@ -163,7 +163,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         ttl: idle seconds; None if `expires` is a fixed moment.
         expires: unix seconds.
         last: unix seconds that no use postpones.
-        owner: kept for authentication.
+        owner: whose it is; empty: of nobody who was known, as all from before there were owners.
         etag: another one with every change that callers can see.
         num_segments: how many segments belong to committed turns.
         checkpoint: the position of the last checkpoint in them.

@@ -125,7 +125,7 @@ def checked(detail: Detail, ids: list[int], model: ModelInfo, *, num_labels: int
     """Refuse a request for more details of a text than one answer can carry."""
     if detail.effective:
         raise InvalidFieldError("detail.effective", "is about characters that are sampled; ask for it in a Generate")
-    check_top_n("top_n", detail.top_n, len(model.vocabulary))
+    check_top_n("top_n", detail.top_n, len(model.vocabulary) - len(model.vocabulary.specials))
     if (detail or num_labels) and len(ids) * (1 + detail.top_n + num_labels) > MAX_DETAILS:
         raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")
     return detail

@@ -53,7 +53,7 @@ class Inspector:
             report = Described(str(cells) if isinstance(cells, AbsentError) else "")
             return [Output(identity, report=report, finished=FinishReason.MAX_CHARS)]
         if isinstance(ask, ReadWeights):
-            return [Output(identity, report=tables(cells), finished=FinishReason.MAX_CHARS)]
+            return [Output(identity, report=tables(cells, ask.hidden), finished=FinishReason.MAX_CHARS)]
         if isinstance(ask, Watch):
             study: Study = Observation(ask, self._model.signals, cells)
         elif isinstance(ask, Explain):

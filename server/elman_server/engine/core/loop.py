@@ -46,10 +46,19 @@ class EngineLoop:
 
     Args:
         flush_seconds: how long characters are joined, in CPU time, while there are few streams.
+        specials: ids that stand for no text: they have no part in probabilities. Jobs ban them.
     """
 
-    def __init__(self, model: ModelRunner, output_size: int, link: EngineLink, flush_seconds: float) -> None:
+    def __init__(
+        self,
+        model: ModelRunner,
+        output_size: int,
+        link: EngineLink,
+        flush_seconds: float,
+        specials: Sequence[int] = (),
+    ) -> None:
         self._model = model
+        self._specials = list(specials)
         self._link = link
         self._flush_seconds = flush_seconds
         self._scheduler = Scheduler(model.capacity)
@@ -163,7 +172,7 @@ class EngineLoop:
             return
         if job.detail and not job.max_chars:
             following = list(islice(stream.unread, 1, len(logits) + 1))  # none after the last
-            details = _details(logits[: len(following)], following, stream)
+            details = self._details(logits[: len(following)], following, stream)
             self._outputs.append(Output(stream.id, details=details))
         if job.read_out is not None:
             labels = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
@@ -251,7 +260,7 @@ class EngineLoop:
             row = stream.row
             character = int(sampled[row])
             if stream.job.detail:
-                stream.details += _details(logits[row : row + 1], [character], stream)
+                stream.details += self._details(logits[row : row + 1], [character], stream)
             if stream.matcher and (stop := stream.matcher.push(character)) is not None:
                 stopped[row] = stop
         return stopped
@@ -337,6 +346,21 @@ class EngineLoop:
         stream.num_sampled += len(taken)
         stream.outbox += taken
 
+    def _details(self, logits: NDArray[np.float32], characters: Sequence[int], stream: Stream) -> list[IdDetail]:
+        """Return how likely each character was; logits [N, V] for N characters."""
+        own = np.ascontiguousarray(logits)
+        if self._specials:
+            own = own.copy()
+            own[:, self._specials] = -np.inf
+        log_probabilities, trace = log_softmax(own), stream.trace
+        top_n = min(stream.job.detail.top_n, own.shape[1] - len(self._specials))
+        details = []
+        for row, whole, character in zip(log_probabilities, own, characters, strict=True):
+            likeliest = np.argsort(-row, kind="stable")[:top_n]
+            effective = trace.next(whole, character, top_n) if trace else None
+            details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest], effective))
+        return details
+
 
 def _stream_of(identity: int, job: Job) -> Stream:
     stream = Stream.of(identity, job)
@@ -346,15 +370,3 @@ def _stream_of(identity: int, job: Job) -> Stream:
         before = [*job.recent, *job.prompt[:num_known]]
         stream.trace = EffectiveTrace(job.sampling, job.position + num_known, before)
     return stream
-
-
-def _details(logits: NDArray[np.float32], characters: Sequence[int], stream: Stream) -> list[IdDetail]:
-    """Return how likely each character was; logits [N, V] for N characters."""
-    top_n, trace = stream.job.detail.top_n, stream.trace
-    log_probabilities = log_softmax(np.ascontiguousarray(logits))
-    details = []
-    for row, own, character in zip(log_probabilities, logits, characters, strict=True):
-        likeliest = np.argsort(-row, kind="stable")[:top_n]
-        effective = trace.next(own, character, top_n) if trace else None
-        details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest], effective))
-    return details

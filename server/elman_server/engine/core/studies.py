@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -139,12 +140,13 @@ class Explanation:
         self._ask = ask
         self._signals = signals
         self._cells = cells
+        self._hidden = list(ask.hidden)
 
     def add(self, steps: Steps) -> Explained:
         """Report it."""
         cells = self._cells
         if isinstance(cells, AbsentError):
-            likeliest = _likeliest(steps.logits[0], self._ask.num_candidates)
+            likeliest = self._likeliest(steps.logits[0])
             candidates = [ExplainedCandidate(index, 0.0, []) for index in likeliest]
             return Explained(self._states(steps), steps.logits[0].tolist(), candidates, str(cells))
         layers = []
@@ -172,10 +174,16 @@ class Explanation:
                 layers[info.layer] = ExplainedLayer(below.h_before, old, [], below.h, new)
         return list(layers.values())
 
+    def _likeliest(self, logits: NDArray[np.floating]) -> list[int]:
+        shown = logits.copy()
+        shown[self._hidden] = -np.inf
+        found: list[int] = np.argsort(-shown, kind="stable")[: self._ask.num_candidates].tolist()
+        return found
+
     def _candidates(self, cells: Cells, logits: Floats, h: Floats) -> list[ExplainedCandidate]:
         operand = cells.operand(h)[0]
         found = []
-        for index in _likeliest(logits, self._ask.num_candidates):
+        for index in self._likeliest(logits):
             weights = cells.output_weight[:, index]
             units = np.argsort(-np.abs(weights * operand), kind="stable")[: self._ask.num_contributions]
             contributions = [Contribution(int(u), float(operand[u]), float(weights[u])) for u in units]
@@ -239,21 +247,18 @@ def differ(cells: Cells, steps: Steps) -> bool:
         return True
 
 
-def tables(cells: Cells | AbsentError) -> WeightsRead:
-    """Return the weights as tables, or why there are none."""
+def tables(cells: Cells | AbsentError, hidden: Sequence[int]) -> WeightsRead:
+    """Return the weights as tables, or why there are none; without the rows and columns of hidden ids."""
     if isinstance(cells, AbsentError):
         return WeightsRead(refusal=str(cells))
     gates = [gate for layer in cells.layers for gate in layer]
     count = cells.output_weight.size + sum(gate.input.size + gate.recurrent.size for gate in gates)
     if count > MAX_WEIGHTS:
         return WeightsRead(refusal=f"the model has {count} weights; at most {MAX_WEIGHTS} are returned")
-    layers = [[_weights(gate) for gate in layer] for layer in cells.layers]
-    return WeightsRead(layers, _table(cells.output_weight.T), _column(cells.output_bias))
-
-
-def _likeliest(logits: NDArray[np.floating], count: int) -> list[int]:
-    found: list[int] = np.argsort(-logits, kind="stable")[:count].tolist()
-    return found
+    first = [replace(gate, input=np.delete(gate.input, hidden, axis=0)) for gate in cells.layers[0]]
+    layers = [[_weights(gate) for gate in layer] for layer in (first, *cells.layers[1:])]
+    weight, bias = np.delete(cells.output_weight, hidden, axis=1), np.delete(cells.output_bias, hidden)
+    return WeightsRead(layers, _table(weight.T), _column(bias))
 
 
 def _gates(terms: LayerTerms) -> list[ExplainedGate]:

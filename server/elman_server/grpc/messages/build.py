@@ -13,6 +13,7 @@ from elman.v1 import model_pb2 as model_messages
 from elman.v1 import sampling_pb2 as sampling_messages
 from elman.v1 import session_pb2 as session_messages
 from elman_server.domain.events import CharacterDetail, Chunk, Event, Finished, FinishReason, Started
+from elman_server.domain.owner import id_of
 from elman_server.domain.state import DEFAULT
 from elman_server.sessions.session import SessionStatus
 
@@ -61,7 +62,7 @@ _CELLS: Final = {
 def from_session(info: SessionInfo) -> session_messages.Session:
     """Return a session's message."""
     return session_messages.Session(
-        name=f"sessions/{info.name}",
+        name=f"sessions/{id_of(info.name)}",
         model=info.model,
         model_digest=info.model_digest,
         state=_STATES[info.status],
@@ -178,7 +179,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
         cell=_CELLS[info.cell],
         layer_count=info.num_layers,
         hidden_size=info.hidden_size,
-        vocabulary=[ord(character) for character in characters or ()],
+        vocabulary=[ord(symbol) for symbol in characters or () if symbol not in info.vocabulary.specials],
         byte_level=characters is None,
         state_bytes=info.initial.num_bytes,
         digest=info.digest,
@@ -202,6 +203,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
             for read_out in info.read_outs
         ],
         initial_states=[DEFAULT, *info.initial_states],
+        specials=[model_messages.Special(name=name, id=id_) for name, id_ in info.vocabulary.specials.items()],
     )
 
 

@@ -76,7 +76,9 @@ def to_find(request: messages.FindUnitsRequest) -> FindRequest:
             labelling = request.pattern
         case "property":
             if request.property not in _PROPERTIES:
-                raise InvalidFieldError("property", f"is {request.property}, which is no TextProperty; use a named one")
+                raise InvalidFieldError(
+                    "property", f"is {request.property}, not a value of TextProperty; use a named one"
+                )
             labelling = _PROPERTIES[request.property]
         case "positions":
             labelling = tuple(request.positions.positions)
@@ -99,7 +101,7 @@ def _to_source(
 
 def _to_units(index: int, units: messages.Units) -> Units:
     if units.signal not in _SIGNALS:
-        raise InvalidFieldError(f"units[{index}].signal", f"is {units.signal}, which is no Signal; use a named one")
+        raise InvalidFieldError(f"units[{index}].signal", f"is {units.signal}, not a value of Signal; use a named one")
     return Units(_SIGNALS[units.signal], units.layer, tuple(units.units))
 
 

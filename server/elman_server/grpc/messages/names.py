@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.owner import key_of, owner
 
 _MODEL: Final = r"models/(?P<model>[a-z0-9][a-z0-9-]{0,62})"
 _VERSION: Final = r"/versions/(?P<version>[a-z0-9][a-z0-9.-]{0,62})"
@@ -14,9 +15,10 @@ _VERSION_NAME: Final = re.compile(f"{_MODEL}(?:{_VERSION})?")
 _MAX_SHOWN: Final = 80
 
 
-def session_id(field: str, name: str) -> str:
-    """Return the id in `sessions/{session}`; raises InvalidFieldError."""
-    return _match(_SESSION_NAME, field, name, "`sessions/` and 4 to 63 of a-z, 0-9 and -")["session"]
+def session_key(field: str, name: str) -> str:
+    """Return the key of the caller's session `sessions/{session}`; raises InvalidFieldError."""
+    match = _match(_SESSION_NAME, field, name, "`sessions/` and 4 to 63 of a-z, 0-9 and -")
+    return key_of(owner.get(), match["session"])
 
 
 def model_version(field: str, name: str) -> tuple[str, str | None]:

@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from elman.v1 import generation_pb2 as messages
 from elman_server.domain.errors import InvalidFieldError, ValueRangeError
+from elman_server.domain.owner import owner
 from elman_server.domain.requests import (
     AppendRequest,
     Creation,
@@ -27,7 +28,7 @@ from elman_server.domain.requests import (
     digest_of,
 )
 from elman_server.domain.vocabulary import REJECT, Unknown
-from elman_server.grpc.messages.names import model_version, session_id
+from elman_server.grpc.messages.names import model_version, session_key
 from elman_server.sessions.session import Expiration, LabelChange, check_labels
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def to_resume(request: messages.ResumeRequest, time_left: float | None) -> Resum
     if not request.request_id:
         raise InvalidFieldError("request_id", "is empty; send the request_id of the Generate")
     return ResumeRequest(
-        session=session_id("session", request.session),
+        session=session_key("session", request.session),
         request_id=to_request_id(request.request_id),
         position=request.position if request.HasField("position") else None,
         time_left=time_left,
@@ -104,7 +105,7 @@ def to_action(request: messages.ChatRequest, time_left: float | None) -> Generat
 def to_append(request: messages.AppendRequest) -> AppendRequest:
     """Return the turn that a caller asks for."""
     return AppendRequest(
-        session=session_id("session", request.session),
+        session=session_key("session", request.session),
         text=request.text,
         etag=request.etag,
         detail=_to_detail(request.detail),
@@ -180,9 +181,10 @@ def _paths(request: UpdateSessionRequest) -> set[str]:
 def to_creation(request: CreateSessionRequest | ForkSessionRequest | ImportSessionRequest) -> Creation:
     """Return by what the server recognizes a request that is sent again."""
     if not request.request_id:
-        return Creation()
+        return Creation(owner=owner.get())
     # With its id: two callers who choose one session id with equal requests are two callers.
-    return Creation(to_request_id(request.request_id), digest_of({request.DESCRIPTOR.name: _set_fields(request)}))
+    digest = digest_of({request.DESCRIPTOR.name: _set_fields(request)})
+    return Creation(to_request_id(request.request_id), digest, owner=owner.get())
 
 
 def _set_fields(message: Message) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def to_target(
     """Return where the state comes from."""
     match request.WhichOneof("target"):
         case "session":
-            return Target(session=session_id("session", request.session))
+            return Target(session=session_key("session", request.session))
         case "model":
             model, version = model_version("model", request.model)
             return Target(model=model, version=version)

@@ -34,7 +34,7 @@ function written(colour, rows, full, marked) {
   table.style.gridTemplateColumns = `repeat(${rows[0].length}, auto)`;
   rows.forEach((row) => row.forEach((value, column) => {
     const cell = make(`i${column === marked ? ".marked" : ""}`, {}, number(value));
-    cell.style.background = `color-mix(in srgb, var(--${value < 0 ? "quiet" : colour}) ${(55 * Math.min(1, Math.abs(value) / full)).toFixed(0)}%, transparent)`;
+    cell.style.background = `color-mix(in srgb, var(--${value < 0 ? "quiet" : colour}) calc(${Math.min(1, Math.abs(value) / full).toFixed(2)} * var(--cell)), transparent)`;
     table.append(cell);
   }));
   return table;
