@@ -237,22 +237,17 @@ def test_every_card_asks_before_it_answers(page):
     assert "card" not in page.url
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_lesson_is_accessible_and_narrow(browser, lesson, scheme):
-    """No serious finding of axe in any panel; at 360 pixels nothing is wider than the screen."""
-    address = f"{lesson[1].url}/?model=elman-128&card=3"
-    with opened(browser, address, color_scheme=scheme, bypass_csp=True) as page:
-        for tab, seen in (
-            ("step", ".stage figure"),
-            ("reach", ".primary"),
-            ("meaning", ".strip"),
-            ("programs", ".strip"),
-        ):
+def test_the_lesson_is_accessible_and_narrow(browser, lesson):
+    """No serious finding of axe in any panel or card, dark or light; at 360 pixels nothing is wider than the screen."""
+    with opened(browser, f"{lesson[1].url}/?model=elman-128&card=3", bypass_csp=True) as page:
+        for tab, seen in {"step": "figure", "reach": ".primary", "meaning": ".strip", "programs": ".strip"}.items():
             page.click(f"#tab-{tab}")
-            expect(page.locator(f"#view-{tab} {seen}").first).to_be_visible()
-            found = Axe().run(page).response["violations"]
-            serious = [each for each in found if each["impact"] in {"serious", "critical"}]
-            assert [(each["id"], each["nodes"][0]["html"]) for each in serious] == []
+            for _theme in range(2):
+                expect(page.locator(f"#view-{tab} {seen}").first).to_be_visible()
+                found = Axe().run(page, context=[f"#view-{tab}", "#tour"]).response["violations"]
+                serious = [each for each in found if each["impact"] in {"serious", "critical"}]
+                assert [(each["id"], each["nodes"][0]["html"]) for each in serious] == []
+                page.click("#theme")
             page.set_viewport_size({"width": 360, "height": 800})
             assert page.evaluate("document.documentElement.scrollWidth") <= 360
             page.set_viewport_size({"width": 1280, "height": 800})

@@ -11,12 +11,6 @@ export function isWithinWord(characters, index) {
   return isLetter(characters[index]) && isLetter(characters[index + 1]);
 }
 
-/** Whether a label is no wider than its characters, and the gaps beside them. */
-function hasRoom({ from, to, text }, before, after) {
-  const gaps = (before?.to ?? from - 1) < from && (after?.from ?? to + 1) > to ? 1 : 0;
-  return text.length * 7.5 <= (to - from + gaps) * 15;
-}
-
 /**
  * Return the labels as `strip` takes them: the likeliest label of each shown character, equal neighbours joined. A word has
  * the label of its last letter. `isOpen`: the last word may go on.
@@ -38,5 +32,5 @@ export function runs(characters, rows, labels, { isHidden = () => false, isOpen 
     else found.push({ from, to: index + 1, place, text: labels[place], colour: colourOf(labels[place], place), isOpen: isLast && isOpen });
     from = index + 1;
   });
-  return found.map((run, place) => ({ ...run, text: hasRoom(run, found[place - 1], found[place + 1]) ? run.text : "" }));
+  return found;
 }

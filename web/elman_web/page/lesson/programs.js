@@ -76,8 +76,14 @@ async function showLine() {
     make("h3", { role: "status" }, `n = ${size}: the line should end ${says}.`),
     strip(characters, cells.map((values, unit) => ({ name: unit === counter.unit ? `the counter, ${counter.isDown ? "−" : ""}c[${unit}]` : `c[${unit}]`, colour: unit === counter.unit ? "x" : COLOURS[unit % COLOURS.length], values, isThin: unit !== counter.unit })),
       { low: Math.floor(Math.min(...flat)), high: Math.ceil(Math.max(...flat)), name: "The cells of the network" }),
-    make("p.quiet", {}, "Every a adds what every b takes away: the cell is a number that is counted up and down."),
+    size > 1 ? make("p.quiet", {}, steps(cells[counter.unit], size)) : null,
     strip(characters, [{ name: "probability that the line ends with this character", colour: "y", values: ends }], { low: 0, high: 1, name: "The end of the line" }));
+}
+
+/** What the counter gains with each a after the first, and loses with each b after the first. */
+function steps(values, size) {
+  const mean = (from, to) => ((values[to] - values[from]) / (to - from)).toFixed(3).replace("-", "−");
+  return `Each a adds ${mean(1, size)} to the counter, each b adds ${mean(size + 1, 2 * size)}.`;
 }
 
 /** The cell state after each character, one list for each unit; of networks without cells, h. */
@@ -125,5 +131,5 @@ function showReach() {
   const said = wrong.length ? `It counts right up to ${wrong[0][0] - 1}. After ${wrong[0][0]} a's it writes ${wrong[0][1]} b's.` : `It counts right up to ${points.length}.`;
   fill(reach, make("h3", { role: "status" }, said), make("div.scroll", { tabindex: 0, role: "region", "aria-label": "How far it counts" }, chart(
     [{ name: "b's that it writes", points }, { name: "as many as a's", points: points.map(([size]) => [size, size]) }], { x: "a's that it read", y: "b's" })),
-    make("p.quiet", {}, "It was trained up to ten. Choose an n where it fails, and see why: the counter no longer comes back to where it began."));
+    make("p.quiet", {}, "It was trained up to ten. What an a adds and what a b takes away differ a little: after many of them the counter is off by too much."));
 }

@@ -6,6 +6,7 @@ const NARROWEST = 15; // pixels of a column
 const WIDEST = 28;
 const ENOUGH = 900; // pixels of a text that need not be wider
 const HIGH = 150;
+const LETTER = 7.5; // of a label
 const LEFT = 42;
 const TOP = 10;
 
@@ -34,11 +35,13 @@ export function strip(characters, lines, { low, high, name, labels = [] }) {
     svg.append(coloured(make("path", { d: path, fill: "none", class: isThin ? "thin" : "thick" }), "stroke", colour));
     if (!isThin) svg.append(...points.map(([index, value]) => coloured(make("circle", { cx: atX(index), cy: atY(value), r: 2.5 }), "fill", colour)));
   }
-  for (const { from, to, text, colour, isOpen } of labels) {
-    const middle = (atX(from) + atX(to - 1)) / 2;
-    svg.append(make("line", { class: `span${isOpen ? " open" : ""}`, x1: atX(from) - wide / 3, x2: atX(to - 1) + wide / 3, y1: TOP + HIGH + 25, y2: TOP + HIGH + 25 }));
-    svg.append(coloured(make("text", { class: "label", x: middle, y: TOP + HIGH + 40, "text-anchor": "middle" }, text), "fill", colour));
-  }
+  labels.forEach(({ from, to, text, colour, isOpen }, place) => {
+    const isApart = (labels[place - 1]?.to ?? from - 1) < from && (labels[place + 1]?.from ?? to + 1) > to;
+    const line = make("line", { class: `span${isOpen ? " open" : ""}`, x1: atX(from) - wide / 3, x2: atX(to - 1) + wide / 3, y1: TOP + HIGH + 25, y2: TOP + HIGH + 25 });
+    svg.append(coloured(line, "stroke", colour));
+    if (text.length * LETTER > (to - from + (isApart ? 1 : 0)) * wide) return; // it would touch the next one; the colour says it
+    svg.append(coloured(make("text", { class: "label", x: (atX(from) + atX(to - 1)) / 2, y: TOP + HIGH + 40, "text-anchor": "middle" }, text), "fill", colour));
+  });
   const legend = make("div.legend", {}, ...lines.map((line) => {
     const sample = make("i", {});
     sample.style.background = `var(--${line.colour})`;
