@@ -90,7 +90,7 @@ constraints: ## write constraints.txt again from the newest versions that fit
 	rm -rf build/newest && $(PYTHON) -m venv build/newest
 	build/newest/bin/python -m pip install --quiet 'pip>=25.3'
 	build/newest/bin/python -m pip install --quiet $(TORCH)
-	build/newest/bin/python -m pip install --quiet '.[server,redis,encryption,jwt,export,web]' hatchling --group dev
+	build/newest/bin/python -m pip install --quiet '.[server,redis,encryption,jwt,telemetry,export,web]' hatchling --group dev
 	sed -n '/^#/p' constraints.txt > build/constraints.txt
 	build/newest/bin/python -m pip freeze --all | grep -vE '^(elman|torch|triton|nvidia-.*|cuda-.*|pip)\b' >> build/constraints.txt
 	mv build/constraints.txt constraints.txt
@@ -112,5 +112,5 @@ $(VENV)/server.done: $(VENV)/pip.done pyproject.toml constraints.txt
 
 $(VENV)/dev.done: $(VENV)/server.done
 	$(INSTALL) $(EXACTLY) $(TORCH)
-	$(INSTALL) $(EXACTLY) --editable '.[server,redis,encryption,jwt,export,web]' --group dev
+	$(INSTALL) $(EXACTLY) --editable '.[server,redis,encryption,jwt,telemetry,export,web]' --group dev
 	@touch $@
