@@ -45,6 +45,7 @@ def test_the_compose_file_is_hardened_and_good_for_both_versions() -> None:
         "- /tmp",
         "- ALL",
         "- sessions:/var/lib/elman",
+        '- "127.0.0.1:${ELMAN_WEB_PORT:-8080}:8080"',
         "ELMAN_STORE: ${ELMAN_STORE:-sqlite:/var/lib/elman/sessions.db}",
         "- no-new-privileges",
         "cap_drop:",
@@ -64,7 +65,7 @@ def test_the_compose_file_is_hardened_and_good_for_both_versions() -> None:
 def test_the_cluster_is_three_servers_of_one_redis_behind_envoy() -> None:
     """Only its profile starts it; Redis writes each command down, and Envoy gets the shipped configuration."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    assert {name for name, service in services.items() if "profiles" not in service} == {"server"}
+    assert {name for name, service in services.items() if "profiles" not in service} == {"server", "web"}
     assert all(services[name]["profiles"] == ["cluster"] for name in ("envoy", "replica", "redis"))
     assert services["replica"]["deploy"] == {"replicas": 3}
     assert services["replica"]["environment"]["ELMAN_STORE"] == "redis://redis:6379"

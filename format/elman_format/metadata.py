@@ -8,11 +8,23 @@ from typing import Any
 
 from elman_format.errors import FormatError
 from elman_format.evaluation import check_evaluation
-from elman_format.names import BYTES, NUM_BYTES, VERSION, Vocabulary, check_labels, check_name, check_vocabulary, shown
+from elman_format.names import (
+    BYTES,
+    NUM_BYTES,
+    VERSION,
+    Vocabulary,
+    check_labels,
+    check_name,
+    check_vocabulary,
+    shown,
+    specials_of,
+)
 from elman_format.probe import Probe
+from elman_format.self_check import ARITHMETIC
 from elman_format.values import dump_floats, dump_json, load_floats, load_json
 
 FORMAT = "1"
+FORMAT_WITH_SPECIALS = "2"  # what older releases must refuse: they would sample specials
 CELLS = ("elman", "gru", "lstm", "other")
 STATES = {"elman": ("h",), "gru": ("h",), "lstm": ("h", "c")}  # of a layer, in the order of the graph's states
 QUANTIZATION = "quantisation"  # the recipe's key, spelled as format 1 spells it
@@ -24,9 +36,11 @@ _REQUIRED = frozenset({
     "elman.hidden_size", "elman.num_parameters", "elman.initial_states", "elman.recipe", "elman.evaluation",
     "elman.exporter",
 })  # fmt: skip
-_KNOWN = _REQUIRED | {"elman.labels", "elman.probes", PREFILL, DIGEST}
+SELF_CHECK = "elman.self_check"
+_KNOWN = _REQUIRED | {"elman.labels", "elman.probes", SELF_CHECK, PREFILL, DIGEST}
 _SIZE = re.compile(r"0|[1-9][0-9]{0,8}")  # fits an int32
 _COUNT = re.compile(r"0|[1-9][0-9]{0,14}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 InitialState = tuple[bytes, ...]
 
@@ -48,7 +62,8 @@ class Metadata:
 
     Attributes:
         name: `^[a-z0-9][a-z0-9-]{0,62}$`.
-        vocabulary: Distinct characters in id order, or None for the 256 bytes.
+        vocabulary: Distinct characters in id order, or None for the 256 bytes. A name such as `<pad>` in the place of
+            a character is a special: it stands for no text and is never sampled.
         version: `^[a-z0-9][a-z0-9.-]{0,62}$`.
         cell: `elman`, `gru`, `lstm` or `other`.
         num_layers: 0 for the cell `other`, as are the next two where they are not defined.
@@ -60,6 +75,7 @@ class Metadata:
         exporter: Versions of the packages that wrote the file.
         labels: What the logits score instead of the vocabulary; empty: the vocabulary.
         probes: Name to linear read-out of the state.
+        self_check: What `self_check.digest` returns on every machine; empty: the arithmetic is the machine's.
     """
 
     name: str
@@ -75,11 +91,17 @@ class Metadata:
     exporter: Mapping[str, str] = field(default_factory=versions)
     labels: Sequence[str] = ()
     probes: Mapping[str, Probe] = field(default_factory=dict)
+    self_check: str = ""
 
     @property
     def vocabulary_size(self) -> int:
         """Number of symbols that are read."""
         return NUM_BYTES if self.vocabulary is None else len(self.vocabulary)
+
+    @property
+    def specials(self) -> dict[str, int]:
+        """Name to id of the symbols that stand for no text."""
+        return specials_of(self.vocabulary or ())
 
     @property
     def output_size(self) -> int:
@@ -100,7 +122,7 @@ class Metadata:
         states = {name: [dump_floats(row) for row in rows] for name, rows in self.initial_states.items()}
         vocabulary = BYTES if self.vocabulary is None else list(self.vocabulary)
         entries = {
-            "elman.format": FORMAT,
+            "elman.format": FORMAT_WITH_SPECIALS if self.specials else FORMAT,
             "elman.name": self.name,
             "elman.version": self.version,
             "elman.vocabulary": dump_json("elman.vocabulary", vocabulary),
@@ -118,6 +140,8 @@ class Metadata:
         if self.probes:
             probes = {name: probe.to_json() for name, probe in self.probes.items()}
             entries["elman.probes"] = dump_json("elman.probes", probes)
+        if self.self_check:
+            entries[SELF_CHECK] = dump_json(SELF_CHECK, {"arithmetic": ARITHMETIC, "sha256": self.self_check})
         return entries
 
     @classmethod
@@ -142,14 +166,16 @@ class Metadata:
             exporter=load_json("elman.exporter", entries["elman.exporter"], dict),
             labels=_labels(entries),
             probes=_probes(entries),
+            self_check=_self_check(entries),
         )
 
 
 def _check_keys(entries: Mapping[str, str]) -> None:
     version = entries.get("elman.format")
-    if version != FORMAT:
+    if version not in (FORMAT, FORMAT_WITH_SPECIALS):
         raise FormatError(
-            f"elman.format is {shown(version)}, this release reads {FORMAT!r}: export it with this release."
+            f"elman.format is {shown(version)}, this release reads {FORMAT!r} and {FORMAT_WITH_SPECIALS!r}: "
+            "export it with this release."
         )
     if missing := sorted(_REQUIRED - entries.keys()):
         raise FormatError(f"The metadata {', '.join(missing)} is missing: export it again.")
@@ -159,7 +185,10 @@ def _check_keys(entries: Mapping[str, str]) -> None:
 
 def _vocabulary(entries: Mapping[str, str]) -> Vocabulary:
     symbols = load_json("elman.vocabulary", entries["elman.vocabulary"], (list, str))
-    return None if symbols == BYTES else check_vocabulary(symbols)
+    vocabulary = None if symbols == BYTES else check_vocabulary(symbols)
+    if specials_of(vocabulary or ()) and entries["elman.format"] != FORMAT_WITH_SPECIALS:
+        raise FormatError(f"A vocabulary with specials needs elman.format {FORMAT_WITH_SPECIALS!r}: export it again.")
+    return vocabulary
 
 
 def _cell(entries: Mapping[str, str]) -> str:
@@ -178,6 +207,21 @@ def _labels(entries: Mapping[str, str]) -> tuple[str, ...]:
 def _probes(entries: Mapping[str, str]) -> dict[str, Probe]:
     values = load_json("elman.probes", entries.get("elman.probes", "{}"), dict)
     return {name: Probe.from_json(name, values[name]) for name in sorted(values)}
+
+
+def _self_check(entries: Mapping[str, str]) -> str:
+    if SELF_CHECK not in entries:
+        return ""
+    value = load_json(SELF_CHECK, entries[SELF_CHECK], dict)
+    if value.get("arithmetic") != ARITHMETIC:
+        raise FormatError(
+            f"The {SELF_CHECK} is of the arithmetic {shown(value.get('arithmetic'))}, this release computes "
+            f"{ARITHMETIC!r}: use the release that wrote it."
+        )
+    sha256 = value.get("sha256")
+    if value.keys() != {"arithmetic", "sha256"} or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise FormatError(f"The {SELF_CHECK} must hold arithmetic and sha256, 64 hex digits: quantize it again.")
+    return sha256
 
 
 def _initial_states(entries: Mapping[str, str]) -> dict[str, InitialState]:

@@ -54,7 +54,8 @@ def _option(name: str, rule: Rule) -> click.Option:
     epilog="""\b
 Examples:
   elman-server
-  elman-server --listen 0.0.0.0:50051 --models ./models --log-format json
+  elman-server --models ./models --log-format json
+  elman-server --listen 0.0.0.0:50051 --tls-certificate server.pem --tls-key server.key --access access.toml
   ELMAN_MAX_BATCH=64 elman-server --print-config
   elman-server --store sqlite:sessions.db backup copy.db
 

@@ -10,7 +10,12 @@ import structlog
 
 from elman_server.domain.errors import StoreUnavailableError
 from elman_server.engine import Fleet
+from elman_server.grpc.access.door import open_door
+from elman_server.grpc.access.guarded_inspection import GuardedInspection
+from elman_server.grpc.access.guarded_sessions import GuardedSessions
+from elman_server.grpc.access.guarded_turns import GuardedTurns
 from elman_server.grpc.server import GrpcServer
+from elman_server.history.inspection import Inspection
 from elman_server.history.key import snapshot_key
 from elman_server.history.service import History
 from elman_server.models.registry import Models
@@ -67,7 +72,8 @@ class App:
         self._tasks: list[asyncio.Task[None]] = []
         idle, absolute = settings.lifetimes
         self._store = open_store(settings)
-        self._sessions = sessions = Sessions(
+        self._door = door = open_door(settings)
+        self._sessions = sessions = (GuardedSessions if door else Sessions)(
             self._store, self._models, Lifetimes(idle, absolute), lease_seconds=settings.lease_seconds
         )
         durability = Durability(
@@ -76,13 +82,21 @@ class App:
             commit_seconds=settings.commit_seconds,
             patience_seconds=settings.store_patience_seconds,
         )
-        self._turns = Turns(sessions, self._models, self._fleet.engines, durability)
-        history = History(sessions, self._models, self._fleet.engines, snapshot_key(settings))
-        self.server = GrpcServer(settings, sessions, self._turns, self._models, history)
+        engines = self._fleet.engines
+        self._turns = (GuardedTurns if door else Turns)(sessions, self._models, engines, durability)
+        history = History(sessions, self._models, engines, snapshot_key(settings))
+        inspection = None
+        if settings.serves_inspection:
+            inspection = (GuardedInspection if door else Inspection)(sessions, self._models, engines)
+        self.server = GrpcServer(
+            settings, sessions, self._turns, self._models, history, inspection=inspection, door=door
+        )
         self._endpoint: Endpoint | None = None
 
     async def start(self) -> None:
         """Listen, load every model, then serve."""
+        if self._settings.lacks:
+            log.warning("insecure", listen=self._settings.listen, without=self._settings.lacks)
         if self._settings.open_telemetry:
             TRACING.start()
         if self._settings.metrics_listen is not None:
@@ -94,6 +108,8 @@ class App:
         self._tasks.append(
             background(watch(self._store, self._settings.store_patience_seconds, report), "watch the store")
         )
+        if self._door is not None:
+            self._tasks.append(background(self._door.watch(), "watch the file of principals"))
         await self._fleet.start()
         self._tasks.append(background(self._unload(), "unload models"))
         await self.server.set_serving(True)

@@ -478,7 +478,7 @@ def test_a_server_that_closes_may_want_tls():
         listener.shutdown(socket.SHUT_RDWR)
         closing.join()
 
-    assert (done.returncode, "it may expect TLS" in done.stderr) == (3, True)
+    assert (done.returncode, "it may expect --tls" in done.stderr) == (3, True)
 
 
 def _close_all(listener: socket.socket) -> None:

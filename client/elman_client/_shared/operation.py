@@ -21,6 +21,7 @@ class Operation(Generic[Value]):
         is_safe: It may be sent again though it may have been done.
         turn_id: The request id of a turn of the session, which is busy until it ends; empty: it is no turn.
         key: Its request id, for the header by which a proxy may send it again; empty: it has none.
+        after: Of a stream whose answers are cut by chance: the call that continues after one of them.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Operation(Generic[Value]):
     is_safe: bool = True
     turn_id: str = ""
     key: str = ""
+    after: Callable[[Value], "Operation[Value]"] | None = None
 
 
 def operation(

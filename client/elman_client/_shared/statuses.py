@@ -16,6 +16,8 @@ BY_CODE: Final[Mapping[str, type[errors.ElmanError]]] = {
     "INVALID_ARGUMENT": errors.InvalidArgumentError,
     "DEADLINE_EXCEEDED": errors.DeadlineExceededError,
     "NOT_FOUND": errors.NotFoundError,
+    "UNAUTHENTICATED": errors.UnauthenticatedError,
+    "PERMISSION_DENIED": errors.PermissionDeniedError,
     "ALREADY_EXISTS": errors.AlreadyExistsError,
     "RESOURCE_EXHAUSTED": errors.ResourceExhaustedError,
     "FAILED_PRECONDITION": errors.FailedPreconditionError,

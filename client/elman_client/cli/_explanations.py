@@ -44,9 +44,10 @@ _UNREACHABLE: Final = (
     ("Connection refused", "is elman-server running? start it with `elman-server`"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by an authority that is trusted here"),
     ("Hostname Verification Check failed", "its certificate is for another name"),
+    ("CERTIFICATE_EXPIRED", "its certificate has expired"),
     ("WRONG_VERSION_NUMBER", "it does not use TLS"),
     ("Failed parsing HTTP/2", "another program listens there, not an elman-server"),
-    ("Socket closed", "it closed the connection at once: it may expect TLS, or be another program"),
+    ("Socket closed", "it closed the connection at once: it may expect --tls or your --cert, or be another program"),
 )
 
 

@@ -38,7 +38,9 @@ class Sampling(_message.Message):
     MIN_P_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     allowed_characters: _builtins.str
-    """AllowedCharacters are the only ones that may be sampled; empty: all. Not together with banned_characters."""
+    """AllowedCharacters are the only ones that may be sampled; empty: all. Not together with banned_characters. For a byte-level
+    model each byte is written as one character of U+0000 to U+00FF, here and in the fields around; others are INVALID_ARGUMENT.
+    """
     banned_characters: _builtins.str
     """BannedCharacters are never sampled. Banning all is INVALID_ARGUMENT."""
     repetition_penalty: _builtins.float

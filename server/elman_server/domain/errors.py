@@ -7,6 +7,8 @@ ServerError
 ├── InvalidFieldError           a value of the request is wrong
 │   ├── ValueRangeError         a number is out of range
 │   └── UnknownCharacterError   a character is not in the model's vocabulary
+├── UnauthenticatedError        nobody knows the caller
+├── PermissionDeniedError       the caller may not do this
 ├── NotThereError
 │   ├── ModelNotFoundError
 │   ├── SessionNotFoundError
@@ -19,16 +21,19 @@ ServerError
 ├── LeaseLostError              another call continues the turn, or has ended it
 ├── TurnCancelledError          somebody has ended the turn with Cancel
 ├── ModelMismatchError          the session belongs to a version that is not served
+├── GatesAbsentError            a model's gates are not known, or its weights are too many
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
 │   ├── QuotaError              a limit on how many may be in use is reached
+│   │   └── OwnQuotaError       it is the caller's own
 │   └── UnavailableError
 │       ├── StartingError
 │       ├── OverloadedError
 │       ├── DrainingError
 │       ├── EngineRestartedError
-│       └── StoreUnavailableError
+│       ├── StoreUnavailableError
+│       └── IssuerUnavailableError
 ├── CorruptRecordError          a stored session does not match its checksum
 └── NotFiniteError              the model computed NaN or infinity
 """
@@ -36,6 +41,8 @@ ServerError
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from elman_server.domain.owner import id_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,6 +111,25 @@ class UnknownCharacterError(InvalidFieldError):
         self.characters = tuple(characters)
 
 
+class UnauthenticatedError(ServerError):
+    """Nobody knows the caller; the message never holds what was sent."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; send `authorization: Bearer TOKEN` with a token that this server knows")
+
+
+class PermissionDeniedError(ServerError):
+    """The caller may not do this.
+
+    Attributes:
+        scope: what is missing.
+    """
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs the scope {scope}, which you do not have; contact the operator")
+        self.scope = scope
+
+
 class NotThereError(ServerError):
     """A resource does not exist.
 
@@ -112,8 +138,8 @@ class NotThereError(ServerError):
     """
 
     def __init__(self, resource: str, message: str) -> None:
-        super().__init__(f"{resource} {message}")
-        self.resource = resource
+        self.resource = _shown(resource)
+        super().__init__(f"{self.resource} {message}")
 
 
 class ModelNotFoundError(NotThereError):
@@ -159,8 +185,8 @@ class SessionExistsError(ServerError):
     """
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"{resource} already exists; choose another id, or leave it empty")
-        self.resource = resource
+        self.resource = _shown(resource)
+        super().__init__(f"{self.resource} already exists; choose another id, or leave it empty")
 
 
 class EtagMismatchError(ServerError):
@@ -171,7 +197,7 @@ class EtagMismatchError(ServerError):
     """
 
     def __init__(self, resource: str, current: str) -> None:
-        super().__init__(f"{resource} has changed; its etag is now {current}; read it again")
+        super().__init__(f"{_shown(resource)} has changed; its etag is now {current}; read it again")
         self.current = current
 
 
@@ -179,14 +205,16 @@ class RevisionMismatchError(ServerError):
     """The session in the store is not the one that was read from it: read it again."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"{resource} was changed since it was read")
+        super().__init__(f"{_shown(resource)} was changed since it was read")
 
 
 class LeaseLostError(ServerError):
     """This stream no longer runs the turn: another call continues it, or another server has ended it."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"another call continues this turn of {resource}, or has ended it; resume it to take it back")
+        super().__init__(
+            f"another call continues this turn of {_shown(resource)}, or has ended it; resume it to take it back"
+        )
 
 
 class TurnCancelledError(ServerError):
@@ -212,11 +240,15 @@ class SessionBusyError(RetryableError):
     """A turn is running on the session."""
 
     def __init__(self, resource: str, retry_after: float = 0.1) -> None:
-        super().__init__(f"a turn is running on {resource}; wait for it, or cancel it", retry_after)
+        super().__init__(f"a turn is running on {_shown(resource)}; wait for it, or cancel it", retry_after)
 
 
 class ModelMismatchError(ServerError):
     """The session is pinned to a model version that is not served here."""
+
+
+class GatesAbsentError(ServerError):
+    """The gates and weights of a model cannot be shown; the message says why."""
 
 
 class PositionOutOfRangeError(ServerError):
@@ -245,6 +277,15 @@ class QuotaError(RetryableError):
 
     def __init__(self, subject: str, limit: int, retry_after: float) -> None:
         super().__init__(f"the server has reached its limit of {limit} {subject}", retry_after)
+        self.subject = subject
+        self.limit = limit
+
+
+class OwnQuotaError(QuotaError):
+    """A limit of the caller's own is reached."""
+
+    def __init__(self, subject: str, limit: int, retry_after: float) -> None:
+        RetryableError.__init__(self, f"you have reached your limit of {limit} {subject}", retry_after)
         self.subject = subject
         self.limit = limit
 
@@ -282,9 +323,21 @@ class StoreUnavailableError(UnavailableError):
     """The session store cannot be reached."""
 
 
+class IssuerUnavailableError(UnavailableError):
+    """The keys that tokens are checked with cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__("the keys of the tokens' issuer cannot be read", 5.0)
+
+
 class CorruptRecordError(ServerError):
     """A stored session does not match its checksum or version."""
 
 
 class NotFiniteError(ServerError):
     """The model's logits or state hold NaN or infinity."""
+
+
+def _shown(resource: str) -> str:
+    """Return a resource's name without its owner."""
+    return f"sessions/{id_of(resource)}" if resource.startswith("sessions/") else resource

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from elman_server.domain.errors import InvalidFieldError, ValueRangeError
+from elman_server.domain.owner import key_of
 from elman_server.domain.sampling import Sampling
 from elman_server.domain.vocabulary import REJECT, Unknown, Vocabulary
 
@@ -40,13 +41,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """How much to return for each character: its log-probability, and the `top_n` likeliest characters."""
+    """How much to return for each character: its log-probability, and the `top_n` likeliest characters.
+
+    Attributes:
+        effective: also what it was sampled from; of sampled characters only.
+    """
 
     log_probability: bool = False
     top_n: int = 0
+    effective: bool = False
 
     def __bool__(self) -> bool:
-        return self.log_probability or self.top_n > 0
+        return self.log_probability or self.top_n > 0 or self.effective
 
 
 class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -128,6 +134,7 @@ class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
             return every - {vocabulary.id_of(character, name) for character in self.allowed_characters}
         name = "sampling.banned_characters"
         banned = {vocabulary.id_of(character, name) for character in self.banned_characters}
+        banned.update(vocabulary.specials.values())
         if banned == every:
             raise InvalidFieldError(name, "bans the whole vocabulary; allow at least one character")
         return banned
@@ -233,24 +240,28 @@ class Creation:
         request_id: 16 bytes; empty: it is not recognized.
         digest: of the request; empty without a request id.
         index: which of the sessions that it makes.
+        owner: whose they are.
     """
 
     request_id: bytes = b""
     digest: bytes = b""
     index: int = 0
+    owner: str = ""
 
     def part(self, index: int) -> Creation:
         """Return the creation of one of several sessions."""
         return replace(self, index=index)
 
-    def name(self) -> str:
-        """Return an id for the session: a new one, or always the same one for the same request id."""
+    def key(self, session_id: str = "") -> str:
+        """Return the session's key; without an id it is a new one, or always the same one for the same request id."""
+        if session_id:
+            return key_of(self.owner, session_id)
         if not self.request_id:
-            return str(uuid.uuid4())
-        return str(uuid.uuid5(uuid.UUID(bytes=self.request_id), str(self.index)))
+            return key_of(self.owner, str(uuid.uuid4()))
+        return key_of(self.owner, str(uuid.uuid5(uuid.UUID(bytes=self.request_id), str(self.index))))
 
 
-ANONYMOUS: Final = Creation()  # of a request without an id
+ANONYMOUS: Final = Creation()  # of a request without an id, where nobody is known
 
 
 @dataclass(frozen=True, slots=True)

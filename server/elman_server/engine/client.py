@@ -37,6 +37,8 @@ LAST_RETRY_SECONDS: Final = 5.0
 EXIT_SECONDS: Final = 2.0
 BEAT_SECONDS: Final = 2.5
 MAX_SILENT_BEATS: Final = 4  # beats, not a time: a server that was paused itself must not blame its engines
+# Of NumPy's products, which inspections need: their threads would fight with onnxruntime's for the cores.
+_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
 _TEXT_BYTES: Final = 1 << 14
 _STREAM_BYTES: Final = 1 << 22
 
@@ -285,7 +287,9 @@ class Engine:
         """Start the process. A stop in that moment comes after it: otherwise nobody could end the process."""
         command = (sys.executable, "-m", "elman_server.engine.core", str(theirs.fileno()), str(os.getpid()))
         spawning = asyncio.create_task(
-            asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()], stderr=asyncio.subprocess.PIPE)
+            asyncio.create_subprocess_exec(
+                *command, pass_fds=[theirs.fileno()], stderr=asyncio.subprocess.PIPE, env={**os.environ, **_ONE_THREAD}
+            )
         )
         try:
             await asyncio.shield(spawning)

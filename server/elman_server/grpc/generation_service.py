@@ -30,7 +30,7 @@ from elman_server.grpc.messages.build import (
     from_score,
     from_session,
 )
-from elman_server.grpc.messages.names import session_id
+from elman_server.grpc.messages.names import session_key
 from elman_server.grpc.messages.parse import to_action, to_append, to_generate, to_request_id, to_resume, to_score
 from elman_server.process.observe.counters import COUNTERS
 from elman_server.turns.chat import Chat
@@ -78,7 +78,7 @@ class GenerationService(GenerationServiceServicer):
 
     async def Cancel(self, request: CancelRequest, _: Context) -> CancelResponse:
         position = request.position if request.HasField("position") else None
-        name, request_id = session_id("session", request.session), to_request_id(request.request_id)
+        name, request_id = session_key("session", request.session), to_request_id(request.request_id)
         info = await self._turns.cancel(name, position, request_id)
         return CancelResponse(session=from_session(info))
 

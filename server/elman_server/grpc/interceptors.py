@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from google.protobuf.message import DecodeError
 
-from elman_server.domain.errors import DrainingError, InvalidFieldError, TurnCancelledError
+from elman_server.domain.errors import DrainingError, InvalidFieldError, TurnCancelledError, UnauthenticatedError
 from elman_server.domain.events import FinishReason
 from elman_server.grpc.status import to_failure
 from elman_server.process.logs import log_call
-from elman_server.process.observe.call import Call, begin_call
+from elman_server.process.observe.call import Call, begin_call, this_call
 from elman_server.process.observe.counters import COUNTERS
 from elman_server.process.observe.tracing import TRACEPARENT, TRACING, trace_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 
     from grpc import HandlerCallDetails, RpcMethodHandler
+
+    from elman_server.grpc.access.door import Door
 
     Context = grpc.aio.ServicerContext[Any, Any]
     Handler = RpcMethodHandler[Any, Any]
@@ -30,13 +32,20 @@ if TYPE_CHECKING:
 REQUEST_ID: Final = "x-request-id"
 DETAILS: Final = "grpc-status-details-bin"
 _VALID_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_AUTHORIZATION: Final = "authorization"
+_ACTS_FOR: Final = "x-elman-principal"
 _QUIET: Final = "/grpc."  # health probes come every few seconds
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler, once, but reflection's, which takes many requests and is not ours."""
+    """Wraps every handler, once, but reflection's, which takes many requests and is not ours.
 
-    def __init__(self) -> None:
+    Args:
+        door: lets callers in; None: everybody may do everything.
+    """
+
+    def __init__(self, door: Door | None = None) -> None:
+        self._door = door
         self._handlers: dict[str, Handler] = {}  # of the methods that exist
 
     async def intercept_service(
@@ -48,33 +57,39 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 return None
-            self._handlers[method] = _wrapped(handler, method)
+            self._handlers[method] = _wrapped(handler, method, self._door)
         return self._handlers[method]
 
 
-def _wrapped(handler: Handler, method: str) -> Handler:
-    if handler.request_streaming:
-        if method.startswith(_QUIET):
+def _wrapped(handler: Handler, method: str, door: Door | None) -> Handler:
+    if method.startswith(_QUIET):
+        door = None  # health is open, and reflection a setting
+        if handler.request_streaming:
             return handler
+    if handler.request_streaming:
         return grpc.stream_stream_rpc_method_handler(
-            _wrapped_stream(handler, method), None, handler.response_serializer
+            _wrapped_stream(handler, method, door), None, handler.response_serializer
         )
     # Requests arrive as bytes, so that what cannot be parsed gets our own error.
     if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(_wrapped_stream(handler, method), None, handler.response_serializer)
-    return grpc.unary_unary_rpc_method_handler(_wrapped_unary(handler, method), None, handler.response_serializer)
+        return grpc.unary_stream_rpc_method_handler(
+            _wrapped_stream(handler, method, door), None, handler.response_serializer
+        )
+    return grpc.unary_unary_rpc_method_handler(_wrapped_unary(handler, method, door), None, handler.response_serializer)
 
 
-def _wrapped_unary(handler: Handler, method: str) -> Any:
+def _wrapped_unary(handler: Handler, method: str, door: Door | None) -> Any:
     async def call(data: bytes, context: Context) -> Any:
         async with _answered(method, context):
+            if door is not None:
+                await _enter(door, method, context)
             behaviour: Any = handler.unary_unary
             return await behaviour(_parsed(handler, data), context)
 
     return call
 
 
-def _wrapped_stream(handler: Handler, method: str) -> Any:
+def _wrapped_stream(handler: Handler, method: str, door: Door | None) -> Any:
     async def call(data: bytes | AsyncIterator[bytes], context: Context) -> AsyncGenerator[Any, None]:
         """Write the responses; yields none.
 
@@ -82,6 +97,8 @@ def _wrapped_stream(handler: Handler, method: str) -> Any:
         cancellation arrives, could not say why the call was ended, and would be closed later.
         """
         async with _answered(method, context):
+            if door is not None:
+                await _enter(door, method, context)
             behaviour: Any = handler.unary_stream or handler.stream_stream
             # Closed here and now, however the call ends: the garbage collector would leave the generator running.
             async with contextlib.aclosing(behaviour(_request(handler, data), context)) as responses:
@@ -129,6 +146,35 @@ async def _answered(method: str, context: Context) -> AsyncIterator[None]:
     if failure is not None:
         trailers = ((DETAILS, failure.details), (REQUEST_ID, call.request_id))
         await context.abort(failure.code, failure.message, trailers)
+
+
+async def _enter(door: Door, method: str, context: Context) -> None:
+    """Let a caller in, or raise why not."""
+    metadata = context.invocation_metadata() or ()
+    entered = await door.enter(
+        method,
+        authorization=_header(metadata, _AUTHORIZATION),
+        certificate=_certificate(context),
+        acts_for=_header(metadata, _ACTS_FOR),
+    )
+    this_call().principal = entered.principal.name
+
+
+def _header(metadata: Iterable[tuple[str, str | bytes]], name: str) -> str | None:
+    """Return the value of a header; None: it is not there."""
+    values = [value for key, value in metadata if key == name]
+    if len(values) > 1:
+        raise UnauthenticatedError(f"the header {name} is there {len(values)} times")
+    return str(values[0]) if values else None
+
+
+def _certificate(context: Context) -> str | None:
+    """Return the name in the caller's certificate: its one URI (as of SPIFFE), else its subject."""
+    found = context.auth_context()
+    names = list(found.get("peer_uri", ()))
+    if len(names) != 1:
+        names = list(found.get("x509_subject", ()))
+    return names[0].decode("utf-8", "replace") if names else None
 
 
 def _cause(error: asyncio.CancelledError) -> Exception | None:

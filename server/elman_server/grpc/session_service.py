@@ -36,7 +36,7 @@ from elman.v1.session_pb2_grpc import SessionServiceServicer
 from elman_server.domain.state import DEFAULT
 from elman_server.grpc.messages.build import from_replayed, from_session, from_transcript
 from elman_server.grpc.messages.filters import parse_filter
-from elman_server.grpc.messages.names import model_version, session_id
+from elman_server.grpc.messages.names import model_version, session_key
 from elman_server.grpc.messages.parse import to_changes, to_creation, to_expiration
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class SessionService(SessionServiceServicer):
         return CreateSessionResponse(session=from_session(info))
 
     async def GetSession(self, request: GetSessionRequest, _: Context) -> GetSessionResponse:
-        info = await self._sessions.get(session_id("name", request.name))
+        info = await self._sessions.get(session_key("name", request.name))
         return GetSessionResponse(session=from_session(info))
 
     async def ListSessions(self, request: ListSessionsRequest, _: Context) -> ListSessionsResponse:
@@ -83,13 +83,13 @@ class SessionService(SessionServiceServicer):
         return ListSessionsResponse(sessions=sessions, next_page_token=page.next_page_token)
 
     async def UpdateSession(self, request: UpdateSessionRequest, _: Context) -> UpdateSessionResponse:
-        name = session_id("session.name", request.session.name)
+        name = session_key("session.name", request.session.name)
         labels, expiration = to_changes(request)
         info = await self._sessions.update(name, etag=request.session.etag, labels=labels, expiration=expiration)
         return UpdateSessionResponse(session=from_session(info))
 
     async def DeleteSession(self, request: DeleteSessionRequest, _: Context) -> DeleteSessionResponse:
-        await self._sessions.delete(session_id("name", request.name), etag=request.etag)
+        await self._sessions.delete(session_key("name", request.name), etag=request.etag)
         return DeleteSessionResponse()
 
     async def DeleteSessions(self, request: DeleteSessionsRequest, _: Context) -> DeleteSessionsResponse:
@@ -98,22 +98,22 @@ class SessionService(SessionServiceServicer):
 
     async def GetTranscript(self, request: GetTranscriptRequest, _: Context) -> GetTranscriptResponse:
         end = request.end if request.HasField("end") else None
-        transcript = await self._sessions.transcript(session_id("name", request.name), request.start, end)
+        transcript = await self._sessions.transcript(session_key("name", request.name), request.start, end)
         return from_transcript(transcript)
 
     async def ForkSession(self, request: ForkSessionRequest, _: Context) -> ForkSessionResponse:
         position = request.position if request.HasField("position") else None
-        name, creation = session_id("name", request.name), to_creation(request)
+        name, creation = session_key("name", request.name), to_creation(request)
         forks = await self._history.fork(name, position=position, count=request.count, creation=creation)
         return ForkSessionResponse(sessions=[from_session(info) for info in forks])
 
     async def RewindSession(self, request: RewindSessionRequest, _: Context) -> RewindSessionResponse:
-        name = session_id("name", request.name)
+        name = session_key("name", request.name)
         info = await self._history.rewind(name, position=request.position, etag=request.etag)
         return RewindSessionResponse(session=from_session(info))
 
     async def ExportSession(self, request: ExportSessionRequest, _: Context) -> ExportSessionResponse:
-        return ExportSessionResponse(snapshot=await self._history.export(session_id("name", request.name)))
+        return ExportSessionResponse(snapshot=await self._history.export(session_key("name", request.name)))
 
     async def ImportSession(self, request: ImportSessionRequest, _: Context) -> ImportSessionResponse:
         info = await self._history.restore(request.snapshot, request.session_id, to_creation(request))
@@ -122,6 +122,6 @@ class SessionService(SessionServiceServicer):
     async def ReplaySession(
         self, request: ReplaySessionRequest, _: Context
     ) -> AsyncGenerator[ReplaySessionResponse, None]:
-        async with contextlib.aclosing(self._history.replay(session_id("name", request.name))) as turns:
+        async with contextlib.aclosing(self._history.replay(session_key("name", request.name))) as turns:
             async for replayed in turns:
                 yield from_replayed(replayed)

@@ -16,6 +16,7 @@ from elman_server.domain.errors import (
     SessionExpiredError,
     ValueRangeError,
 )
+from elman_server.domain.owner import id_of
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read
@@ -86,7 +87,7 @@ class History:
             position = known.forked_from[1] if known.forked_from else position
         position = head.position if position is None else position
         cut, head = await self._at(head, segments, position)
-        head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(session_id, position))
+        head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(id_of(session_id), position))
         expiration = _expiration_of(head)
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
             raise SessionExpiredError(f"sessions/{session_id}")  # a turn runs on it, which keeps it a little longer
@@ -135,11 +136,11 @@ class History:
         """Make a session from a snapshot; "" lets the server choose a UUID.
 
         Raises:
-            InvalidFieldError: it was changed, signed with another key, or its session has expired.
+            InvalidFieldError: it was changed, signed with another key or for another owner, or its session has expired.
             ModelMismatchError: its model is not served here.
             SessionExistsError, QuotaError.
         """
-        head, segments = unseal(self._key, snapshot)
+        head, segments = unseal(self._key, snapshot, creation.owner)
         try:
             model = self._models.pinned(head.model, head.model_digest)
         except (ModelMismatchError, ModelNotFoundError):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.owner import ANONYMOUS
 from elman_server.sessions.records import Head, Segment
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ def seal(key: bytes, head: Head, segments: Sequence[Segment]) -> bytes:
     """Return a session as a snapshot."""
     body = msgspec.msgpack.encode(_Body(head, list(segments)))
     start, checksum = _MAGIC + bytes([VERSION]), hashlib.sha256(body).digest()
-    return start + _sign(key, start, checksum) + checksum + body
+    return start + _sign(key, head.owner, start, checksum) + checksum + body
 
 
-def unseal(key: bytes, snapshot: bytes) -> tuple[Head, list[Segment]]:
-    """Return what a snapshot holds.
+def unseal(key: bytes, snapshot: bytes, owner: str = ANONYMOUS) -> tuple[Head, list[Segment]]:
+    """Return what a snapshot holds that was an owner's, or nobody's.
 
     Raises:
-        InvalidFieldError: it is not a snapshot, of another version, damaged, or signed with another key.
+        InvalidFieldError: it is not a snapshot, of another version, damaged, signed with another key or of another
+            owner.
     """
     if not snapshot.startswith(_MAGIC) or len(snapshot) < _BODY_AT:
         raise InvalidFieldError(_FIELD, "is no snapshot of a session; `elman sessions export` writes one")
@@ -52,9 +54,11 @@ def unseal(key: bytes, snapshot: bytes) -> tuple[Head, list[Segment]]:
     signature, checksum, body = rest[:_HASH_BYTES], rest[_HASH_BYTES : 2 * _HASH_BYTES], rest[2 * _HASH_BYTES :]
     if hashlib.sha256(body).digest() != checksum:
         raise InvalidFieldError(_FIELD, "is damaged: it does not match its checksum; export it again")
-    if not hmac.compare_digest(_sign(key, start, checksum), signature):
+    if not any(hmac.compare_digest(_sign(key, of, start, checksum), signature) for of in (owner, ANONYMOUS)):
         raise InvalidFieldError(
-            _FIELD, "was signed with another key; import it where it was exported, or set the same --snapshot-key"
+            _FIELD,
+            "was signed with another key, or is not yours; import it where it was exported, or set the same "
+            "--snapshot-key",
         )
     try:
         found = msgspec.msgpack.decode(body, type=_Body)
@@ -63,6 +67,8 @@ def unseal(key: bytes, snapshot: bytes) -> tuple[Head, list[Segment]]:
     return found.head, found.segments
 
 
-def _sign(key: bytes, start: bytes, checksum: bytes) -> bytes:
+def _sign(key: bytes, owner: str, start: bytes, checksum: bytes) -> bytes:
     # The checksum stands for the body: anyone who can find another body of the same SHA-256 can forge the HMAC, too.
+    if owner:
+        key = hmac.digest(key, b"elman snapshot of " + owner.encode(), "sha256")
     return hmac.digest(key, start + checksum, "sha256")

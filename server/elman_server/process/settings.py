@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import json
 import math
 import re
@@ -21,7 +22,8 @@ BUNDLED: Final = Path(__file__).parent.parent / "bundled"
 # The client's, docker-compose.yml's, and what Kubernetes and docker put into the environment beside a service `elman`
 # or `elman-…`: ELMAN_PORT, ELMAN_SERVICE_HOST, ELMAN_PORT_50051_TCP_ADDR, ELMAN_REDIS_NAME, …
 FOREIGN: Final = re.compile(
-    r"ELMAN_(TARGET|CLUSTER_PORT|CPUS|GRAFANA_PORT|(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|NAME|ENV_\w+|"
+    r"ELMAN_(TARGET|TLS|CA|CERT|KEY|TOKEN|TOKEN_FILE|CLUSTER_PORT|TLS_PORT|WEB_PORT|CPUS|GRAFANA_PORT|"
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|NAME|ENV_\w+|"
     r"PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?))"
 )
 _HOUR: Final = 3600.0
@@ -169,6 +171,14 @@ class Settings:
     drain_delay_seconds: Annotated[
         float, Rule("How long health reports NOT_SERVING before new turns are refused.", "s", 0, 3600)
     ] = 0.0
+    inspection: Annotated[
+        str,
+        Rule(
+            "Serve InspectionService, which shows states and weights of the models; `auto`: on a loopback or `unix:` "
+            "address.",
+            choices=("auto", "on", "off"),
+        ),
+    ] = "auto"
     reflection: Annotated[bool, Rule("Serve the contract to callers (gRPC reflection).")] = True
     metrics_listen: Annotated[
         str | None,
@@ -189,6 +199,16 @@ class Settings:
         Path | None, Rule("PEM file of the certificate chain; with `tls_key` it switches TLS on.")
     ] = None
     tls_key: Annotated[Path | None, Rule("PEM file of the certificate's private key.")] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        Rule("PEM file of the authorities whose certificates callers have to show (mutual TLS); needs `tls_key`."),
+    ] = None
+    access: Annotated[
+        Path | None, Rule("TOML file of who may call, and how much (docs/security.md); read again when it changes.")
+    ] = None
+    insecure: Annotated[
+        bool, Rule("Listen beyond the loopback device although TLS or `access` (or `tls_client_ca`) is missing.")
+    ] = False
 
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
@@ -212,9 +232,40 @@ class Settings:
             raise _refusal(
                 "commit_seconds", self.commit_seconds, f"up to half of lease_seconds, {self.lease_seconds / 2:g}"
             )
+        self._check_transport()
+
+    def _check_transport(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise _refusal(missing, "not set", "a PEM file, because TLS needs a certificate and its key")
+        if self.tls_client_ca is not None and self.tls_key is None:
+            raise _refusal("tls_key", "not set", "a PEM file, because tls_client_ca needs TLS")
+        if self.lacks and not self.insecure:
+            raise SettingsError(
+                f"--listen (ELMAN_LISTEN) is {self.listen!a}, which others can reach, without {self.lacks}; see "
+                "docs/security.md, or say --insecure true (ELMAN_INSECURE)"
+            )
+
+    @property
+    def lacks(self) -> str:
+        """What a server that others can reach should have and this one does not, in words; empty: nothing."""
+        if self._is_local:
+            return ""
+        lacks = {
+            "TLS (--tls-certificate, --tls-key)": self.tls_key is None,
+            "authentication (--access or --tls-client-ca)": self.access is None and self.tls_client_ca is None,
+        }
+        return " and without ".join(name for name, is_missing in lacks.items() if is_missing)
+
+    @property
+    def serves_inspection(self) -> bool:
+        """Whether InspectionService is served."""
+        return self.inspection == "on" or (self.inspection == "auto" and self._is_local)
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return self.listen.startswith("unix:") or _is_loopback(self.listen.rpartition(":")[0].strip("[]"))
 
     @property
     def lifetimes(self) -> tuple[float, float]:
@@ -330,6 +381,13 @@ def _check_address(name: str, listen: str, form: re.Pattern[str], or_else: str =
     match = form.fullmatch(listen)
     if match is None or int(match["port"] or 0) > _MAX_PORT:
         raise _refusal(name, listen, f"host:port with a port of 0 to {_MAX_PORT}{or_else}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _refusal(name: str, value: object, allowed: str) -> SettingsError:

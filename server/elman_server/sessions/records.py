@@ -53,11 +53,12 @@ class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     log_probability: bool = False
     top_n: int = 0
     chunk_chars: int = 0
+    effective: bool = False
 
     @property
     def detail(self) -> Detail:
         """What to report of each character."""
-        return Detail(self.log_probability, self.top_n)
+        return Detail(self.log_probability, self.top_n, self.effective)
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -162,7 +163,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         ttl: idle seconds; None if `expires` is a fixed moment.
         expires: unix seconds.
         last: unix seconds that no use postpones.
-        owner: kept for authentication.
+        owner: whose it is; empty: of nobody who was known, as all from before there were owners.
         etag: another one with every change that callers can see.
         num_segments: how many segments belong to committed turns.
         checkpoint: the position of the last checkpoint in them.

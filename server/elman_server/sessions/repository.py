@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from elman_server.domain.errors import EtagMismatchError, LeaseLostError, RevisionMismatchError, SessionBusyError
+from elman_server.domain.errors import (
+    CorruptRecordError,
+    EtagMismatchError,
+    LeaseLostError,
+    RevisionMismatchError,
+    SessionBusyError,
+)
+from elman_server.domain.owner import is_of
 from elman_server.sessions import records
 from elman_server.sessions.leases import Leases
 from elman_server.sessions.lifetimes import renewed
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
 
     from elman_server.sessions.leases import Lease
     from elman_server.sessions.stores import Store
-    from elman_server.sessions.stores.base import Record
+    from elman_server.sessions.stores.base import Record, Stored
 
 COMMIT_TRIES: Final = 8
 CLOCK_SECONDS: Final = 60.0  # that the clocks of servers may differ
@@ -87,7 +94,7 @@ class SessionRepository:
     async def load(self, session_id: str, etag: str = "") -> Loaded:
         """Return a session's head; raises EtagMismatchError if `etag` is given and stale."""
         stored = await self._store.load(session_id)
-        head = self.decoded(stored.head)
+        head = self.head(session_id, stored)
         if etag and etag != etag_of(head):
             raise EtagMismatchError(f"sessions/{session_id}", etag_of(head))
         self.leases.found(session_id)
@@ -107,12 +114,12 @@ class SessionRepository:
         stored = await self._store.segments(session_id, start, end)
         return stored if self._store.keeps_objects else [records.decode(segment, records.Segment) for segment in stored]
 
-    def decoded(self, head: Record) -> records.Head:
-        """Return a head as the store has it."""
-        if self._store.keeps_objects:
-            assert isinstance(head, records.Head)
-            return head
-        return records.decode(head, records.Head)
+    def head(self, key: str, stored: Stored) -> records.Head:
+        """Return a head that the store has under a key; raises CorruptRecordError."""
+        head: records.Head = stored.head if self._store.keeps_objects else records.decode(stored.head, records.Head)
+        if not is_of(head.owner, key):
+            raise CorruptRecordError("a stored session belongs to another owner")
+        return head
 
     def encoded(self, record: records.Head | records.Segment) -> Record:
         """Return a record as the store has it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from elman_server.domain.events import CharacterDetail, Chunk
+from elman_server.domain.events import CharacterDetail, Chunk, EffectiveDistribution
 from elman_server.engine.job import IdDetail, Job, Output
 from elman_server.process.observe.call import this_call
 from elman_server.process.observe.counters import COUNTERS
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from elman_server.domain.vocabulary import Decoder, Vocabulary
+    from elman_server.engine.job import IdEffective
     from elman_server.engine.prefill import Reading
     from elman_server.models.registry import ModelInfo
     from elman_server.turns.planning import Plan
@@ -86,7 +87,17 @@ def _details(ids: list[int], details: list[IdDetail], vocabulary: Vocabulary) ->
         CharacterDetail(
             text=vocabulary.symbol(character),
             log_probability=detail.log_probability,
-            top=tuple((vocabulary.symbol(other), nats) for other, nats in detail.top),
+            top=_symbols(detail.top, vocabulary),
+            effective=None if detail.effective is None else _effective(detail.effective, vocabulary),
         )
         for character, detail in zip(ids, details, strict=False)
     )
+
+
+def _effective(found: IdEffective, vocabulary: Vocabulary) -> EffectiveDistribution:
+    top = _symbols(found.top, vocabulary)
+    return EffectiveDistribution(found.log_probability, top, found.num_kept, found.uniform, found.below)
+
+
+def _symbols(top: Sequence[tuple[int, float]], vocabulary: Vocabulary) -> tuple[tuple[str, float], ...]:
+    return tuple((vocabulary.symbol(other), nats) for other, nats in top)

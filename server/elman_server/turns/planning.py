@@ -80,6 +80,7 @@ def parameters_of(request: GenerateRequest, model: ModelInfo, turn: RunningTurn,
         log_probability=request.detail.log_probability,
         top_n=request.detail.top_n,
         chunk_chars=request.chunk_chars,
+        effective=request.detail.effective,
     )
 
 
@@ -122,7 +123,9 @@ def text_ids(name: str, text: str, model: ModelInfo, unknown: Unknown) -> list[i
 
 def checked(detail: Detail, ids: list[int], model: ModelInfo, *, num_labels: int = 0) -> Detail:
     """Refuse a request for more details of a text than one answer can carry."""
-    check_top_n("top_n", detail.top_n, len(model.vocabulary))
+    if detail.effective:
+        raise InvalidFieldError("detail.effective", "is about characters that are sampled; ask for it in a Generate")
+    check_top_n("top_n", detail.top_n, len(model.vocabulary) - len(model.vocabulary.specials))
     if (detail or num_labels) and len(ids) * (1 + detail.top_n + num_labels) > MAX_DETAILS:
         raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")
     return detail

@@ -127,6 +127,14 @@ def test_another_configuration_is_refused(corpus: Corpus, tmp_path: Path):
         Run(change(RECIPE, hidden_size=17), corpus, tmp_path / "run")
 
 
+def test_threads_and_device_are_part_of_a_run(corpus: Corpus, tmp_path: Path, monkeypatch):
+    """Another number of threads adds sums up in another order: such a run is not the same."""
+    Run(RECIPE, corpus, tmp_path / "run").go(Silent(), after(1))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    with pytest.raises(CheckpointError, match=r"with threads \d+ \(now 64\)\. Repeat its settings"):
+        Run(RECIPE, corpus, tmp_path / "run")
+
+
 def test_a_text_too_short_for_its_streams_is_refused(corpus: Corpus):
     """The sentence says how much text there must be."""
     with pytest.raises(CorpusError, match="too short: 64 streams of 64 characters need about 4,"):

@@ -9,7 +9,7 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from elman_server.domain import errors
-from elman_server.grpc.status import INTERNAL_SENTENCE, TABLE, to_failure
+from elman_server.grpc.status import INTERNAL_SENTENCE, TABLE, TOO_MANY, to_failure
 
 GROUPS = {errors.ServerError, errors.NotThereError, errors.RetryableError, errors.UnavailableError}
 START_UP = {errors.SettingsError, errors.ArtefactError, errors.BackupError}
@@ -49,9 +49,17 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
         {},
         [ResourceInfo(resource_type="elman.v1.Model", resource_name="models/x")],
     ),
+    (
+        errors.UnauthenticatedError("the token is not known"),
+        StatusCode.UNAUTHENTICATED,
+        "UNAUTHENTICATED",
+        {},
+        [],
+    ),
+    (errors.PermissionDeniedError("admin"), StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", {"scope": "admin"}, []),
     *(
         (
-            kind("sessions/abcd"),
+            kind("sessions/~auth0%7C1/abcd"),  # without the owner
             code,
             reason,
             {},
@@ -94,6 +102,26 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
             ],
         )
         for subject, reason in (("sessions", "TOO_MANY_SESSIONS"), ("streams", "TOO_MANY_STREAMS"))
+    ),
+    *(
+        (
+            errors.OwnQuotaError(subject, 5, 2),
+            StatusCode.RESOURCE_EXHAUSTED,
+            reason,
+            {},
+            [
+                QuotaFailure(violations=[QuotaFailure.Violation(subject=subject, description="at most 5")]),
+                RetryInfo(retry_delay=Duration(seconds=2)),
+            ],
+        )
+        for subject, reason in (("sessions", "TOO_MANY_SESSIONS"), *TOO_MANY.items())
+    ),
+    (
+        errors.IssuerUnavailableError(),
+        StatusCode.UNAVAILABLE,
+        "ISSUER_UNAVAILABLE",
+        {},
+        [RetryInfo(retry_delay=Duration(seconds=5))],
     ),
     *(
         (error, StatusCode.UNAVAILABLE, reason, {}, [RetryInfo(retry_delay=Duration(seconds=1))])

@@ -59,7 +59,8 @@ def main(descriptor: int, parent: int) -> None:
             return
         description = describe(artefact, model.initial_states, model.fingerprint)
         link.send(Ready(description, model.num_threads, model.limited_by, model.layout.spacing))
-        EngineLoop(model, artefact.output_size, link, configure.flush_seconds).run()
+        specials = list(artefact.vocabulary.specials.values())
+        EngineLoop(model, artefact.output_size, link, configure.flush_seconds, specials).run()
 
 
 def _die_with(parent: int) -> None:

@@ -17,6 +17,7 @@ from elman_server.engine.job import IdDetail, Job, StopMatcher
 
 if TYPE_CHECKING:
     from elman_server.domain.state import SessionState
+    from elman_server.engine.core.effective import EffectiveTrace
 
 MAX_READ_IN_BATCH: Final = 4  # characters of a short prompt
 MIN_CHUNK_POSITIONS: Final = 8  # of each stream that prefills
@@ -50,6 +51,7 @@ class Stream:
         arrived: seconds of the monotonic clock; 0 once it has had a place.
         quantum_end: how many are sampled in all before the row goes to a stream that waits for one.
         outbox: sampled characters that were not sent, and their details.
+        trace: of what they were sampled from, if that is to be reported.
         recent: the last characters before the next one, as far as the repetition window reaches.
     """
 
@@ -68,6 +70,7 @@ class Stream:
     checkpoint: int = -1  # characters sampled when the last state was sent
     outbox: list[int] = field(default_factory=list)
     details: list[IdDetail] = field(default_factory=list)
+    trace: EffectiveTrace | None = None
 
     @classmethod
     def of(cls, identity: int, job: Job, arrived: float = 0.0) -> Stream:

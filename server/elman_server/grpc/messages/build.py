@@ -13,12 +13,14 @@ from elman.v1 import model_pb2 as model_messages
 from elman.v1 import sampling_pb2 as sampling_messages
 from elman.v1 import session_pb2 as session_messages
 from elman_server.domain.events import CharacterDetail, Chunk, Event, Finished, FinishReason, Started
+from elman_server.domain.owner import id_of
 from elman_server.domain.state import DEFAULT
 from elman_server.sessions.session import SessionStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from elman_server.domain.events import EffectiveDistribution
     from elman_server.domain.requests import SamplingRequest
     from elman_server.history.replay import Replayed
     from elman_server.models.registry import Evaluation, ModelInfo
@@ -60,7 +62,7 @@ _CELLS: Final = {
 def from_session(info: SessionInfo) -> session_messages.Session:
     """Return a session's message."""
     return session_messages.Session(
-        name=f"sessions/{info.name}",
+        name=f"sessions/{id_of(info.name)}",
         model=info.model,
         model_digest=info.model_digest,
         state=_STATES[info.status],
@@ -136,15 +138,28 @@ def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages
         generation_messages.CharacterDetail(
             text=detail.text,
             log_probability=detail.log_probability,
-            top=[
-                generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in detail.top
-            ],
+            top=_from_top(detail.top),
             labels=[
                 generation_messages.LabelProbability(label=label, log_probability=nats) for label, nats in detail.labels
             ],
+            effective=None if detail.effective is None else _from_effective(detail.effective),
         )
         for detail in details
     ]
+
+
+def _from_effective(found: EffectiveDistribution) -> generation_messages.EffectiveDistribution:
+    return generation_messages.EffectiveDistribution(
+        log_probability=found.log_probability,
+        top=_from_top(found.top),
+        kept_count=found.num_kept,
+        uniform=found.uniform,
+        below=found.below,
+    )
+
+
+def _from_top(top: Iterable[tuple[str, float]]) -> list[generation_messages.CharacterProbability]:
+    return [generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in top]
 
 
 def from_score(details: Sequence[CharacterDetail]) -> generation_messages.ScoreResponse:
@@ -164,7 +179,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
         cell=_CELLS[info.cell],
         layer_count=info.num_layers,
         hidden_size=info.hidden_size,
-        vocabulary=[ord(character) for character in characters or ()],
+        vocabulary=[ord(symbol) for symbol in characters or () if symbol not in info.vocabulary.specials],
         byte_level=characters is None,
         state_bytes=info.initial.num_bytes,
         digest=info.digest,
@@ -188,6 +203,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
             for read_out in info.read_outs
         ],
         initial_states=[DEFAULT, *info.initial_states],
+        specials=[model_messages.Special(name=name, id=id_) for name, id_ in info.vocabulary.specials.items()],
     )
 
 

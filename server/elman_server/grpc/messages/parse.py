@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from elman.v1 import generation_pb2 as messages
 from elman_server.domain.errors import InvalidFieldError, ValueRangeError
+from elman_server.domain.owner import owner
 from elman_server.domain.requests import (
     AppendRequest,
     Creation,
@@ -27,13 +28,14 @@ from elman_server.domain.requests import (
     digest_of,
 )
 from elman_server.domain.vocabulary import REJECT, Unknown
-from elman_server.grpc.messages.names import model_version, session_id
+from elman_server.grpc.messages.names import model_version, session_key
 from elman_server.sessions.session import Expiration, LabelChange, check_labels
 
 if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    from elman.v1.inspection_pb2 import ExplainStepRequest, FindUnitsRequest, WatchStateRequest
     from elman.v1.sampling_pb2 import Sampling
     from elman.v1.session_pb2 import (
         CreateSessionRequest,
@@ -63,14 +65,14 @@ def to_generate(request: messages.GenerateRequest, time_left: float | None) -> G
     if request.chunk_chars < 0:
         raise ValueRangeError("chunk_chars", request.chunk_chars, "0", "inf", "0 or more")
     return GenerateRequest(
-        target=_to_target(request),
+        target=to_target(request),
         prompt=request.prompt,
         sampling=_to_sampling(request.sampling),
         stopping=_to_stopping(request.stopping),
         etag=request.etag,
         rollback=_ROLLBACK[request.on_abort],
         detail=_to_detail(request.detail),
-        unknown=_to_unknown(request.unknown_characters),
+        unknown=to_unknown(request.unknown_characters),
         chunk_chars=request.chunk_chars,
         time_left=time_left,
         request_id=to_request_id(request.request_id),
@@ -82,7 +84,7 @@ def to_resume(request: messages.ResumeRequest, time_left: float | None) -> Resum
     if not request.request_id:
         raise InvalidFieldError("request_id", "is empty; send the request_id of the Generate")
     return ResumeRequest(
-        session=session_id("session", request.session),
+        session=session_key("session", request.session),
         request_id=to_request_id(request.request_id),
         position=request.position if request.HasField("position") else None,
         time_left=time_left,
@@ -103,11 +105,11 @@ def to_action(request: messages.ChatRequest, time_left: float | None) -> Generat
 def to_append(request: messages.AppendRequest) -> AppendRequest:
     """Return the turn that a caller asks for."""
     return AppendRequest(
-        session=session_id("session", request.session),
+        session=session_key("session", request.session),
         text=request.text,
         etag=request.etag,
         detail=_to_detail(request.detail),
-        unknown=_to_unknown(request.unknown_characters),
+        unknown=to_unknown(request.unknown_characters),
         request_id=to_request_id(request.request_id),
     )
 
@@ -124,10 +126,10 @@ def to_request_id(text: str) -> bytes:
 def to_score(request: messages.ScoreRequest) -> ScoreRequest:
     """Return what a caller wants scored."""
     return ScoreRequest(
-        target=_to_target(request),
+        target=to_target(request),
         text=request.text,
         top_n=request.top_n,
-        unknown=_to_unknown(request.unknown_characters),
+        unknown=to_unknown(request.unknown_characters),
         read_out=request.read_out,
     )
 
@@ -179,9 +181,10 @@ def _paths(request: UpdateSessionRequest) -> set[str]:
 def to_creation(request: CreateSessionRequest | ForkSessionRequest | ImportSessionRequest) -> Creation:
     """Return by what the server recognizes a request that is sent again."""
     if not request.request_id:
-        return Creation()
+        return Creation(owner=owner.get())
     # With its id: two callers who choose one session id with equal requests are two callers.
-    return Creation(to_request_id(request.request_id), digest_of({request.DESCRIPTOR.name: _set_fields(request)}))
+    digest = digest_of({request.DESCRIPTOR.name: _set_fields(request)})
+    return Creation(to_request_id(request.request_id), digest, owner=owner.get())
 
 
 def _set_fields(message: Message) -> dict[str, Any]:
@@ -196,10 +199,17 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int) else dict(value)  # the only repeated field is a map
 
 
-def _to_target(request: messages.GenerateRequest | messages.ScoreRequest) -> Target:
+def to_target(
+    request: messages.GenerateRequest
+    | messages.ScoreRequest
+    | WatchStateRequest
+    | ExplainStepRequest
+    | FindUnitsRequest,
+) -> Target:
+    """Return where the state comes from."""
     match request.WhichOneof("target"):
         case "session":
-            return Target(session=session_id("session", request.session))
+            return Target(session=session_key("session", request.session))
         case "model":
             model, version = model_version("model", request.model)
             return Target(model=model, version=version)
@@ -231,10 +241,11 @@ def _to_stopping(stopping: messages.Stopping) -> StoppingRequest:
 
 
 def _to_detail(detail: messages.Detail) -> Detail:
-    return Detail(log_probability=detail.log_probability, top_n=detail.top_n)
+    return Detail(log_probability=detail.log_probability, top_n=detail.top_n, effective=detail.effective)
 
 
-def _to_unknown(unknown: messages.UnknownCharacters) -> Unknown:
+def to_unknown(unknown: messages.UnknownCharacters) -> Unknown:
+    """Return what to do with characters that are not in the vocabulary."""
     policy = unknown.WhichOneof("policy")
     if policy is None:
         return REJECT

@@ -6,6 +6,8 @@ import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
+from elman_server.domain.owner import id_of
+
 
 @dataclass(slots=True, eq=False)
 class Call:
@@ -43,8 +45,8 @@ class Call:
     last_text: float = 0.0
 
     def begin_turn(self, session: str | None) -> None:
-        """Note that a turn begins, on a session or on none."""
-        self.session, self.finish = session or "", ""
+        """Note that a turn begins, on the session of this key or on none."""
+        self.session, self.finish = id_of(session or ""), ""
         self.turn_begin, self.last_text = time.monotonic(), 0.0
 
 
