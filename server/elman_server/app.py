@@ -13,6 +13,7 @@ from elman_server.domain.errors import ArtefactError
 from elman_server.domain.requests import Limits
 from elman_server.engine import Configure, EnginePool
 from elman_server.grpc.access.door import open_door
+from elman_server.grpc.access.guarded_history import GuardedHistory
 from elman_server.grpc.access.guarded_inspection import GuardedInspection
 from elman_server.grpc.access.guarded_sessions import GuardedSessions
 from elman_server.grpc.access.guarded_turns import GuardedTurns
@@ -85,7 +86,7 @@ class App:
             patience_seconds=settings.store_patience_seconds,
         )
         self._turns = (GuardedTurns if door else Turns)(sessions, self._models, self._engines, durability)
-        history = History(sessions, self._models, self._engines, snapshot_key(settings))
+        history = (GuardedHistory if door else History)(sessions, self._models, self._engines, snapshot_key(settings))
         inspection = None
         if settings.serves_inspection:
             inspection = (GuardedInspection if door else Inspection)(sessions, self._models, self._engines)

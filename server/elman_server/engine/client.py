@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import enum
 import itertools
 import os
@@ -15,6 +16,7 @@ import structlog
 from msgspec.structs import replace
 
 from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError
+from elman_server.domain.owner import owner
 from elman_server.engine import protocol
 from elman_server.engine.job import Output
 from elman_server.process.light_event import LightEvent
@@ -178,6 +180,8 @@ class Engine:
         if len(self._streams) >= self._max_streams and not ignore_limit:
             raise OverloadedError(f"{self._max_streams} streams run or wait on this model", 1.0)
         identity = next(self._ids)
+        if who := owner.get():
+            job = dataclasses.replace(job, owner=who)
         stream = self._streams[identity] = JobStream(self, identity)
         self.send(protocol.OpenJob(identity, job))
         return stream
