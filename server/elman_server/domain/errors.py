@@ -3,6 +3,7 @@
 ServerError
 ├── SettingsError               at start: a setting is out of range
 ├── ArtefactError               at start: a model file cannot be served
+├── BackupError                 a copy of the sessions cannot be made or put back
 ├── InvalidFieldError           a value of the request is wrong
 │   ├── ValueRangeError         a number is out of range
 │   └── UnknownCharacterError   a character is not in the model's vocabulary
@@ -57,6 +58,10 @@ class SettingsError(ServerError):
 
 class ArtefactError(ServerError):
     """A model file cannot be served; the message says why."""
+
+
+class BackupError(ServerError):
+    """A copy of the sessions cannot be made or put back; the message says why."""
 
 
 class InvalidFieldError(ServerError):

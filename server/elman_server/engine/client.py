@@ -8,6 +8,7 @@ import dataclasses
 import enum
 import itertools
 import os
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Final, Self
@@ -20,6 +21,7 @@ from elman_server.domain.owner import owner
 from elman_server.engine import protocol
 from elman_server.engine.job import Output
 from elman_server.process.light_event import LightEvent
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.process.tasks import background
 
 if TYPE_CHECKING:
@@ -148,6 +150,7 @@ class Engine:
         self._serving = asyncio.Event()
         self._model: ModelInfo | None = None
         self._is_silent = True  # since the last beat
+        self._has_killed = False  # the process, because it hung
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -315,7 +318,11 @@ class Engine:
             except Exception:
                 log.exception("engine_lost", path=self._configure.path)
             self._lose_streams()
-            await self._reap()
+            pid, code = self._process.pid if self._process else 0, await self._reap()
+            if not self._has_killed:
+                hint = {"hint": "the system kills when memory runs out"} if code == -signal.SIGKILL else {}
+                log.error("engine_died", path=self._configure.path, pid=pid, cause=_cause(code), **hint)
+            self._has_killed = False
             reader = await self._relaunch()
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
@@ -326,7 +333,9 @@ class Engine:
             while True:
                 message = await protocol.receive(reader)
                 self._is_silent = False
-                if not isinstance(message, protocol.Pong):
+                if isinstance(message, protocol.Pong):
+                    self._count(message.report)
+                else:
                     self._dispatch(message)
         finally:
             watch.cancel()
@@ -340,6 +349,7 @@ class Engine:
             await asyncio.sleep(BEAT_SECONDS)
             num_silent = num_silent + 1 if self._is_silent else 0
         log.error("engine_hangs", path=self._configure.path, pid=process.pid, seconds=MAX_SILENT_BEATS * BEAT_SECONDS)
+        self._has_killed = True
         with contextlib.suppress(ProcessLookupError):
             process.kill()
 
@@ -350,6 +360,14 @@ class Engine:
             find = self._streams.pop if is_last else self._streams.get  # the engine drops a job with its last output
             if stream := find(output.stream, None):
                 stream.push(output)
+
+    def _count(self, report: protocol.Report) -> None:
+        assert self._model is not None
+        counters = COUNTERS.models[self._model.name]
+        counters.step.merge(report.steps, report.step_seconds)
+        counters.batch.merge(report.batches, report.num_rows)
+        counters.queue.merge(report.waits, report.wait_seconds)
+        counters.engine_cpu += report.cpu_seconds
 
     def _lose_streams(self) -> None:
         self._set(EngineStatus.RESTARTING)
@@ -372,6 +390,7 @@ class Engine:
                 assert self._model is not None
                 if (now.digest, now.fingerprint) == (self._model.digest, self._model.fingerprint):
                     log.warning("engine_restarted", model=now.name)
+                    COUNTERS.models[now.name].num_restarts += 1
                     self._begin_serving()
                     return reader
                 found = {"digest": now.digest, "fingerprint": now.fingerprint}

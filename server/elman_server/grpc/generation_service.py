@@ -32,6 +32,7 @@ from elman_server.grpc.messages.build import (
 )
 from elman_server.grpc.messages.names import session_key
 from elman_server.grpc.messages.parse import to_action, to_append, to_generate, to_request_id, to_resume, to_score
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.turns.chat import Chat
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class _Places:
         if self._num_taken >= self._most:
             raise QuotaError("streams", self._most, _RETRY_AFTER)
         self._num_taken += 1
+        COUNTERS.num_streams += 1
 
     def __exit__(self, *_: object) -> None:
         self._num_taken -= 1
+        COUNTERS.num_streams -= 1

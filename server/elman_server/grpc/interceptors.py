@@ -5,20 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError
 
 from elman_server.domain.errors import DrainingError, InvalidFieldError, TurnCancelledError, UnauthenticatedError
 from elman_server.domain.events import FinishReason
 from elman_server.grpc.status import to_failure
+from elman_server.process.logs import log_call
+from elman_server.process.observe.call import Call, begin_call, this_call
+from elman_server.process.observe.counters import COUNTERS
+from elman_server.process.observe.tracing import TRACEPARENT, TRACING, trace_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 
     from grpc import HandlerCallDetails, RpcMethodHandler
 
@@ -33,7 +35,6 @@ _VALID_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _AUTHORIZATION: Final = "authorization"
 _ACTS_FOR: Final = "x-elman-principal"
 _QUIET: Final = "/grpc."  # health probes come every few seconds
-_log = structlog.get_logger()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -89,7 +90,12 @@ def _wrapped_unary(handler: Handler, method: str, door: Door | None) -> Any:
 
 
 def _wrapped_stream(handler: Handler, method: str, door: Door | None) -> Any:
-    async def call(data: bytes | AsyncIterator[bytes], context: Context) -> None:
+    async def call(data: bytes | AsyncIterator[bytes], context: Context) -> AsyncGenerator[Any, None]:
+        """Write the responses; yields none.
+
+        Interceptors of OpenTelemetry, Sentry and others expect a generator. One that yielded would not be where a
+        cancellation arrives, could not say why the call was ended, and would be closed later.
+        """
         async with _answered(method, context):
             if door is not None:
                 await _enter(door, method, context)
@@ -99,6 +105,8 @@ def _wrapped_stream(handler: Handler, method: str, door: Door | None) -> Any:
                 async for response in responses:
                     await context.write(response)
                     del response  # not kept while the next is waited for
+        if False:
+            yield
 
     return call
 
@@ -110,35 +118,33 @@ async def _answered(method: str, context: Context) -> AsyncIterator[None]:
     The id goes out with the status, in the trailers. As headers it would be a message of its own, for which the first
     character would wait.
     """
-    request_id = _request_id(context)
-    structlog.contextvars.bind_contextvars(request_id=request_id)
-    context.set_trailing_metadata(((REQUEST_ID, request_id),))
-    level = "debug" if method.startswith(_QUIET) else "info"
-    outcome: dict[str, Any] = {"code": "OK"}
-    failure = None
-    start = time.monotonic()
-    try:
-        yield
-    except grpc.aio.AbortError:  # a status that the handler has sent itself
-        outcome = {"code": context.code().name}
-        raise
-    except asyncio.CancelledError as error:
-        cause = _cause(error)
-        if cause is None:  # the caller left, or its deadline passed
-            outcome = {"code": "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"}
+    call, parent = _call(method, context)
+    begin_call(call)
+    context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+    failure = unexpected = None
+    with TRACING.call(call, parent):
+        try:
+            yield
+        except grpc.aio.AbortError:  # a status that the handler has sent itself
+            call.code = context.code().name
             raise
-        failure = to_failure(cause, request_id)
-        outcome = {"code": failure.code.name, "reason": failure.reason}
-    except Exception as error:  # noqa: BLE001  the last resort of every call; the log has the traceback
-        failure = to_failure(error, request_id)
-        outcome = {"code": failure.code.name, "reason": failure.reason}
-        if not failure.is_expected:
-            level, outcome["exc_info"] = "error", error
-    finally:
-        seconds = round(time.monotonic() - start, 6)
-        getattr(_log, level)("call", method=method, seconds=seconds, peer=context.peer(), **outcome)
+        except asyncio.CancelledError as error:
+            cause = _cause(error)
+            if cause is None:  # the caller left, or its deadline passed
+                call.code = "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"
+                raise
+            failure = to_failure(cause, call.request_id)
+        except Exception as error:  # noqa: BLE001  the last resort of every call; the log has the traceback
+            failure = to_failure(error, call.request_id)
+            unexpected = None if failure.is_expected else error
+        finally:
+            if failure is not None:
+                call.code, call.reason = failure.code.name, failure.reason
+            COUNTERS.ended(call)
+            usual = "debug" if method.startswith(_QUIET) else "info"
+            log_call("error" if unexpected else usual, call, unexpected)
     if failure is not None:
-        trailers = ((DETAILS, failure.details), (REQUEST_ID, request_id))
+        trailers = ((DETAILS, failure.details), (REQUEST_ID, call.request_id))
         await context.abort(failure.code, failure.message, trailers)
 
 
@@ -151,7 +157,7 @@ async def _enter(door: Door, method: str, context: Context) -> None:
         certificate=_certificate(context),
         acts_for=_header(metadata, _ACTS_FOR),
     )
-    structlog.contextvars.bind_contextvars(principal=entered.principal.name)
+    this_call().principal = entered.principal.name
 
 
 def _header(metadata: Iterable[tuple[str, str | bytes]], name: str) -> str | None:
@@ -195,8 +201,14 @@ async def _each_parsed(handler: Handler, messages: AsyncIterator[bytes]) -> Asyn
         yield _parsed(handler, data)
 
 
-def _request_id(context: Context) -> str:
+def _call(method: str, context: Context) -> tuple[Call, str]:
+    """Return what is known of a call from its headers, and its `traceparent`."""
+    request_id = parent = ""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID and isinstance(value, str) and _VALID_ID.fullmatch(value):
-            return value
-    return str(uuid.uuid4())
+            request_id = value
+        elif key == TRACEPARENT and isinstance(value, str):
+            parent = value
+    call = Call(method, request_id or str(uuid.uuid4()), context.peer())
+    call.trace_id = trace_id(parent) if parent else ""
+    return call, parent

@@ -108,6 +108,11 @@ class GrpcServer:
             self.address = f"{self.address.rpartition(':')[0]}:{port}"
         return port
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether health is SERVING for the server as a whole."""
+        return self._health.is_serving("")
+
     async def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  the name says which
         """Report to health and the log whether the server accepts calls."""
         self._health.set(Need.OPEN, is_serving)

@@ -101,7 +101,7 @@ class Inspection:
             if at == end:
                 return
             ask = Watch(units, passage.skipped, request.num_changed)
-            with self._engines[model.name].open(passage.job(ask, window)) as stream:
+            with self._engines[model.digest].open(passage.job(ask, window)) as stream:
                 while at < end:
                     report = (await stream.next()).report
                     assert isinstance(report, Watched)
@@ -190,7 +190,7 @@ class Inspection:
 
     async def _ask(self, model: ModelInfo, job: Job, kind: type[_Report]) -> _Report:
         """Return what the engine reports at the end of a job."""
-        with self._engines[model.name].open(job) as stream:
+        with self._engines[model.digest].open(job) as stream:
             report = (await stream.next()).report
         assert isinstance(report, kind)
         return report

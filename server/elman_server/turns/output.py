@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from elman_server.domain.events import CharacterDetail, Chunk, EffectiveDistribution
 from elman_server.engine.job import IdDetail, Job, Output
+from elman_server.process.observe.call import this_call
+from elman_server.process.observe.counters import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,6 +32,7 @@ def chunks(output: Output, turn: RunningTurn, decoder: Decoder, plan: Plan) -> I
     if output.state is not None:
         turn.progress.remember(len(turn.progress.delivered) + len(output.ids), output.state)
     size = plan.parameters.chunk_chars or max(1, len(output.ids))
+    counters, call = COUNTERS.models[plan.model.name], this_call()
     at = 0
     while at < len(output.ids):
         is_known = turn.position < plan.known
@@ -40,6 +43,7 @@ def chunks(output: Output, turn: RunningTurn, decoder: Decoder, plan: Plan) -> I
         details = _details(ids, output.details[at:end], plan.model.vocabulary) if output.details else ()
         at = end
         if (text or details) and not is_known:
+            counters.delivered(len(ids), call)
             yield Chunk(text, turn.position, details, turn.durable)
 
 

@@ -5,12 +5,12 @@ The same definition as the sampler's, a row at a time and in whole distributions
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from elman_server.domain import exact
 from elman_server.engine.core.sampler import COLDEST, penalize, uniforms
 from elman_server.engine.job import IdEffective
 
@@ -68,12 +68,12 @@ def effective(logits: Logits, sampling: Sampling, uniform: float, character: int
     distance = (logits.max() - logits).astype(np.float64)  # [V], in float32 as the sampler takes it
     order = np.argsort(distance, kind="stable") if sampling.filters else np.arange(len(logits))
     log_weight = -distance[order] * min(1 / sampling.temperature, COLDEST)
-    mass = np.exp(log_weight)
+    mass = exact.exp(log_weight)
     total = np.add.accumulate(mass)
     last = int(np.argmax(total >= total[min(sampling.top_k or len(mass), len(mass)) - 1] * sampling.top_p))
     if sampling.min_p > 0:
         last = min(last, int(np.count_nonzero(mass >= sampling.min_p)) - 1)
-    log_total = math.log(total[last])
+    log_total = float(exact.log(total[last]))
     at = int(np.flatnonzero(order == character)[0])
     kept = np.flatnonzero(mass[: last + 1])
     likeliest = kept[np.argsort(-log_weight[kept], kind="stable")][:top_n]

@@ -21,6 +21,7 @@ from elman_server.engine.core.batch import FLUSH_STEPS, Batch
 from elman_server.engine.core.effective import EffectiveTrace
 from elman_server.engine.core.inspector import Inspector
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
+from elman_server.engine.core.tally import Tally
 from elman_server.engine.job import IdDetail, Output
 from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs, Ping, Pong
 
@@ -68,18 +69,20 @@ class EngineLoop:
         self._reading: list[Stream] = []  # rows whose next steps read their prompt
         self._outputs: list[Output] = []
         self._last_flush = self._next_flush = self._latest_flush = 0.0
+        self._tally = Tally(model.capacity)
 
     def run(self) -> None:
         """Run steps until the server is down."""
         np.seterr(all="ignore")  # what is not finite is found by looking
-        next_poll = 0.0
+        polled = -math.inf
         try:
             while True:
-                is_idle = self._scheduler.is_idle
-                if is_idle or time.monotonic() >= next_poll:
+                is_idle, now = self._scheduler.is_idle, time.monotonic()
+                if is_idle or now >= polled + POLL_SECONDS:
+                    self._tally.time_steps(now - polled)
                     for message in self._link.receive(wait=is_idle and self._inspector.is_idle):
                         self._handle(message)
-                    next_poll = time.monotonic() + POLL_SECONDS
+                    polled = time.monotonic()
                 begin = time.monotonic()
                 self.step()
                 if not self._inspector.is_idle:
@@ -91,8 +94,12 @@ class EngineLoop:
         """Schedule, run, sample, deliver."""
         for stream in self._scheduler.due_to_yield():
             self._yield(stream)
-        joined = [self._join(stream) for stream in [*self._scheduler.admit(), *self._read_chunk()]]
+        admitted = self._scheduler.admit()
+        if self._scheduler.newcomers:
+            self._tally.time_waits(self._scheduler.take_newcomers())
+        joined = [self._join(stream) for stream in [*admitted, *self._read_chunk()]]
         if size := len(self._scheduler.decoding):
+            self._tally.step(size)
             logits = self._model.step(size)  # [B, V] float32
             broken = self._mend(logits)
             sampled = self._rows.sample(logits)  # [B] int64
@@ -122,7 +129,7 @@ class EngineLoop:
                 self._allow(identity, num_chars)
                 self._inspector.allow(identity, num_chars)
         elif isinstance(message, Ping):
-            self._link.send(Pong())
+            self._link.send(Pong(self._tally.report()))
         else:
             assert isinstance(message, CloseJob)
             self._inspector.close(message.stream)
@@ -371,7 +378,7 @@ class EngineLoop:
 
 
 def _stream_of(identity: int, job: Job) -> Stream:
-    stream = Stream.of(identity, job)
+    stream = Stream.of(identity, job, time.monotonic())
     if job.detail.effective:
         first = 0 if job.position else 1  # nothing was before the first character of a new state
         num_known = len(job.prompt) if job.max_chars else first

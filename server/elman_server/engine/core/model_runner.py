@@ -19,8 +19,10 @@ import onnxruntime as ort
 from elman_format import Layout, layouts
 from elman_format.layout import BATCHES, LAYOUTS
 from elman_format.operators import CUT_SAFE
+from elman_format.self_check import ARITHMETIC, SETTINGS
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.state import DEFAULT, SessionState
+from elman_server.engine.core import self_check
 from elman_server.models.signals import state_signals
 
 if TYPE_CHECKING:
@@ -94,7 +96,8 @@ class ModelRunner:
         initial_states: what sessions may start from, by name; `default` is always there.
         initial: the one named `default`.
         probes: read-outs of its states, by name.
-        fingerprint: names the arithmetic: equal fingerprints gave equal bits on the same test.
+        fingerprint: names the arithmetic: equal fingerprints gave equal bits on the same test; that of a portable model
+            is equal on all machines.
     """
 
     def __init__(self, artefact: Artefact, *, capacity: int, num_threads: int, shares_threads: bool = False) -> None:
@@ -241,7 +244,7 @@ class ModelRunner:
         for layout in layouts(self.artefact.operators, self.num_threads):
             self._arrange(layout)
             if (fingerprint := self._proof()) is not None:
-                return fingerprint
+                return self._proved_portable() if self.artefact.self_check else fingerprint
         if self.num_threads > 1:
             raise ThreadsError(f"with {self.num_threads} threads its rows depend on the batch they are in")
         raise ArtefactError(
@@ -268,14 +271,28 @@ class ModelRunner:
             states = following
             seen.append(logits)
             sha.update(logits.tobytes())
-            sha.update(np.exp(logits[:, 0].astype(np.float64)).tobytes())  # the sampler's arithmetic is NumPy's
         expected = [np.stack(seen), *states]
         for batch in BATCHES:
             logits, after = self.read(chars[:, -batch:], [state[-batch:] for state in start])
             last = [expected[0][:, -batch:], *(state[-batch:] for state in states)]
             if not _are_equal([logits, *after], last):
                 return None
-        return f"onnxruntime-{ort.__version__}/numpy-{np.__version__}/{platform.machine()}/{sha.hexdigest()[:16]}"
+        return f"onnxruntime-{ort.__version__}/{platform.machine()}/{sha.hexdigest()[:16]}"
+
+    def _proved_portable(self) -> str:
+        """Return the fingerprint of all machines; raises ArtefactError if this one computes otherwise."""
+
+        def step(chars: Ids, states: States) -> tuple[Logits, States]:
+            (logits,), walked = self.walk(chars[None], states)
+            return logits, [state[0] for state in walked]
+
+        zeros = [np.zeros((len(SETTINGS), *shape), np.float32) for shape in self._shapes]
+        if self_check.digest(len(self.artefact.vocabulary), step, zeros) != self.artefact.self_check:
+            raise ArtefactError(
+                f"this machine does not compute {ARITHMETIC}, which its artefact promises: the self-check differs; "
+                "use the onnxruntime of constraints.txt, or quantize the model again"
+            )
+        return ARITHMETIC
 
     def _is_alike(self, chars: Ids, states: States, expected: Sequence[Logits], batch: int) -> bool:
         """Return whether the last rows step as they did among all."""

@@ -49,6 +49,7 @@ class Stream:
             with a row: those that its next steps read instead of what they sampled.
         num_sampled: how many characters were sampled, up to the last flush.
         allowed: how many may be sampled in all until the reader allows more.
+        arrived: seconds of the monotonic clock; 0 once it has had a place.
         quantum_end: how many are sampled in all before the row goes to a stream that waits for one.
         outbox: sampled characters that were not sent, and their details.
         trace: of what they were sampled from, if that is to be reported.
@@ -65,6 +66,7 @@ class Stream:
     phase: Phase = Phase.WAITING
     row: int = -1
     num_sampled: int = 0
+    arrived: float = 0.0
     quantum_end: int = 0
     checkpoint: int = -1  # characters sampled when the last state was sent
     outbox: list[int] = field(default_factory=list)
@@ -72,7 +74,7 @@ class Stream:
     trace: EffectiveTrace | None = None
 
     @classmethod
-    def of(cls, identity: int, job: Job) -> Stream:
+    def of(cls, identity: int, job: Job, arrived: float = 0.0) -> Stream:
         """Return a stream at the beginning of a job."""
         pending = [job.state.pending] if job.position else []
         return cls(
@@ -82,6 +84,7 @@ class Stream:
             unread=deque([*pending, *job.prompt]),
             allowed=job.window,
             matcher=StopMatcher(job.stops) if job.stops else None,
+            arrived=arrived,
             recent=[*job.recent, *job.prompt][-job.sampling.repetition_window :],
         )
 
@@ -105,6 +108,7 @@ class Scheduler:
     Attributes:
         decoding: the streams that hold a row, by row.
         prefilling: the streams that read a prompt, the next one first.
+        newcomers: when those arrived that got their first place since `take_newcomers`.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -117,6 +121,7 @@ class Scheduler:
         self._fitting = MIN_CHUNK_POSITIONS  # of the next chunk beside rows
         self.prefilling: FairQueue[Stream] = FairQueue()
         self.decoding: list[Stream] = []
+        self.newcomers: list[float] = []
 
     @property
     def is_idle(self) -> bool:
@@ -146,6 +151,9 @@ class Scheduler:
         while self._waiting and len(self.prefilling) + len(self.decoding) + len(ready) < self._capacity:
             stream = self._waiting.pop(self._next_owner())
             self._placed[stream.job.owner] += 1
+            if stream.arrived:
+                self.newcomers.append(stream.arrived)
+                stream.arrived = 0.0
             if stream.reads_in_batch:
                 ready.append(stream)
             else:
@@ -161,17 +169,23 @@ class Scheduler:
         share = self._share
         if len(self._active) == 1 or len(self._active) > self._capacity or not self._waiting:
             return []
-        num_wanted = sum(min(count, max(0, share - self._placed[owner])) for owner, count in self._waiting.owners())
+        num_lacking = sum(min(count, max(0, share - self._placed[owner])) for owner, count in self._waiting.owners())
+        num_wanted = num_lacking - (self._capacity - len(self.prefilling) - len(self.decoding))
         excess = {owner: count - share for owner, count in self._placed.items() if count > share}
         due: list[Stream] = []
         for stream in sorted(self.decoding, key=lambda stream: stream.quantum_end - stream.num_sampled):
-            if len(due) == num_wanted:
+            if len(due) >= num_wanted:
                 break
             if not stream.unread and excess.get(stream.job.owner, 0) > 0:
                 excess[stream.job.owner] -= 1
                 due.append(stream)
         self._has_arrivals = len(due) < num_wanted  # some still read their prompt
         return due
+
+    def take_newcomers(self) -> list[float]:
+        """Return `newcomers`, and empty it."""
+        taken, self.newcomers = self.newcomers, []
+        return taken
 
     def next_chunk(self) -> tuple[list[Stream], int]:
         """Return the streams that read now, and how many characters each: few enough if rows wait for it.

@@ -115,6 +115,10 @@ class SealedStore:
         """Return a session's segments; raises CorruptRecordError; see Store."""
         return [self._open(name, "segment", sealed) for sealed in await self._store.segments(name, start, end)]
 
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; see Store."""
+        return await self._store.num_sessions()
+
     async def close(self) -> None:
         """Close files and connections."""
         await self._store.close()

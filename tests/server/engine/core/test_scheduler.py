@@ -98,7 +98,10 @@ def test_an_owner_with_less_than_its_share_gets_rows_at_once():
     assert made_room(scheduler) == ["many"] * 4
     assert scheduler.decoding[0].unread
     assert (admitted(scheduler), made_room(scheduler)) == (["few"] * 4, [])
+    scheduler.leave(scheduler.decoding[-1])
     scheduler.add(owned(106, "third"))
+    assert (made_room(scheduler), admitted(scheduler)) == ([], ["third"])
+    scheduler.add(owned(107, "third"))
     assert (made_room(scheduler), admitted(scheduler)) == (["many"], ["third"])
 
 
