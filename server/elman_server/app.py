@@ -84,7 +84,9 @@ class App:
             patience_seconds=settings.store_patience_seconds,
         )
         engines = self._fleet.engines
-        self._turns = (GuardedTurns if door else Turns)(sessions, self._models, engines, durability)
+        self._turns = (GuardedTurns if door else Turns)(
+            sessions, self._models, engines, durability, settings.max_streams
+        )
         history = (GuardedHistory if door else History)(sessions, self._models, engines, snapshot_key(settings))
         inspection = None
         if settings.serves_inspection:

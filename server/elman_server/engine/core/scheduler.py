@@ -14,7 +14,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from elman_server.engine.fair_queue import FairQueue
-from elman_server.engine.job import IdDetail, Job, StopMatcher
+from elman_server.engine.job import Job, StopMatcher
 
 if TYPE_CHECKING:
     from elman_server.domain.state import SessionState
@@ -51,7 +51,7 @@ class Stream:
         allowed: how many may be sampled in all until the reader allows more.
         arrived: seconds of the monotonic clock; 0 once it has had a place.
         quantum_end: how many are sampled in all before the row goes to a stream that waits for one.
-        outbox: sampled characters that were not sent, and their details.
+        outbox: sampled characters that were not sent, and their details, each packed.
         trace: of what they were sampled from, if that is to be reported.
         recent: the last characters before the next one, as far as the repetition window reaches.
     """
@@ -70,7 +70,7 @@ class Stream:
     quantum_end: int = 0
     checkpoint: int = -1  # characters sampled when the last state was sent
     outbox: list[int] = field(default_factory=list)
-    details: list[IdDetail] = field(default_factory=list)
+    details: list[bytes] = field(default_factory=list)
     trace: EffectiveTrace | None = None
 
     @classmethod
