@@ -83,7 +83,12 @@ class App:
             patience_seconds=settings.store_patience_seconds,
         )
         self._turns = (GuardedTurns if door else Turns)(
-            sessions, self._models, self._engines, durability, settings.max_streams
+            sessions,
+            self._models,
+            self._engines,
+            durability,
+            max_streams=settings.max_streams,
+            max_session_chars=settings.max_session_chars,
         )
         history = History(sessions, self._models, self._engines, snapshot_key(settings))
         self.server = GrpcServer(settings, sessions, self._turns, self._models, history, door=door)

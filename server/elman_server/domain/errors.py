@@ -21,6 +21,7 @@ ServerError
 ├── TurnCancelledError          somebody has ended the turn with Cancel
 ├── StalledReaderError          the reader of a stream took nothing for a long time
 ├── ModelMismatchError          the session belongs to a version that is not served
+├── SessionFullError            the session has as much text as one may have
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
@@ -32,6 +33,7 @@ ServerError
 │       ├── DrainingError
 │       ├── EngineRestartedError
 │       ├── StoreUnavailableError
+│       │   └── StoreFullError  its disk has no room
 │       └── IssuerUnavailableError
 ├── CorruptRecordError          a stored session does not match its checksum
 └── NotFiniteError              the model computed NaN or infinity
@@ -249,6 +251,10 @@ class ModelMismatchError(ServerError):
     """The session is pinned to a model version that is not served here."""
 
 
+class SessionFullError(ServerError):
+    """The session has as much text, or as many turns, as one may have."""
+
+
 class PositionOutOfRangeError(ServerError):
     """A position lies outside the transcript.
 
@@ -319,6 +325,10 @@ class EngineRestartedError(UnavailableError):
 
 class StoreUnavailableError(UnavailableError):
     """The session store cannot be reached."""
+
+
+class StoreFullError(StoreUnavailableError):
+    """The session store has no room."""
 
 
 class IssuerUnavailableError(UnavailableError):

@@ -156,6 +156,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
     errors.StalledReaderError: Row(StatusCode.CANCELLED, "READER_STALLED"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
+    errors.SessionFullError: Row(StatusCode.FAILED_PRECONDITION, "SESSION_FULL"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),
     errors.QuotaError: Row(StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", _quota),
