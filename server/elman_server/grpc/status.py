@@ -166,6 +166,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.DrainingError: Row(StatusCode.UNAVAILABLE, "DRAINING", _retry),
     errors.EngineRestartedError: Row(StatusCode.UNAVAILABLE, "ENGINE_RESTARTED", _retry),
     errors.StoreUnavailableError: Row(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
+    errors.StoreFullError: Row(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
     errors.IssuerUnavailableError: Row(StatusCode.UNAVAILABLE, "ISSUER_UNAVAILABLE", _retry),
     errors.CorruptRecordError: Row(StatusCode.DATA_LOSS, "CORRUPT_RECORD"),
     errors.NotFiniteError: Row(StatusCode.INTERNAL, "NOT_FINITE"),
