@@ -695,18 +695,29 @@ Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
 
 @_typing.final
 class Stop(_message.Message):
-    """Stop has no fields yet."""
+    """Stop ends the running turn."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Position is where the turn ends: Chunk.position of the last Chunk that the caller read, or Started.start_position to keep
+    nothing of the turn. A turn that has just finished is cut, too. Chunks and the Finished that were under way arrive first; then
+    one more Finished says where the session is. A position that the turn does not have is OUT_OF_RANGE. Unset: the turn keeps
+    everything that the server sent. Only after a turn on a session; else INVALID_ARGUMENT.
+    """
     def __init__(
         self,
+        *,
+        position: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
+    _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
 
 Global___Stop: _TypeAlias = Stop  # noqa: Y015
 
