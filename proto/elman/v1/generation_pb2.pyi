@@ -64,7 +64,7 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_CANCELLED: _FinishReason.ValueType  # 3
     """FINISH_REASON_CANCELLED means that Cancel ended the turn, or a Stop or the next turn in a Chat."""
     FINISH_REASON_DEADLINE: _FinishReason.ValueType  # 4
-    """FINISH_REASON_DEADLINE means that the call's deadline is near."""
+    """FINISH_REASON_DEADLINE means that the call's deadline is near; the status DEADLINE_EXCEEDED follows."""
     FINISH_REASON_SERVER_DRAINING: _FinishReason.ValueType  # 7
     """FINISH_REASON_SERVER_DRAINING means that the server is shutting down; Resume at another one."""
 
@@ -80,7 +80,7 @@ FINISH_REASON_STOP_STRING: FinishReason.ValueType  # 2
 FINISH_REASON_CANCELLED: FinishReason.ValueType  # 3
 """FINISH_REASON_CANCELLED means that Cancel ended the turn, or a Stop or the next turn in a Chat."""
 FINISH_REASON_DEADLINE: FinishReason.ValueType  # 4
-"""FINISH_REASON_DEADLINE means that the call's deadline is near."""
+"""FINISH_REASON_DEADLINE means that the call's deadline is near; the status DEADLINE_EXCEEDED follows."""
 FINISH_REASON_SERVER_DRAINING: FinishReason.ValueType  # 7
 """FINISH_REASON_SERVER_DRAINING means that the server is shutting down; Resume at another one."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
