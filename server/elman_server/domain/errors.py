@@ -20,8 +20,10 @@ ServerError
 ├── RevisionMismatchError       another writer changed the session in the store; callers never see it
 ├── LeaseLostError              another call continues the turn, or has ended it
 ├── TurnCancelledError          somebody has ended the turn with Cancel
+├── StalledReaderError          the reader of a stream took nothing for a long time
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── GatesAbsentError            a model's gates are not known, or its weights are too many
+├── SessionFullError            the session has as much text as one may have
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
@@ -33,6 +35,7 @@ ServerError
 │       ├── DrainingError
 │       ├── EngineRestartedError
 │       ├── StoreUnavailableError
+│       │   └── StoreFullError  its disk has no room
 │       └── IssuerUnavailableError
 ├── CorruptRecordError          a stored session does not match its checksum
 └── NotFiniteError              the model computed NaN or infinity
@@ -224,6 +227,13 @@ class TurnCancelledError(ServerError):
         super().__init__("the turn was ended by Cancel; get the session to see what it kept")
 
 
+class StalledReaderError(ServerError):
+    """The reader of a stream took nothing for a long time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"nothing was read of the answer for {seconds:g} s, so the call was ended; read faster")
+
+
 class RetryableError(ServerError):
     """The same request may succeed later.
 
@@ -249,6 +259,10 @@ class ModelMismatchError(ServerError):
 
 class GatesAbsentError(ServerError):
     """The gates and weights of a model cannot be shown; the message says why."""
+
+
+class SessionFullError(ServerError):
+    """The session has as much text, or as many turns, as one may have."""
 
 
 class PositionOutOfRangeError(ServerError):
@@ -321,6 +335,10 @@ class EngineRestartedError(UnavailableError):
 
 class StoreUnavailableError(UnavailableError):
     """The session store cannot be reached."""
+
+
+class StoreFullError(StoreUnavailableError):
+    """The session store has no room."""
 
 
 class IssuerUnavailableError(UnavailableError):

@@ -133,6 +133,8 @@ TOO_MANY: Final = {
     "stored bytes": "TOO_MANY_BYTES",
     "characters a minute": "TOO_MANY_CHARACTERS",
     "requests a minute": "TOO_MANY_REQUESTS",
+    "unread characters": "TOO_MANY_UNREAD",
+    "calls that read sessions": "TOO_MANY_CALLS",
 }
 _UNEXPECTED: Final = Row(StatusCode.INTERNAL, "INTERNAL")
 
@@ -154,7 +156,9 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
     errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
     errors.GatesAbsentError: Row(StatusCode.FAILED_PRECONDITION, "GATES_ABSENT"),
+    errors.StalledReaderError: Row(StatusCode.CANCELLED, "READER_STALLED"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
+    errors.SessionFullError: Row(StatusCode.FAILED_PRECONDITION, "SESSION_FULL"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),
     errors.QuotaError: Row(StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", _quota),
@@ -164,6 +168,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.DrainingError: Row(StatusCode.UNAVAILABLE, "DRAINING", _retry),
     errors.EngineRestartedError: Row(StatusCode.UNAVAILABLE, "ENGINE_RESTARTED", _retry),
     errors.StoreUnavailableError: Row(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
+    errors.StoreFullError: Row(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
     errors.IssuerUnavailableError: Row(StatusCode.UNAVAILABLE, "ISSUER_UNAVAILABLE", _retry),
     errors.CorruptRecordError: Row(StatusCode.DATA_LOSS, "CORRUPT_RECORD"),
     errors.NotFiniteError: Row(StatusCode.INTERNAL, "NOT_FINITE"),

@@ -16,10 +16,11 @@ from elman_server.domain.errors import (
     DrainingError,
     InvalidFieldError,
     SessionBusyError,
+    SessionFullError,
     TurnCancelledError,
     TurnNotFoundError,
 )
-from elman_server.domain.events import CharacterDetail, Event, Finished, FinishReason
+from elman_server.domain.events import Event, Finished, FinishReason
 from elman_server.domain.requests import MAX_WINDOW, Target
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read_from
@@ -31,7 +32,7 @@ from elman_server.sessions.repository import COMMIT_TRIES, Loaded, etag_of
 from elman_server.sessions.service import SEED_BITS, check_position
 from elman_server.sessions.transitions import Durability
 from elman_server.turns.cut import cut_turn
-from elman_server.turns.output import chunks, read_details
+from elman_server.turns.output import TextDetails, chunks
 from elman_server.turns.planning import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
 from elman_server.turns.resume import COMPLETE, Redelivery, find
 from elman_server.turns.runner import Run, TurnRunner, watched
@@ -39,8 +40,9 @@ from elman_server.turns.running_turn import RunningTurn, TurnStatus
 from elman_server.turns.scoring import score
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
+    from elman_server.domain.events import CharacterDetail
     from elman_server.domain.requests import AppendRequest, GenerateRequest, ResumeRequest, ScoreRequest
     from elman_server.engine import AnyEngine, JobStream
     from elman_server.engine.job import Output
@@ -51,6 +53,9 @@ if TYPE_CHECKING:
     from elman_server.sessions.session import SessionInfo
     from elman_server.turns.resume import EarlierTurn
 
+MAX_STREAMS: Final = 20_000
+MAX_SESSION_CHARS: Final = 10_000_000
+MIN_CHARS_A_TURN: Final = 10  # on an average: its parameters are stored, too
 STARTED_SECONDS: Final = 0.25  # Started waits for the first text this long, to go out in one message;
 LAST_TEXT_SECONDS: Final = 0.05  # and the last text for the commit, to go out with Finished
 
@@ -60,6 +65,8 @@ class Turns:
 
     Args:
         engines: by the digest of their model.
+        max_streams: the most turns that run at once.
+        max_session_chars: the most characters of one session; it may have a tenth as many turns.
     """
 
     def __init__(
@@ -68,12 +75,16 @@ class Turns:
         models: Models,
         engines: Mapping[str, AnyEngine],
         durability: Durability = Durability(),
+        *,
+        max_streams: int = MAX_STREAMS,
+        max_session_chars: int = MAX_SESSION_CHARS,
     ) -> None:
         self._sessions = sessions
         self._models = models
         self._engines = engines
         self._durability = durability
-        self._runner = TurnRunner(sessions, durability)
+        self._max_session_chars = max_session_chars
+        self._runner = TurnRunner(sessions, durability, max_streams)
 
     async def generate(
         self, request: GenerateRequest, begun: Callable[[Lease], None] | None = None
@@ -128,7 +139,7 @@ class Turns:
                 async for happened in events:
                     yield happened
 
-    async def append(self, request: AppendRequest) -> tuple[SessionInfo, tuple[CharacterDetail, ...]]:
+    async def append(self, request: AppendRequest) -> tuple[SessionInfo, Iterable[CharacterDetail]]:
         """Feed a text to a session; return the session after it and what was asked of each character.
 
         A request that came before is not fed again.
@@ -151,6 +162,7 @@ class Turns:
                 raise InvalidFieldError("detail", f"is not available: {model.resource} {TELLS_LABELS}")
             run.turn = turn = self._turn(model, request.session, loaded)
             turn.plan(ids)
+            self._check_room(head, turn)
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())
             await self._runner.begin(run, parameters, "" if earlier else request.etag)
             job = Job(head.state, head.position, ids, detail=detail)
@@ -162,9 +174,10 @@ class Turns:
             after = await self._runner.settle(run, FinishReason.MAX_CHARS)
             assert after is not None
             _count(turn, FinishReason.MAX_CHARS)
-            return self._sessions.info(request.session, after), read_details(job, reading, model)
+            details = TextDetails(job, reading, model) if job.detail else ()
+            return self._sessions.info(request.session, after), details
 
-    async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
+    async def score(self, request: ScoreRequest) -> Iterable[CharacterDetail]:
         """Return how likely each character of a text is after a state, which stays as it is; or its labels."""
         head = (await self._sessions.load(request.target.session))[0] if request.target.session else None
         model = self._model(request.target, head)
@@ -200,6 +213,8 @@ class Turns:
         run.turn = turn = self._turn(model, request.target.session, loaded)
         seed = head.seed if head else secrets.randbits(SEED_BITS)
         parameters = parameters_of(request, model, turn, seed)
+        if head is not None:
+            self._check_room(head, turn)
         job = await self._job(run, model, parameters, head.num_segments if head else 0)
         event = started(turn.start, turn.prompt_end, model, parameters)
         return Plan(model, job, parameters, (event,), request.etag)
@@ -281,6 +296,15 @@ class Turns:
             stop_string=stop_string,
         )
         yield (*last, finished)
+
+    def _check_room(self, head: Head, turn: RunningTurn) -> None:
+        """Refuse a turn on a session that has as much as one may have."""
+        most = self._max_session_chars
+        if turn.prompt_end > most or head.turn_count * MIN_CHARS_A_TURN > most:
+            raise SessionFullError(
+                f"the session has {head.position} characters in {head.turn_count} turns; one has at most {most} in "
+                f"{most // MIN_CHARS_A_TURN}; create another one"
+            )
 
     # A turn that was asked for before
 
