@@ -180,7 +180,7 @@ class Cells:
             return gate[Signal.OUTPUT] * np.tanh(after), after
         parts = (gate[Signal.FORGET], c, gate[Signal.INPUT], gate[Signal.CELL])
         f, before, i, g = (term.astype(np.float32) for term in parts)
-        scaled: NDArray[np.float32] = (f * before + i * g) / self.table.tanh_step
+        scaled = ((f * before + i * g) / self.table.tanh_step).astype(np.float32)
         return gate[Signal.OUTPUT] * self.table.tanh(scaled), after
 
     def _activation(
