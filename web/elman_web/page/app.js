@@ -8,7 +8,7 @@ import * as sessions from "./sessions.js";
 import * as readout from "./readout.js";
 import * as tabs from "./tabs.js";
 import * as textView from "./text.js";
-import * as tour from "./tour.js";
+import * as tour from "./lesson/tour.js";
 import * as unit from "./unit.js";
 import { models, on, readAddress, set, state, text } from "./state.js";
 
@@ -190,7 +190,7 @@ unit.setUp(attempt);
 readout.setUp(attempt);
 tabs.setUp(attempt);
 sessions.setUp(attempt);
-tour.setUp(go);
+tour.setUp(attempt);
 setUpTheme();
 setUpButtons();
 showSpeed();
