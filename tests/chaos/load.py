@@ -248,9 +248,9 @@ def _bounds(num_rounds: int) -> list[tuple[int, int, int]]:
 
 async def _stored(store: RedisStore, name: str) -> str:
     """Return the text of a session as it lies in the store: one segment ends where the next one begins."""
-    head = decode((await store.load(name)).head, Head)
+    head = decode((await store.load(name)).head, Head, name)
     assert head.open is None
-    segments = [decode(segment, Segment) for segment in await store.segments(name)]
+    segments = [decode(data, Segment, name, place) for place, data in enumerate(await store.segments(name))]
     assert len(segments) == head.num_segments
     assert [0, *(segment.end for segment in segments)] == [*(segment.start for segment in segments), head.position]
     return "".join(CHARACTERS[character] for segment in segments for character in segment.ids)

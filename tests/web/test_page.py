@@ -1,5 +1,6 @@
 """The page in a real browser: every panel, by mouse and by keyboard."""
 
+import hashlib
 import math
 import re
 import shutil
@@ -286,6 +287,26 @@ def test_the_text_continues_after_the_server_was_killed(browser, lstm, tmp_path)
                 assert client.session(session(page)).transcript().text == shown(page)
                 expected = "".join(client.generate("A", model="lstm", seed=7, max_chars=len(shown(page)) - 1))
             assert shown(page) == f"A{expected}"
+
+
+def test_a_key_is_asked_for(browser, lstm, tmp_path):
+    """A server that asks who calls: the door passes the answer and the caller's token on, the page asks for one."""
+    token = "secret-of-alice"
+    access = tmp_path / "access.toml"
+    access.write_text(f'[principals.alice]\ntokens = ["{hashlib.sha256(token.encode()).hexdigest()}"]\n')
+    with (
+        ServerProcess(lstm, "--access", str(access), "--reflection", "off") as server,
+        WebProcess(server.address) as web,
+        httpx2.Client(base_url=web.url, trust_env=False, timeout=PATIENCE) as http,
+    ):
+        refused = http.get("/v1/models")
+        assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
+        assert http.get("/v1/models", headers={"authorization": f"Bearer {token}"}).status_code == 200
+        with opened(browser, web.url, may_lose_server=True) as page:
+            page.fill("#key-value", token)
+            page.keyboard.press("Enter")
+            expect(page.locator("#model option")).to_have_count(1)
+            write(page, "To be", 5)
 
 
 def test_the_bars_are_what_the_server_samples_from(page, lab):

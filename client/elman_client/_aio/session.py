@@ -159,7 +159,8 @@ class AsyncSession(BaseSession):
 
     async def export(self, *, timeout: float | None = None) -> bytes:
         """Return the session as a snapshot for ``import_session`` of a server with the same model and key."""
-        return await self._transport.run(sessions.export(self.name), timeout)
+        pieces = await self._transport.gather(sessions.export(self.name), timeout)
+        return b"".join(pieces)
 
     async def replay(self, *, timeout: float | None = None) -> AsyncIterator[ReplayedTurn]:
         """Let the server rerun every turn, and iterate over the results, up to the first difference."""

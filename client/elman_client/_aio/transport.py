@@ -94,8 +94,11 @@ class AsyncTransport:
     async def _once(self, operation: Operation[Value], timeout: float | None) -> Value:
         call = self._connection.call(operation, timeout)
         method: Any = self._channel.unary_unary(operation.path)
+        request: Any = operation.request
+        if operation.more is not None:
+            method, request = self._channel.stream_unary(operation.path), iter((request, *operation.more))
         with _awaiting(call):
-            reply = await method(operation.request, timeout=call.timeout, metadata=call.metadata)
+            reply = await method(request, timeout=call.timeout, metadata=call.metadata)
         return operation.parse(reply)
 
     def leave(self, turn: Left, stream: "AsyncStream[Any] | None") -> None:
@@ -183,6 +186,26 @@ class AsyncTransport:
                 if delay is None:
                     raise
                 await asyncio.sleep(delay)
+            finally:
+                stream.cancel()
+
+    async def gather(self, operation: Operation[Value], timeout: float | None) -> list[Value]:
+        """Send one request and return all of its answers; if the server was lost, from the beginning."""
+        attempts = Attempts(self._connection, timeout, is_safe=operation.is_safe)
+        await self.settle(operation.session, attempts.time_left)
+        while True:
+            stream, values = self.open(operation, attempts.time_left), list[Value]()
+            try:
+                while (value := await stream.read()) is not None:
+                    values.append(value)
+            except ElmanError as error:
+                delay = attempts.delay(error)
+                if delay is None:
+                    raise
+                await asyncio.sleep(delay)
+            else:
+                attempts.succeeded()
+                return values
             finally:
                 stream.cancel()
 

@@ -156,7 +156,8 @@ class Session(BaseSession):
 
     def export(self, *, timeout: float | None = None) -> bytes:
         """Return the session as a snapshot for ``import_session`` of a server with the same model and key."""
-        return self._transport.run(sessions.export(self.name), timeout)
+        pieces = self._transport.gather(sessions.export(self.name), timeout)
+        return b"".join(pieces)
 
     def replay(self, *, timeout: float | None = None) -> Iterator[ReplayedTurn]:
         """Let the server rerun every turn, and iterate over the results, up to the first difference."""

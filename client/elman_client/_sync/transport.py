@@ -75,8 +75,11 @@ class Transport:
 
         def send() -> bytes:
             method: Any = self._channel.unary_unary(operation.path)
+            request: Any = operation.request
+            if operation.more is not None:
+                method, request = self._channel.stream_unary(operation.path), iter((request, *operation.more))
             with translated(call):
-                reply: bytes = method(operation.request, timeout=call.timeout, metadata=call.metadata)
+                reply: bytes = method(request, timeout=call.timeout, metadata=call.metadata)
             return reply
 
         return operation.parse(workers.Result(send).begin().get())
@@ -167,6 +170,26 @@ class Transport:
                 if delay is None:
                     raise
                 time.sleep(delay)
+            finally:
+                stream.cancel()
+
+    def gather(self, operation: Operation[Value], timeout: float | None) -> list[Value]:
+        """Send one request and return all of its answers; if the server was lost, from the beginning."""
+        attempts = Attempts(self._connection, timeout, is_safe=operation.is_safe)
+        self.settle(operation.session, attempts.time_left)
+        while True:
+            stream, values = self.open(operation, attempts.time_left), list[Value]()
+            try:
+                while (value := stream.read()) is not None:
+                    values.append(value)
+            except ElmanError as error:
+                delay = attempts.delay(error)
+                if delay is None:
+                    raise
+                time.sleep(delay)
+            else:
+                attempts.succeeded()
+                return values
             finally:
                 stream.cancel()
 

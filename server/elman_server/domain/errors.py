@@ -20,6 +20,7 @@ ServerError
 ├── RevisionMismatchError       another writer changed the session in the store; callers never see it
 ├── LeaseLostError              another call continues the turn, or has ended it
 ├── TurnCancelledError          somebody has ended the turn with Cancel
+├── StalledReaderError          the reader of a stream took nothing for a long time
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── GatesAbsentError            a model's gates are not known, or its weights are too many
 ├── PositionOutOfRangeError     past the end of the transcript
@@ -222,6 +223,13 @@ class TurnCancelledError(ServerError):
 
     def __init__(self) -> None:
         super().__init__("the turn was ended by Cancel; get the session to see what it kept")
+
+
+class StalledReaderError(ServerError):
+    """The reader of a stream took nothing for a long time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"nothing was read of the answer for {seconds:g} s, so the call was ended; read faster")
 
 
 class RetryableError(ServerError):

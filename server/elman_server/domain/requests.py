@@ -26,6 +26,8 @@ MAX_PENALTY: Final = 100.0
 MAX_WINDOW: Final = 1024
 MAX_BIAS: Final = 100.0
 MAX_TOP_N: Final = 20
+MAX_BIASES: Final = 1024
+MAX_LISTED_CHARS: Final = 4096  # allowed or banned: the parameters of every turn are stored
 MAX_SEED: Final = 2**64 - 1
 
 
@@ -110,6 +112,10 @@ class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(self, seed=seed)
 
     def _bias(self, vocabulary: Vocabulary) -> tuple[tuple[int, float], ...]:
+        if len(self.logit_bias) > MAX_BIASES:
+            raise InvalidFieldError(
+                "sampling.logit_bias", f"has {len(self.logit_bias)} entries; at most {MAX_BIASES} are allowed"
+            )
         bias: dict[int, float] = {}
         for index, (character, nats) in enumerate(self.logit_bias):
             where = f"sampling.logit_bias[{index}]"
@@ -128,6 +134,11 @@ class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
             raise InvalidFieldError(
                 "sampling.banned_characters", "cannot be combined with allowed_characters; set one of them"
             )
+        for name in ("allowed_characters", "banned_characters"):
+            if len(characters := getattr(self, name)) > MAX_LISTED_CHARS:
+                raise InvalidFieldError(
+                    f"sampling.{name}", f"has {len(characters)} characters; at most {MAX_LISTED_CHARS} are allowed"
+                )
         every = set(range(len(vocabulary)))
         if self.allowed_characters:
             name = "sampling.allowed_characters"

@@ -163,7 +163,7 @@ class Fleet:
             flush_seconds=settings.flush_interval_ms / 1000,
             num_engines=settings.engines,
         )
-        pool = EnginePool(configure, self.max_jobs // settings.engines, self._changed)
+        pool = EnginePool(configure, self.max_jobs // settings.engines, self._changed, settings.max_unread_chars)
         self._starting.add(pool)
         try:
             model = await pool.start()

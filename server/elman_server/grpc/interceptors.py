@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 from google.protobuf.message import DecodeError
 
-from elman_server.domain.errors import DrainingError, InvalidFieldError, TurnCancelledError, UnauthenticatedError
+from elman_server.domain.errors import (
+    DrainingError,
+    InvalidFieldError,
+    OverloadedError,
+    TurnCancelledError,
+    UnauthenticatedError,
+)
 from elman_server.domain.events import FinishReason
+from elman_server.grpc.pace import Answer, Inbox, Outbox
 from elman_server.grpc.status import to_failure
 from elman_server.process.logs import log_call
 from elman_server.process.observe.call import Call, begin_call, this_call
@@ -41,12 +48,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler, once, but reflection's, which takes many requests and is not ours.
 
     Args:
+        stalled_seconds: after which a stream ends whose reader takes nothing.
         door: lets callers in; None: everybody may do everything.
     """
 
-    def __init__(self, door: Door | None = None) -> None:
+    def __init__(self, stalled_seconds: float, door: Door | None = None) -> None:
         self._door = door
         self._handlers: dict[str, Handler] = {}  # of the methods that exist
+        self._inbox, self._outbox = Inbox(), Outbox(stalled_seconds)
 
     async def intercept_service(
         self, continuation: Callable[[HandlerCallDetails], Awaitable[Handler | None]], handler_call_details: Any
@@ -57,62 +66,75 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             handler = await continuation(handler_call_details)
             if handler is None:
                 return None
-            self._handlers[method] = _wrapped(handler, method, self._door)
+            self._handlers[method] = self._wrapped(handler, method)
         return self._handlers[method]
 
-
-def _wrapped(handler: Handler, method: str, door: Door | None) -> Handler:
-    if method.startswith(_QUIET):
-        door = None  # health is open, and reflection a setting
+    def _wrapped(self, handler: Handler, method: str) -> Handler:
+        """Return a handler that itself receives and sends bytes: it knows who is slow, and what is no message."""
         if handler.request_streaming:
-            return handler
-    if handler.request_streaming:
-        return grpc.stream_stream_rpc_method_handler(
-            _wrapped_stream(handler, method, door), None, handler.response_serializer
-        )
-    # Requests arrive as bytes, so that what cannot be parsed gets our own error.
-    if handler.response_streaming:
-        return grpc.unary_stream_rpc_method_handler(
-            _wrapped_stream(handler, method, door), None, handler.response_serializer
-        )
-    return grpc.unary_unary_rpc_method_handler(_wrapped_unary(handler, method, door), None, handler.response_serializer)
+            if method.startswith(_QUIET):
+                return handler
+            return grpc.stream_stream_rpc_method_handler(self._streaming(handler, method))
+        return grpc.stream_stream_rpc_method_handler(self._single(handler, method))
 
+    def _single(self, handler: Handler, method: str) -> Any:
+        async def call(_: object, context: Context) -> AsyncGenerator[Any, None]:
+            """Read the request and write the responses; yields none.
 
-def _wrapped_unary(handler: Handler, method: str, door: Door | None) -> Any:
-    async def call(data: bytes, context: Context) -> Any:
-        async with _answered(method, context):
-            if door is not None:
-                await _enter(door, method, context)
-            behaviour: Any = handler.unary_unary
-            return await behaviour(_parsed(handler, data), context)
+            Interceptors of OpenTelemetry, Sentry and others expect a generator. One that yielded would not be where a
+            cancellation arrives, could not say why the call was ended, and would be closed later.
+            """
+            data: Any = b""
+            failure = None
+            try:
+                data = await self._inbox.receive(context)  # a caller that leaves here has asked nothing: no log line
+            except OverloadedError as error:
+                failure = error
+            async with _answered(method, context) as answer:
+                if failure is not None:
+                    raise failure
+                await self._enter(method, context)
+                if data is grpc.aio.EOF:
+                    raise InvalidFieldError("request", "is missing; send one message")
+                await self._answer(handler, _parsed(handler, data), answer)
+            if False:
+                yield
 
-    return call
+        return call
 
+    def _streaming(self, handler: Handler, method: str) -> Any:
+        async def call(_: object, context: Context) -> AsyncGenerator[Any, None]:
+            async with _answered(method, context) as answer:
+                await self._enter(method, context)
+                await self._answer(handler, _each_parsed(handler, context), answer)
+            if False:
+                yield
 
-def _wrapped_stream(handler: Handler, method: str, door: Door | None) -> Any:
-    async def call(data: bytes | AsyncIterator[bytes], context: Context) -> AsyncGenerator[Any, None]:
-        """Write the responses; yields none.
+        return call
 
-        Interceptors of OpenTelemetry, Sentry and others expect a generator. One that yielded would not be where a
-        cancellation arrives, could not say why the call was ended, and would be closed later.
-        """
-        async with _answered(method, context):
-            if door is not None:
-                await _enter(door, method, context)
-            behaviour: Any = handler.unary_stream or handler.stream_stream
-            # Closed here and now, however the call ends: the garbage collector would leave the generator running.
-            async with contextlib.aclosing(behaviour(_request(handler, data), context)) as responses:
-                async for response in responses:
-                    await context.write(response)
-                    del response  # not kept while the next is waited for
-        if False:
-            yield
+    async def _enter(self, method: str, context: Context) -> None:
+        """Let a caller in, or raise why not; health is open, and reflection a setting."""
+        if self._door is not None and not method.startswith(_QUIET):
+            await _enter(self._door, method, context)
 
-    return call
+    async def _answer(self, handler: Handler, request: Any, answer: Answer) -> None:
+        context = answer.context
+        if not handler.response_streaming:
+            behaviour: Any = handler.unary_unary or handler.stream_unary
+            await self._outbox.send(answer, _serialized(await behaviour(request, context)))
+            return
+        behaviour = handler.unary_stream or handler.stream_stream
+        # Closed here and now, however the call ends: the garbage collector would leave the generator running.
+        async with contextlib.aclosing(behaviour(request, context)) as responses:
+            del request  # not kept while the stream runs
+            async for response in responses:
+                data = _serialized(response)
+                del response  # not kept while its reader takes it
+                await self._outbox.send(answer, data)
 
 
 @contextlib.asynccontextmanager
-async def _answered(method: str, context: Context) -> AsyncIterator[None]:
+async def _answered(method: str, context: Context) -> AsyncIterator[Answer]:
     """Run one call: gives it its request id, turns an error into a status, writes the log line.
 
     The id goes out with the status, in the trailers. As headers it would be a message of its own, for which the first
@@ -122,9 +144,10 @@ async def _answered(method: str, context: Context) -> AsyncIterator[None]:
     begin_call(call)
     context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
     failure = unexpected = None
+    answer = Answer(context)
     with TRACING.call(call, parent):
         try:
-            yield
+            yield answer
         except grpc.aio.AbortError:  # a status that the handler has sent itself
             call.code = context.code().name
             raise
@@ -145,6 +168,7 @@ async def _answered(method: str, context: Context) -> AsyncIterator[None]:
             log_call("error" if unexpected else usual, call, unexpected)
     if failure is not None:
         trailers = ((DETAILS, failure.details), (REQUEST_ID, call.request_id))
+        await answer.headers_sent()
         await context.abort(failure.code, failure.message, trailers)
 
 
@@ -192,13 +216,15 @@ def _parsed(handler: Handler, data: bytes) -> Any:
         raise InvalidFieldError("request", "is not this method's message; strings must be UTF-8") from None
 
 
-def _request(handler: Handler, data: bytes | AsyncIterator[bytes]) -> Any:
-    return _parsed(handler, data) if isinstance(data, bytes) else _each_parsed(handler, data)
-
-
-async def _each_parsed(handler: Handler, messages: AsyncIterator[bytes]) -> AsyncIterator[Any]:
-    async for data in messages:
+async def _each_parsed(handler: Handler, context: Context) -> AsyncIterator[Any]:
+    while (data := await context.read()) is not grpc.aio.EOF:
         yield _parsed(handler, data)
+
+
+def _serialized(response: Any) -> bytes:
+    """Return a response as bytes, which some handlers have made piece by piece."""
+    data: bytes = response if isinstance(response, bytes) else response.SerializeToString()
+    return data
 
 
 def _call(method: str, context: Context) -> tuple[Call, str]:

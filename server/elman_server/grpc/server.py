@@ -50,6 +50,7 @@ _NEEDS: Final = {
 _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # Far above any burst: beyond its own small default gRPC cancels calls at random; the server refuses with a reason.
 _MAX_PENDING: Final = 100_000
+_MAX_REQUEST_BYTES: Final = 1 << 16  # beside a prompt, whose characters take up to four bytes each
 _log = structlog.get_logger()
 
 
@@ -90,7 +91,7 @@ class GrpcServer:
             SettingsError: the address is in use or not of this machine, or the certificate cannot be used.
         """
         self._server = server = grpc.aio.server(
-            interceptors=[CallInterceptor(self._door)], options=_options(self._settings)
+            interceptors=[CallInterceptor(self._settings.stalled_seconds, self._door)], options=_options(self._settings)
         )
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
@@ -137,8 +138,13 @@ class GrpcServer:
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # A part of a request is kept until the rest comes, and callers need not send it.
+        (
+            "grpc.max_receive_message_length",
+            min(settings.max_message_bytes, 4 * settings.max_prompt_chars + _MAX_REQUEST_BYTES),
+        ),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_concurrent_streams", settings.max_connection_streams),
         ("grpc.server.max_pending_requests", _MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
         # gRPC must not cancel a call, without a reason, because the loop was too busy to accept it for 30 s.

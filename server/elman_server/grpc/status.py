@@ -133,6 +133,8 @@ TOO_MANY: Final = {
     "stored bytes": "TOO_MANY_BYTES",
     "characters a minute": "TOO_MANY_CHARACTERS",
     "requests a minute": "TOO_MANY_REQUESTS",
+    "unread characters": "TOO_MANY_UNREAD",
+    "calls that read sessions": "TOO_MANY_CALLS",
 }
 _UNEXPECTED: Final = Row(StatusCode.INTERNAL, "INTERNAL")
 
@@ -154,6 +156,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
     errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
     errors.GatesAbsentError: Row(StatusCode.FAILED_PRECONDITION, "GATES_ABSENT"),
+    errors.StalledReaderError: Row(StatusCode.CANCELLED, "READER_STALLED"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),

@@ -82,20 +82,21 @@ class History:
         forks = {one: info for one in creations if (info := await self._sessions.made("", one)) is not None}
         if len(forks) == len(creations):
             return list(forks.values())
-        head, segments = await self._sessions.read(session_id)
+        head, found = await self._sessions.read(session_id)
         for known in forks.values():  # the session may have moved on since
             position = known.forked_from[1] if known.forked_from else position
         position = head.position if position is None else position
-        cut, head = await self._at(head, segments, position)
+        cut, head = await self._at(head, found, position)
         head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(id_of(session_id), position))
         expiration = _expiration_of(head)
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
             raise SessionExpiredError(f"sessions/{session_id}")  # a turn runs on it, which keeps it a little longer
 
         missing = [one for one in creations if one not in forks]
+        segments = await self._sessions.prepared(cut.segments)
 
         async def make(number: int) -> SessionInfo:
-            return await self._sessions.add("", head, expiration, cut.segments, creation=missing[number])
+            return await self._sessions.add("", head, expiration, segments, creation=missing[number])
 
         made = await all_or_none(self._sessions, len(missing), make, is_repeatable=bool(creation.request_id))
         forks.update(zip(missing, made, strict=True))
@@ -130,7 +131,7 @@ class History:
     async def export(self, session_id: str) -> bytes:
         """Return a session as a snapshot, without its running turn."""
         head, segments = await self._sessions.read(session_id)
-        return seal(self._key, replace(head, open=None), segments)
+        return await seal(self._key, replace(head, open=None), segments)
 
     async def restore(self, snapshot: bytes, session_id: str, creation: Creation = ANONYMOUS) -> SessionInfo:
         """Make a session from a snapshot; "" lets the server choose a UUID.
@@ -140,7 +141,7 @@ class History:
             ModelMismatchError: its model is not served here.
             SessionExistsError, QuotaError.
         """
-        head, segments = unseal(self._key, snapshot, creation.owner)
+        head, segments = await unseal(self._key, snapshot, creation.owner)
         try:
             model = self._models.pinned(head.model, head.model_digest)
         except (ModelMismatchError, ModelNotFoundError):
@@ -151,7 +152,8 @@ class History:
         expiration = _expiration_of(head)
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
             raise InvalidFieldError("snapshot", f"is of a session that expired at {_utc(expiration.expire_time)}")
-        return await self._sessions.add(session_id, head, expiration, segments, creation=creation)
+        prepared = await self._sessions.prepared(segments)
+        return await self._sessions.add(session_id, head, expiration, prepared, creation=creation)
 
     def replay(self, session_id: str) -> AsyncGenerator[Replayed, None]:
         """Run every turn of a session again from the beginning; end at the first difference."""

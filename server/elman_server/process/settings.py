@@ -123,8 +123,17 @@ class Settings:
     max_batch: Annotated[int, Rule("Rows of one model stepped together.", "", 1, 1024)] = 256
     max_waiting: Annotated[int, Rule("Streams of one model waiting for a row.", "", 0, 10**6)] = 20_000
     max_prompt_chars: Annotated[int, Rule("Longest prompt or text.", "characters", 1, 10**8)] = 100_000
+    max_unread_chars: Annotated[
+        int, Rule("Characters of long prompts and texts that wait to be read by one engine.", "characters", 1, 10**10)
+    ] = 2_000_000
     max_chars: Annotated[int, Rule("Most characters that one Generate may sample.", "characters", 1, 10**9)] = 100_000
     max_message_bytes: Annotated[int, Rule("Largest gRPC message, either way.", "bytes", 1024, 2**31 - 1)] = 2**23
+    max_connection_streams: Annotated[
+        int, Rule("Most calls at once on one connection; a client that needs more opens another.", "", 1, 100_000)
+    ] = 1000
+    stalled_seconds: Annotated[
+        float, Rule("Time after which a stream ends whose reader takes nothing; its turn is committed.", "s", 1, 86400)
+    ] = 60.0
     flush_interval_ms: Annotated[
         float,
         Rule(

@@ -28,7 +28,7 @@ from elman_server.process.observe.call import this_call
 from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions import records
 from elman_server.sessions.pages import MAX_PAGE, PageToken, page_limit
-from elman_server.sessions.repository import COMMIT_TRIES, SessionRepository, etag_of
+from elman_server.sessions.repository import COMMIT_TRIES, MISSING, SessionRepository, etag_of
 from elman_server.sessions.session import (
     Expiration,
     Filter,
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from elman_server.domain.vocabulary import Vocabulary
     from elman_server.models.registry import ModelInfo, Models
     from elman_server.sessions.lifetimes import Lifetimes
+    from elman_server.sessions.repository import Prepared
     from elman_server.sessions.stores import Store, Stored
 
 SEED_BITS: Final = 32  # of a seed that the server chooses: short enough to type
@@ -115,11 +116,13 @@ class Sessions(SessionRepository):
         session_id: str,
         head: records.Head,
         expiration: Expiration,
-        segments: Sequence[records.Segment] = (),
+        segments: Sequence[Prepared] = (),
         *,
         creation: Creation = ANONYMOUS,
     ) -> SessionInfo:
         """Store a new session, with times of its own; one that the same request made before is returned instead.
+
+        `segments` are `prepared`.
 
         Raises:
             InvalidFieldError, SessionExistsError, QuotaError.
@@ -140,9 +143,9 @@ class Sessions(SessionRepository):
             owner=creation.owner,
         )
         head = self._lifetimes.expiring("", head, expiration, now)
-        parts = [self.encoded(segment) for segment in segments]
+        parts = await self.bound(key, segments)
         try:
-            await self._store.create(key, self.encoded(head), head.expires, parts)
+            await self._store.create(key, self.encoded(key, head), head.expires, parts)
         except SessionExistsError:
             if (made := await self.made(session_id, creation)) is None:
                 raise
@@ -301,7 +304,7 @@ class Sessions(SessionRepository):
             if segment.end > begin and segment.start < end:
                 ids += segment.ids[max(0, begin - segment.start) : end - segment.start]
         if len(ids) != end - begin:
-            raise CorruptRecordError("a part of the session's stored text is missing")
+            raise CorruptRecordError(MISSING)
         decoder = self.model_of(head).vocabulary.decoder(ids[: start - begin])
         turns = [turn for turn in turns_of(segments, index) if turn.end > start and turn.start < end]
         return Transcript(decoder.decode(ids[start - begin :]), start, end, tuple(turns))

@@ -10,6 +10,7 @@ from elman_server.domain.events import Started
 from elman_server.domain.requests import MAX_TOP_N, Detail, check_text, check_top_n
 from elman_server.engine.job import Job
 from elman_server.sessions.records import Parameters
+from elman_server.turns.output import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +98,7 @@ def job_of(parameters: Parameters, turn: RunningTurn, model: ModelInfo, recent: 
         stops=[model.vocabulary.encode(stop, "stopping.stop_strings") for stop in parameters.stop_strings],
         include_stop=parameters.include_stop,
         detail=parameters.detail,
+        window=window_of(parameters.detail),
     )
 
 

@@ -19,7 +19,7 @@ from elman_server.domain.errors import (
     TurnCancelledError,
     TurnNotFoundError,
 )
-from elman_server.domain.events import CharacterDetail, Event, Finished, FinishReason
+from elman_server.domain.events import Event, Finished, FinishReason
 from elman_server.domain.requests import MAX_WINDOW, Target
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read_from
@@ -31,7 +31,7 @@ from elman_server.sessions.repository import COMMIT_TRIES, Loaded, etag_of
 from elman_server.sessions.service import SEED_BITS, check_position
 from elman_server.sessions.transitions import Durability
 from elman_server.turns.cut import cut_turn
-from elman_server.turns.output import chunks, read_details
+from elman_server.turns.output import TextDetails, chunks
 from elman_server.turns.planning import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
 from elman_server.turns.resume import COMPLETE, Redelivery, find
 from elman_server.turns.runner import Run, TurnRunner, watched
@@ -39,8 +39,9 @@ from elman_server.turns.running_turn import RunningTurn, TurnStatus
 from elman_server.turns.scoring import score
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
+    from elman_server.domain.events import CharacterDetail
     from elman_server.domain.requests import AppendRequest, GenerateRequest, ResumeRequest, ScoreRequest
     from elman_server.engine import AnyEngine, JobStream
     from elman_server.engine.job import Output
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from elman_server.sessions.session import SessionInfo
     from elman_server.turns.resume import EarlierTurn
 
+MAX_STREAMS: Final = 20_000
 STARTED_SECONDS: Final = 0.25  # Started waits for the first text this long, to go out in one message;
 LAST_TEXT_SECONDS: Final = 0.05  # and the last text for the commit, to go out with Finished
 
@@ -60,6 +62,7 @@ class Turns:
 
     Args:
         engines: by the digest of their model.
+        max_streams: the most turns that run at once.
     """
 
     def __init__(
@@ -68,12 +71,13 @@ class Turns:
         models: Models,
         engines: Mapping[str, AnyEngine],
         durability: Durability = Durability(),
+        max_streams: int = MAX_STREAMS,
     ) -> None:
         self._sessions = sessions
         self._models = models
         self._engines = engines
         self._durability = durability
-        self._runner = TurnRunner(sessions, durability)
+        self._runner = TurnRunner(sessions, durability, max_streams)
 
     async def generate(
         self, request: GenerateRequest, begun: Callable[[Lease], None] | None = None
@@ -128,7 +132,7 @@ class Turns:
                 async for happened in events:
                     yield happened
 
-    async def append(self, request: AppendRequest) -> tuple[SessionInfo, tuple[CharacterDetail, ...]]:
+    async def append(self, request: AppendRequest) -> tuple[SessionInfo, Iterable[CharacterDetail]]:
         """Feed a text to a session; return the session after it and what was asked of each character.
 
         A request that came before is not fed again.
@@ -162,9 +166,10 @@ class Turns:
             after = await self._runner.settle(run, FinishReason.MAX_CHARS)
             assert after is not None
             _count(turn, FinishReason.MAX_CHARS)
-            return self._sessions.info(request.session, after), read_details(job, reading, model)
+            details = TextDetails(job, reading, model) if job.detail else ()
+            return self._sessions.info(request.session, after), details
 
-    async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
+    async def score(self, request: ScoreRequest) -> Iterable[CharacterDetail]:
         """Return how likely each character of a text is after a state, which stays as it is; or its labels."""
         head = (await self._sessions.load(request.target.session))[0] if request.target.session else None
         model = self._model(request.target, head)

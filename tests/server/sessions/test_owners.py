@@ -75,13 +75,16 @@ async def test_a_record_under_anothers_key_is_not_told(tmp_path):
     """Somebody who can write to the store cannot give a session to another owner; a record of before is nobody's."""
     store = SqliteStore(tmp_path / "s.db", 10)
     sessions = sessions_of(store)
-    stored = await store.load(await make(sessions, "alice", "abcd"))
-    for key in ("abcd", key_of("bob", "abcd")):
-        await store.create(key, stored.head, stored.expires)
-        with pytest.raises(CorruptRecordError, match="belongs to another owner"):
-            await sessions.get(key)
-    head = records.decode(stored.head, records.Head)
-    await store.create("before", records.encode(msgspec.structs.replace(head, owner="")), stored.expires)
+    key = await make(sessions, "alice", "abcd")
+    stored = await store.load(key)
+    head = records.decode(stored.head, records.Head, key)
+    for other in ("abcd", key_of("bob", "abcd")):
+        for copy, error in ((stored.head, "belongs elsewhere"), (records.encode(head, other), "another owner")):
+            await store.create(other, copy, stored.expires)
+            with pytest.raises(CorruptRecordError, match=error):
+                await sessions.get(other)
+            await store.delete(other, None)
+    await store.create("before", records.encode(msgspec.structs.replace(head, owner=""), "before"), stored.expires)
     assert (await sessions.get("before")).name == "before"
     with pytest.raises(SessionNotFoundError, match=r"^sessions/before does not exist"):
         await sessions.get(key_of("alice", "before"))

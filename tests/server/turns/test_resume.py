@@ -181,8 +181,9 @@ async def test_an_append_that_comes_twice_is_read_once(house):
     session, request_id = await house.session("tiny"), new_id()
     await house.turns.append(AppendRequest(session.name, "ab"))
     request = AppendRequest(session.name, "cdef", detail=Detail(log_probability=True, top_n=2), request_id=request_id)
-    first = await house.turns.append(request)
-    assert await house.turns.append(request) == first
+    first, details = await house.turns.append(request)
+    again, same = await house.turns.append(request)
+    assert (again, list(same)) == (first, list(details))
     assert await transcript(house, session.name) == "abcdef"
     with pytest.raises(InvalidFieldError, match="of an Append"):
         await collected(house.turns.resume(ResumeRequest(session.name, request_id)))

@@ -22,7 +22,7 @@ from elman_server.engine.core.effective import EffectiveTrace
 from elman_server.engine.core.inspector import Inspector
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
 from elman_server.engine.core.tally import Tally
-from elman_server.engine.job import IdDetail, Output
+from elman_server.engine.job import IdDetail, Output, pack
 from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs, Ping, Pong
 
 if TYPE_CHECKING:
@@ -92,6 +92,8 @@ class EngineLoop:
 
     def step(self) -> None:
         """Schedule, run, sample, deliver."""
+        for stream in self._scheduler.due_to_yield():
+            self._yield(stream)
         admitted = self._scheduler.admit()
         if self._scheduler.newcomers:
             self._tally.time_waits(self._scheduler.take_newcomers())
@@ -180,10 +182,10 @@ class EngineLoop:
         if job.detail and not job.max_chars:
             following = list(islice(stream.unread, 1, len(logits) + 1))  # none after the last
             details = self._details(logits[: len(following)], following, stream)
-            self._outputs.append(Output(stream.id, details=details))
+            self._outputs.append(Output(stream.id, details=[details]))
         if job.read_out is not None:
             labels = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
-            self._outputs.append(Output(stream.id, labels=labels.tolist()))
+            self._outputs.append(Output(stream.id, labels=[pack(labels.tolist())]))
         for _ in range(len(logits)):
             stream.unread.popleft()
         stream.state = SessionState(tuple(state[-1].tobytes() for state in states))
@@ -247,6 +249,12 @@ class EngineLoop:
         self._leave(stream)
         self._scheduler.pause(stream)
 
+    def _yield(self, stream: Stream) -> None:
+        """Send what a stream has sampled, and give its row to others."""
+        self._collect(stream)
+        self._flush(stream)
+        self._pause(stream)
+
     def _state_of(self, stream: Stream) -> SessionState:
         return SessionState(self._model.save_row(stream.row), int(self._model.chars[stream.row]))
 
@@ -267,7 +275,7 @@ class EngineLoop:
             row = stream.row
             character = int(sampled[row])
             if stream.job.detail:
-                stream.details += self._details(logits[row : row + 1], [character], stream)
+                stream.details.append(self._details(logits[row : row + 1], [character], stream))
             if stream.matcher and (stop := stream.matcher.push(character)) is not None:
                 stopped[row] = stop
         return stopped
@@ -353,8 +361,8 @@ class EngineLoop:
         stream.num_sampled += len(taken)
         stream.outbox += taken
 
-    def _details(self, logits: NDArray[np.float32], characters: Sequence[int], stream: Stream) -> list[IdDetail]:
-        """Return how likely each character was; logits [N, V] for N characters."""
+    def _details(self, logits: NDArray[np.float32], characters: Sequence[int], stream: Stream) -> bytes:
+        """Return how likely each character was, packed; logits [N, V] for N characters."""
         own = np.ascontiguousarray(logits)
         if self._specials:
             own = own.copy()
@@ -366,7 +374,7 @@ class EngineLoop:
             likeliest = np.argsort(-row, kind="stable")[:top_n]
             effective = trace.next(whole, character, top_n) if trace else None
             details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest], effective))
-        return details
+        return pack(details)
 
 
 def _stream_of(identity: int, job: Job) -> Stream:

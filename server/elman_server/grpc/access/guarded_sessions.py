@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from elman_server.grpc.access.account import Account
+    from elman_server.sessions.repository import Prepared
     from elman_server.sessions.session import Expiration, SessionInfo
 
 COUNT_SECONDS: Final = 30.0  # between two counts of an owner's sessions,
@@ -33,7 +34,7 @@ class GuardedSessions(Sessions):
         session_id: str,
         head: records.Head,
         expiration: Expiration,
-        segments: Sequence[records.Segment] = (),
+        segments: Sequence[Prepared] = (),
         *,
         creation: Creation = ANONYMOUS,
     ) -> SessionInfo:

@@ -14,7 +14,7 @@ from elman_server.grpc.access.guarded_sessions import GuardedSessions, own_accou
 from elman_server.turns.service import Turns
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 
     from elman_server.domain.events import CharacterDetail
     from elman_server.domain.requests import AppendRequest, GenerateRequest, ResumeRequest, ScoreRequest
@@ -48,7 +48,7 @@ class GuardedTurns(Turns):
                 async for happened in events:
                     yield happened
 
-    async def append(self, request: AppendRequest) -> tuple[SessionInfo, tuple[CharacterDetail, ...]]:
+    async def append(self, request: AppendRequest) -> tuple[SessionInfo, Iterable[CharacterDetail]]:
         """Feed a text to a session; see Turns."""
         async with self._admitted(is_stored=True) as account:
             answer = await super().append(request)
@@ -56,7 +56,7 @@ class GuardedTurns(Turns):
                 account.use_characters(len(request.text))
             return answer
 
-    async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
+    async def score(self, request: ScoreRequest) -> Iterable[CharacterDetail]:
         """Return how likely each character of a text is; see Turns."""
         async with self._admitted(is_stored=False) as account:
             answer = await super().score(request)

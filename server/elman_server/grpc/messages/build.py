@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
+from array import array
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -18,7 +21,7 @@ from elman_server.domain.state import DEFAULT
 from elman_server.sessions.session import SessionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from elman_server.domain.events import EffectiveDistribution
     from elman_server.domain.requests import SamplingRequest
@@ -34,6 +37,7 @@ _Response = TypeVar(
 )
 
 _MAX_UNKNOWN: Final = 100
+_PIECE: Final = 64  # details that are converted together
 _NUMBERS: Final = (
     "repetition_penalty", "repetition_window", "temperature", "top_k", "top_p", "min_p", "seed"
 )  # fmt: skip
@@ -162,12 +166,35 @@ def _from_top(top: Iterable[tuple[str, float]]) -> list[generation_messages.Char
     return [generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in top]
 
 
-def from_score(details: Sequence[CharacterDetail]) -> generation_messages.ScoreResponse:
-    """Return the scores of a text and their sum."""
-    scored = [detail.log_probability for detail in details if detail.log_probability is not None]
-    return generation_messages.ScoreResponse(
-        details=from_details(details), log_probability=math.fsum(scored), scored_count=len(scored)
-    )
+async def from_append(info: SessionInfo, details: Iterable[CharacterDetail]) -> bytes:
+    """Return the encoded answer of Append; see `from_score`."""
+    answer = bytearray(generation_messages.AppendResponse(session=from_session(info)).SerializeToString())
+    for piece in _pieces(details):
+        answer += generation_messages.AppendResponse(details=from_details(piece)).SerializeToString()
+        await asyncio.sleep(0)
+    return bytes(answer)
+
+
+async def from_score(details: Iterable[CharacterDetail]) -> bytes:
+    """Return the encoded answer of Score: the scores of a text and their sum.
+
+    It is made in pieces, and other tasks run between: messages that follow one another are one message.
+    """
+    answer, scored = bytearray(), array("d")
+    for piece in _pieces(details):
+        answer += generation_messages.ScoreResponse(details=from_details(piece)).SerializeToString()
+        scored.extend(detail.log_probability for detail in piece if detail.log_probability is not None)
+        await asyncio.sleep(0)
+    answer += generation_messages.ScoreResponse(
+        log_probability=math.fsum(scored), scored_count=len(scored)
+    ).SerializeToString()
+    return bytes(answer)
+
+
+def _pieces(details: Iterable[CharacterDetail]) -> Iterator[tuple[CharacterDetail, ...]]:
+    each = iter(details)
+    while piece := tuple(islice(each, _PIECE)):
+        yield piece
 
 
 def from_model(info: ModelInfo) -> model_messages.Model:

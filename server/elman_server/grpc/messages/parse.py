@@ -5,6 +5,7 @@ It checks what only messages can hold: names, masks, unset choices, unknown enum
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import uuid
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import Message
 
 from elman.v1 import generation_pb2 as messages
+from elman.v1.session_pb2 import ImportSessionRequest
 from elman_server.domain.errors import InvalidFieldError, ValueRangeError
 from elman_server.domain.owner import owner
 from elman_server.domain.requests import (
@@ -32,6 +34,8 @@ from elman_server.grpc.messages.names import model_version, session_key
 from elman_server.sessions.session import Expiration, LabelChange, check_labels
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -40,11 +44,12 @@ if TYPE_CHECKING:
     from elman.v1.session_pb2 import (
         CreateSessionRequest,
         ForkSessionRequest,
-        ImportSessionRequest,
         Session,
         UpdateSessionRequest,
     )
 
+MAX_SNAPSHOT_BYTES: Final = 1 << 26
+_IMPORT_SECONDS: Final = 60.0  # for all pieces of a snapshot
 _LABEL: Final = "labels."
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NANOS: Final = 10**9
@@ -185,6 +190,27 @@ def to_creation(request: CreateSessionRequest | ForkSessionRequest | ImportSessi
     # With its id: two callers who choose one session id with equal requests are two callers.
     digest = digest_of({request.DESCRIPTOR.name: _set_fields(request)})
     return Creation(to_request_id(request.request_id), digest, owner=owner.get())
+
+
+async def to_import(requests: AsyncIterator[ImportSessionRequest]) -> ImportSessionRequest:
+    """Return a request that comes in pieces as one; all but the snapshot is in the first.
+
+    Raises:
+        InvalidFieldError: it is too large, or the pieces do not come.
+    """
+    whole, snapshot = ImportSessionRequest(), bytearray()
+    try:
+        async with asyncio.timeout(_IMPORT_SECONDS):
+            async for request in requests:
+                if not snapshot:
+                    whole.MergeFrom(request)
+                snapshot += request.snapshot
+                if len(snapshot) > MAX_SNAPSHOT_BYTES:
+                    raise InvalidFieldError("snapshot", f"has more than {MAX_SNAPSHOT_BYTES} bytes")
+    except TimeoutError:
+        raise InvalidFieldError("snapshot", f"did not come within {_IMPORT_SECONDS:g} s; send it faster") from None
+    whole.snapshot = bytes(snapshot)
+    return whole
 
 
 def _set_fields(message: Message) -> dict[str, Any]:

@@ -64,10 +64,12 @@ class Store(Protocol):
         segments: Sequence[Record] = (),
         *,
         keep: int | None = None,
+        place: int = 0,
     ) -> int:
         """Replace the head and add segments, if the revision still holds; return the new one.
 
-        Of the segments that are there only the `keep` oldest stay, all if it is None.
+        Of the segments that are there only the `keep` oldest stay, all if it is None; `place` is the index of the first
+        of those that are added.
 
         Raises:
             RevisionMismatchError: the revision does not hold.

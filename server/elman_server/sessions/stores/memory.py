@@ -112,6 +112,7 @@ class MemoryStore:
         segments: Sequence[Record] = (),
         *,
         keep: int | None = None,
+        place: int = 0,  # noqa: ARG002  for stores that bind segments to it
     ) -> int:
         """Replace the head and add segments; see Store."""
         entry = self._entry(name)

@@ -119,6 +119,7 @@ class SqliteStore:
         segments: Sequence[bytes] = (),
         *,
         keep: int | None = None,
+        place: int = 0,  # noqa: ARG002  for stores that bind segments to it
     ) -> int:
         """Replace the head and add segments; see Store."""
         now = self._now(name)

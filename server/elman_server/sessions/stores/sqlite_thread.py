@@ -17,6 +17,8 @@ from elman_server.domain.errors import CorruptRecordError, ServerError, StoreUna
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    _Job = tuple[Callable[[sqlite3.Connection], Any], Future[Any]]
+
 MAX_GROUP: Final = 256  # calls that share a transaction
 RETRY_SECONDS: Final = 1.0
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
@@ -39,8 +41,8 @@ class SqliteThread:
     def __init__(self, connection: sqlite3.Connection, begin: str) -> None:
         self._connection = connection
         self._begin = begin
-        self._jobs: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None]
-        self._jobs = queue.SimpleQueue()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._is_closing = self._is_locked = False
         self._thread = threading.Thread(target=self._run, name="elman-sqlite", daemon=True)
         self._thread.start()
 
@@ -61,29 +63,41 @@ class SqliteThread:
         await asyncio.to_thread(self._thread.join)
 
     def _run(self) -> None:
-        while (first := self._jobs.get()) is not None:
-            group, is_last = [first], False
-            with contextlib.suppress(queue.Empty):
-                while len(group) < MAX_GROUP and not is_last:
-                    job = self._jobs.get_nowait()
-                    is_last = job is None
-                    group += [job] if job is not None else []
-            # What was cancelled while it waited has changed nothing.
-            group = [(work, future) for work, future in group if future.set_running_or_notify_cancel()]
+        while not self._is_closing:
+            group = self._next_group()
+            self._is_locked = False
             outcomes = self._transaction([work for work, _ in group])
+            if self._is_locked:
+                # What has come meanwhile has waited as long for the same file, and must not wait again.
+                late = self._next_group(is_awaited=False)
+                outcomes += [outcomes[0]] * len(late)
+                group += late
             for (_, future), outcome in zip(group, outcomes, strict=True):
                 if isinstance(outcome, Exception):
                     future.set_exception(outcome)
                 else:
                     future.set_result(outcome)
-            if is_last:
-                break
         self._connection.close()
+
+    def _next_group(self, *, is_awaited: bool = True) -> list[_Job]:
+        """Return the jobs that wait, or without `is_awaited` those that have come, all of them."""
+        jobs: list[_Job | None] = [self._jobs.get()] if is_awaited else []
+        with contextlib.suppress(queue.Empty):
+            while None not in jobs[-1:] and (len(jobs) < MAX_GROUP or not is_awaited):
+                jobs.append(self._jobs.get_nowait())
+        self._is_closing = None in jobs[-1:]
+        # What was cancelled while it waited has changed nothing.
+        return [job for job in jobs if job is not None and job[1].set_running_or_notify_cancel()]
 
     def _transaction(self, group: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
         """Return what each of `group` returned or raised; all is committed or, after another error, nothing."""
         try:
             self._connection.execute(self._begin)
+        except Exception as error:  # noqa: BLE001  its callers get it
+            # Another process holds the file: one call after another would wait for it again.
+            self._is_locked = True
+            return [_translated(error)] * len(group)
+        try:
             outcomes = [self._outcome(work) for work in group]
             self._connection.execute("COMMIT")
         except Exception as error:  # noqa: BLE001  its caller gets it

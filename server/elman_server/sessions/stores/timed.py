@@ -51,10 +51,11 @@ class TimedStore:
         segments: Sequence[Record] = (),
         *,
         keep: int | None = None,
+        place: int = 0,
     ) -> int:
         """Replace the head and add segments."""
         with _timed("commit"):
-            return await self._store.commit(name, revision, head, expires, segments, keep=keep)
+            return await self._store.commit(name, revision, head, expires, segments, keep=keep, place=place)
 
     async def delete(self, name: str, revision: int | None) -> None:
         """Delete a session."""
@@ -73,7 +74,8 @@ class TimedStore:
 
     async def num_sessions(self) -> int:
         """Return how many sessions there are."""
-        return await self._store.num_sessions()
+        with _timed("num_sessions"):
+            return await self._store.num_sessions()
 
     async def close(self) -> None:
         """Close files and connections."""

@@ -92,6 +92,7 @@ class RedisStore:
         segments: Sequence[bytes] = (),
         *,
         keep: int | None = None,
+        place: int = 0,  # noqa: ARG002  for stores that bind segments to it
     ) -> int:
         """Replace the head and add segments; see Store."""
         with translated():
