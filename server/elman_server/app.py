@@ -173,6 +173,7 @@ class App:
             num_sessions=COUNTERS.num_sessions,
             store=settings.store.partition(":")[0],
             is_ready=self.server.is_ready,
+            quotas=self._door.usage() if self._door else None,
         )
 
     def _engines_changed(self) -> None:

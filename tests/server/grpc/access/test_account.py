@@ -64,11 +64,23 @@ def test_one_principal_cannot_take_every_place():
     places = Places(1000)
     many, few = Account(Quotas(), places), Account(Quotas(), places)
     with ExitStack() as stack:
+        for _ in range(900):
+            stack.enter_context(many.stream())
         with pytest.raises(OwnQuotaError, match="limit of 900 streams"):
-            while True:
-                stack.enter_context(many.stream())
+            stack.enter_context(many.stream())
         for _ in range(50):
             stack.enter_context(few.stream())
     with ExitStack() as stack:
         for _ in range(900):
             stack.enter_context(few.stream())
+
+
+def test_usage_is_what_metrics_show():
+    """Of each quota with a limit: what is used and what is allowed; to look changes nothing."""
+    clock = Clock()
+    account = Account(Quotas(streams=2, characters_per_minute=60), Places(10), clock)
+    account.use_characters(40)
+    with account.stream():
+        clock.now += 10
+        assert account.usage() == {"streams": (1, 2), "characters_per_minute": (30, 60)}
+    assert account.usage() == {"streams": (0, 2), "characters_per_minute": (30, 60)}
