@@ -44,7 +44,7 @@ MAX_SILENT_BEATS: Final = 4  # beats, not a time: a server that was paused itsel
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
 _TEXT_BYTES: Final = 1 << 14
 _STREAM_BYTES: Final = 1 << 22
-_SHORT_CHARS: Final = 256  # prompts that are no longer do not count as unread: the number of streams bounds them
+_SHORT_CHARS: Final = 256  # prompts up to that do not count as unread: the number of streams bounds them
 _SENT_BYTES: Final = 1 << 16  # that the process has not taken; further jobs wait here, where they can be taken back
 
 
