@@ -105,7 +105,7 @@ def test_the_command_for_python_writes_code(tmp_path):
     words = command.replace("=gen", f"={tmp_path}").split()
     files = [str(path.relative_to(ROOT)) for path in PROTO.glob("elman/v1/*.proto")]
     subprocess.run([sys.executable, *words, *files], check=True, cwd=ROOT)
-    assert len(list(tmp_path.glob("elman/v1/*_pb2.py"))) == len(list(tmp_path.glob("elman/v1/*_pb2_grpc.py"))) == 4
+    assert len(list(tmp_path.glob("elman/v1/*_pb2.py"))) == len(list(tmp_path.glob("elman/v1/*_pb2_grpc.py"))) == 5
 
 
 def test_the_retry_policy_on_the_page_repeats_what_the_server_wants_repeated():

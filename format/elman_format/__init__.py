@@ -10,6 +10,7 @@ from elman_format.metadata import Metadata
 from elman_format.names import Vocabulary, check_labels, check_vocabulary, specials_of
 from elman_format.operators import operators
 from elman_format.probe import Probe
+from elman_format.tensors import Tensor, tensors
 
 __all__ = [
     "File",
@@ -17,6 +18,7 @@ __all__ = [
     "Layout",
     "Metadata",
     "Probe",
+    "Tensor",
     "Vocabulary",
     "check_labels",
     "check_vocabulary",
@@ -25,4 +27,5 @@ __all__ = [
     "parse",
     "seal",
     "specials_of",
+    "tensors",
 ]

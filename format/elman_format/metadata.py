@@ -20,6 +20,7 @@ from elman_format.names import (
     specials_of,
 )
 from elman_format.probe import Probe
+from elman_format.self_check import ARITHMETIC
 from elman_format.values import dump_floats, dump_json, load_floats, load_json
 
 FORMAT = "1"
@@ -35,9 +36,11 @@ _REQUIRED = frozenset({
     "elman.hidden_size", "elman.num_parameters", "elman.initial_states", "elman.recipe", "elman.evaluation",
     "elman.exporter",
 })  # fmt: skip
-_KNOWN = _REQUIRED | {"elman.labels", "elman.probes", PREFILL, DIGEST}
+SELF_CHECK = "elman.self_check"
+_KNOWN = _REQUIRED | {"elman.labels", "elman.probes", SELF_CHECK, PREFILL, DIGEST}
 _SIZE = re.compile(r"0|[1-9][0-9]{0,8}")  # fits an int32
 _COUNT = re.compile(r"0|[1-9][0-9]{0,14}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 InitialState = tuple[bytes, ...]
 
@@ -72,6 +75,7 @@ class Metadata:
         exporter: Versions of the packages that wrote the file.
         labels: What the logits score instead of the vocabulary; empty: the vocabulary.
         probes: Name to linear read-out of the state.
+        self_check: What `self_check.digest` returns on every machine; empty: the arithmetic is the machine's.
     """
 
     name: str
@@ -87,6 +91,7 @@ class Metadata:
     exporter: Mapping[str, str] = field(default_factory=versions)
     labels: Sequence[str] = ()
     probes: Mapping[str, Probe] = field(default_factory=dict)
+    self_check: str = ""
 
     @property
     def vocabulary_size(self) -> int:
@@ -135,6 +140,8 @@ class Metadata:
         if self.probes:
             probes = {name: probe.to_json() for name, probe in self.probes.items()}
             entries["elman.probes"] = dump_json("elman.probes", probes)
+        if self.self_check:
+            entries[SELF_CHECK] = dump_json(SELF_CHECK, {"arithmetic": ARITHMETIC, "sha256": self.self_check})
         return entries
 
     @classmethod
@@ -159,6 +166,7 @@ class Metadata:
             exporter=load_json("elman.exporter", entries["elman.exporter"], dict),
             labels=_labels(entries),
             probes=_probes(entries),
+            self_check=_self_check(entries),
         )
 
 
@@ -199,6 +207,21 @@ def _labels(entries: Mapping[str, str]) -> tuple[str, ...]:
 def _probes(entries: Mapping[str, str]) -> dict[str, Probe]:
     values = load_json("elman.probes", entries.get("elman.probes", "{}"), dict)
     return {name: Probe.from_json(name, values[name]) for name in sorted(values)}
+
+
+def _self_check(entries: Mapping[str, str]) -> str:
+    if SELF_CHECK not in entries:
+        return ""
+    value = load_json(SELF_CHECK, entries[SELF_CHECK], dict)
+    if value.get("arithmetic") != ARITHMETIC:
+        raise FormatError(
+            f"The {SELF_CHECK} is of the arithmetic {shown(value.get('arithmetic'))}, this release computes "
+            f"{ARITHMETIC!r}: use the release that wrote it."
+        )
+    sha256 = value.get("sha256")
+    if value.keys() != {"arithmetic", "sha256"} or not isinstance(sha256, str) or not _SHA256.fullmatch(sha256):
+        raise FormatError(f"The {SELF_CHECK} must hold arithmetic and sha256, 64 hex digits: quantize it again.")
+    return sha256
 
 
 def _initial_states(entries: Mapping[str, str]) -> dict[str, InitialState]:

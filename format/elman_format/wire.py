@@ -51,6 +51,19 @@ def messages(data: bytes | memoryview, number: int) -> Iterator[memoryview]:
             yield value
 
 
+def varints(data: memoryview) -> list[int]:
+    """Return the numbers of a packed field.
+
+    Raises:
+        WireError: the field is cut.
+    """
+    found, at = [], 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        found.append(value)
+    return found
+
+
 def encode(number: int, value: bytes) -> bytes:
     """Return one length-delimited field."""
     return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(value)) + value

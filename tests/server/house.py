@@ -65,7 +65,7 @@ class House:
         for path in self._paths:
             engine = Engine(Configure(str(path), self._max_batch, self._num_threads, 0.002), 10_000)
             info = await engine.start()
-            self.engines[info.name] = engine
+            self.engines[info.digest] = engine
             infos.append(info)
         self.models.load(infos)
         return self

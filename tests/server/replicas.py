@@ -101,6 +101,10 @@ class Way:
         self._pass()
         return await self._store.segments(name, start, end)
 
+    async def num_sessions(self) -> int:
+        self._pass()
+        return await self._store.num_sessions()
+
     async def close(self) -> None:
         """Do nothing: the store is another's."""
 

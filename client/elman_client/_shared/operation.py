@@ -22,6 +22,7 @@ class Operation(Generic[Value]):
         turn_id: The request id of a turn of the session, which is busy until it ends; empty: it is no turn.
         more: Further messages of a request that is sent in pieces; None: it is one message.
         key: Its request id, for the header by which a proxy may send it again; empty: it has none.
+        after: Of a stream whose answers are cut by chance: the call that continues after one of them.
     """
 
     path: str
@@ -31,6 +32,7 @@ class Operation(Generic[Value]):
     is_safe: bool = True
     turn_id: str = ""
     key: str = ""
+    after: Callable[[Value], "Operation[Value]"] | None = None
     more: tuple[bytes, ...] | None = None
 
 

@@ -149,6 +149,7 @@ class Transport:
     def follow(self, operation: Operation[Value], timeout: float | None) -> Iterator[Value]:
         """Send one request and iterate over its answers; if the server was lost, again, without those that had come."""
         attempts, num_known = Attempts(self._connection, timeout, is_safe=operation.is_safe), 0
+        following = operation
         self.settle(operation.session, attempts.time_left)
         while True:
             stream = self.open(operation, attempts.time_left)
@@ -156,11 +157,15 @@ class Transport:
                 for index in count():
                     if (value := stream.read()) is None:
                         return
-                    if index == num_known:  # what is sent again is no progress
-                        num_known += 1
+                    if index >= num_known:  # what is sent again is no progress
+                        if operation.after is None:
+                            num_known += 1
+                        else:
+                            following = operation.after(value)
                         attempts.succeeded()
                         yield value
             except ElmanError as error:
+                operation = following
                 delay = attempts.delay(error)
                 if delay is None:
                     raise

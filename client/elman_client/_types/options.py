@@ -36,6 +36,8 @@ class GenerateOptions(TypedDict, total=False):
         on_abort: What a turn that is left early commits; default: the text that you have.
         log_probability: Return each character's log-probability.
         top_n: Return the n likeliest characters at each position, 0 to 20.
+        effective: Return what each character was sampled from: the distribution after the filters,
+            with its ``top_n`` likeliest, and the uniform number.
         unknown_characters: What to do with characters of the prompt outside the vocabulary.
         chunk_chars: Most characters to join in one chunk; 1: one message a character.
         timeout: Seconds for the whole turn, from the first read; default: the client's.
@@ -59,6 +61,7 @@ class GenerateOptions(TypedDict, total=False):
     on_abort: OnAbort | None
     log_probability: bool | None
     top_n: int | None
+    effective: bool | None
     unknown_characters: UnknownPolicy | None
     chunk_chars: int | None
     timeout: float | None

@@ -11,13 +11,14 @@ from elman_client.cli._models import models
 from elman_client.cli._replay import replay
 from elman_client.cli._score import score
 from elman_client.cli._sessions import sessions
+from elman_client.cli._top import top
 
 __all__ = ["cli", "main"]
 
 
 @click.group(
     cls=Commands,
-    commands=[chat, generate, models, replay, score, sessions],
+    commands=[chat, generate, models, replay, score, sessions, top],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="elman", message="%(package)s %(version)s")

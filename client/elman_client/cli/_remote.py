@@ -190,4 +190,4 @@ def choose_model(client: elman_client.Client, name: str | None) -> elman_client.
 
 def model_of(client: elman_client.Client, session: elman_client.Session) -> elman_client.Model:
     """Return the model of a session that was looked at."""
-    return client.get_model(session.info.model.partition("/versions/")[0])
+    return client.get_model(session.info.model)

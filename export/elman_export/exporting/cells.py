@@ -116,6 +116,14 @@ class CellGraphs:
         """W_ih x + b of one gate, as `_product` takes it for its addend."""
         return self._product(ops, operand, f"{gate}.weight_ih", f"{gate}.bias")
 
+    def _activated_sum(self, ops: "Ops", kind: str, terms: tuple[str, str, str], out: str) -> str:
+        """`Sigmoid` or `Tanh` of the sum of a `_product`."""
+        return ops.add(kind, self._product(ops, *terms), out=out)
+
+    def _tanh(self, ops: "Ops", x: str) -> str:
+        """`Tanh` of a float32 tensor."""
+        return ops.add("Tanh", x)
+
     def _addend_type(self, gate: str) -> int:  # noqa: ARG002  # overridden
         """The element type of a gate's W_ih x + b."""
         return TensorProto.FLOAT
@@ -136,25 +144,22 @@ class CellGraphs:
         h = state[0]
         recurrent = self._recurrent(ops, layer, h, below)
 
-        def product(gate: str, addend: str) -> str:
-            return self._product(ops, *recurrent[gate], addend)
-
-        def gate(name: str, activation: str = "Sigmoid") -> str:
-            return ops.add(activation, product(name, inputs[name]))
+        def gate(name: str, kind: str = "Sigmoid", out: str = "") -> str:
+            return self._activated_sum(ops, kind, (*recurrent[name], inputs[name]), out)
 
         if self._cell == "elman":
-            return ops.add("Tanh", product("hidden", inputs["hidden"]), out=next_state[0])
+            return gate("hidden", "Tanh", out=next_state[0])
         if self._cell == "gru":
-            memory = product("candidate", f"layer_{layer}.candidate.bias_hh")
+            memory = self._product(ops, *recurrent["candidate"], f"layer_{layer}.candidate.bias_hh")
             reset = ops.add("Mul", gate("reset"), memory)
-            n = ops.add("Tanh", ops.add("Add", inputs["candidate"], reset))
+            n = self._tanh(ops, ops.add("Add", inputs["candidate"], reset))
             # h' = (1 - z) n + z h, with one product less: n + z (h - n)
             kept = ops.add("Mul", gate("update"), ops.add("Sub", h, n))
             return ops.add("Add", n, kept, out=next_state[0])
         kept = ops.add("Mul", gate("forget"), state[1])
         added = ops.add("Mul", gate("input"), gate("cell", "Tanh"))
         c = ops.add("Add", kept, added, out=next_state[1])
-        return ops.add("Mul", gate("output"), ops.add("Tanh", c), out=next_state[0])
+        return ops.add("Mul", gate("output"), self._tanh(ops, c), out=next_state[0])
 
     def _scan(self, ops: "Ops", layer: int, inputs: Mapping[str, str]) -> str:
         """One layer over all positions; returns its h at each of them, [T, B, H]."""

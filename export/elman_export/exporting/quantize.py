@@ -13,9 +13,11 @@ from elman_export.artefacts.runtime import Array, Runtime
 from elman_export.errors import ArtefactError
 from elman_export.exporting.cells import GATES
 from elman_export.exporting.quantized_cells import QuantizedGraphs
+from elman_format import self_check
 from elman_format.metadata import QUANTIZATION, STATES, versions
+from elman_format.self_check import SETTINGS
 
-SCHEME = "int8-static"
+SCHEME = "int8-portable"
 NUM_STEPS = 127  # of h_q on each side of zero
 NUM_STREAMS = 64
 
@@ -110,7 +112,21 @@ def build_quantized(
     }
     recipe: dict[str, Any] = {**source.metadata.recipe, QUANTIZATION: record}
     metadata = replace(source.metadata, name=name, version=version, recipe=recipe, evaluation=(), exporter=versions())
-    return Artefact.build(graphs.step(), metadata, graphs.prefill())
+    return with_self_check(Artefact.build(graphs.step(), metadata, graphs.prefill()))
+
+
+def with_self_check(artefact: Artefact) -> Artefact:
+    """The same artefact with the digest of its self-check, by which every server proves its arithmetic."""
+    runtime = Runtime(artefact)
+    state = [np.zeros((len(SETTINGS), *shape), np.float32) for shape in artefact.state_shapes]
+
+    def step(chars: list[int]) -> tuple[bytes, list[list[float]]]:
+        nonlocal state
+        logits, state = runtime.step(np.array(chars), state)
+        return b"".join(array.tobytes() for array in (logits, *state)), logits.tolist()
+
+    checked = self_check.digest(artefact.metadata.vocabulary_size, step, self_check.choose)
+    return artefact.with_metadata(replace(artefact.metadata, self_check=checked))
 
 
 def _initializers(source: Artefact) -> dict[str, NDArray[Any]]:

@@ -3,6 +3,7 @@
 ServerError
 ├── SettingsError               at start: a setting is out of range
 ├── ArtefactError               at start: a model file cannot be served
+├── BackupError                 a copy of the sessions cannot be made or put back
 ├── InvalidFieldError           a value of the request is wrong
 │   ├── ValueRangeError         a number is out of range
 │   └── UnknownCharacterError   a character is not in the model's vocabulary
@@ -22,6 +23,7 @@ ServerError
 ├── StalledReaderError          the reader of a stream took nothing for a long time
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── SessionFullError            the session has as much text as one may have
+├── GatesAbsentError            a model's gates are not known, or its weights are too many
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
@@ -59,6 +61,10 @@ class SettingsError(ServerError):
 
 class ArtefactError(ServerError):
     """A model file cannot be served; the message says why."""
+
+
+class BackupError(ServerError):
+    """A copy of the sessions cannot be made or put back; the message says why."""
 
 
 class InvalidFieldError(ServerError):
@@ -253,6 +259,10 @@ class ModelMismatchError(ServerError):
 
 class SessionFullError(ServerError):
     """The session has as much text, or as many turns, as one may have."""
+
+
+class GatesAbsentError(ServerError):
+    """The gates and weights of a model cannot be shown; the message says why."""
 
 
 class PositionOutOfRangeError(ServerError):

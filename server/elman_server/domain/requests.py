@@ -43,13 +43,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """How much to return for each character: its log-probability, and the `top_n` likeliest characters."""
+    """How much to return for each character: its log-probability, and the `top_n` likeliest characters.
+
+    Attributes:
+        effective: also what it was sampled from; of sampled characters only.
+    """
 
     log_probability: bool = False
     top_n: int = 0
+    effective: bool = False
 
     def __bool__(self) -> bool:
-        return self.log_probability or self.top_n > 0
+        return self.log_probability or self.top_n > 0 or self.effective
 
 
 class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):

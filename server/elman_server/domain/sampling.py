@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from elman_server.domain import exact
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -44,9 +46,9 @@ class Sampling:
         return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1 or self.min_p > 0)
 
 
-def log_softmax(logits: Logits) -> Floats:
-    """Return log-probabilities in nats of the model's own distribution: [B, V] float64."""
+def log_softmax(logits: Logits | Floats) -> Floats:
+    """Return log-probabilities in nats of the model's own distribution: [B, V] float64; equal on every machine."""
     shifted = logits.astype(np.float64)
     shifted -= shifted.max(axis=-1, keepdims=True)
-    normaliser: Floats = np.log(np.exp(shifted).cumsum(axis=-1)[..., -1:])
-    return shifted - normaliser
+    normalizer: Floats = exact.log(np.add.accumulate(exact.exp(shifted), axis=-1)[..., -1:])
+    return shifted - normalizer

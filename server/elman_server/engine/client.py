@@ -7,6 +7,7 @@ import contextlib
 import enum
 import itertools
 import os
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Final, Self
@@ -18,6 +19,7 @@ from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotF
 from elman_server.engine import protocol
 from elman_server.engine.job import Output
 from elman_server.process.light_event import LightEvent
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.process.tasks import background
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ EXIT_SECONDS: Final = 2.0
 BEAT_SECONDS: Final = 2.5
 MAX_UNREAD: Final = 2_000_000
 MAX_SILENT_BEATS: Final = 4  # beats, not a time: a server that was paused itself must not blame its engines
+# Of NumPy's products, which inspections need: their threads would fight with onnxruntime's for the cores.
+_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
 _TEXT_BYTES: Final = 1 << 14
 _STREAM_BYTES: Final = 1 << 22
 _SHORT_CHARS: Final = 256  # prompts up to that do not count as unread: the number of streams bounds them
@@ -155,6 +159,7 @@ class Engine:
         self._serving = asyncio.Event()
         self._model: ModelInfo | None = None
         self._is_silent = True  # since the last beat
+        self._has_killed = False  # the process, because it hung
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -321,7 +326,9 @@ class Engine:
         """Start the process. A stop in that moment comes after it: otherwise nobody could end the process."""
         command = (sys.executable, "-m", "elman_server.engine.core", str(theirs.fileno()), str(os.getpid()))
         spawning = asyncio.create_task(
-            asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()], stderr=asyncio.subprocess.PIPE)
+            asyncio.create_subprocess_exec(
+                *command, pass_fds=[theirs.fileno()], stderr=asyncio.subprocess.PIPE, env={**os.environ, **_ONE_THREAD}
+            )
         )
         try:
             await asyncio.shield(spawning)
@@ -346,7 +353,11 @@ class Engine:
             except Exception:
                 log.exception("engine_lost", path=self._configure.path)
             self._lose_streams()
-            await self._reap()
+            pid, code = self._process.pid if self._process else 0, await self._reap()
+            if not self._has_killed:
+                hint = {"hint": "the system kills when memory runs out"} if code == -signal.SIGKILL else {}
+                log.error("engine_died", path=self._configure.path, pid=pid, cause=_cause(code), **hint)
+            self._has_killed = False
             reader = await self._relaunch()
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
@@ -357,7 +368,9 @@ class Engine:
             while True:
                 message = await protocol.receive(reader)
                 self._is_silent = False
-                if not isinstance(message, protocol.Pong):
+                if isinstance(message, protocol.Pong):
+                    self._count(message.report)
+                else:
                     self._dispatch(message)
         finally:
             watch.cancel()
@@ -371,6 +384,7 @@ class Engine:
             await asyncio.sleep(BEAT_SECONDS)
             num_silent = num_silent + 1 if self._is_silent else 0
         log.error("engine_hangs", path=self._configure.path, pid=process.pid, seconds=MAX_SILENT_BEATS * BEAT_SECONDS)
+        self._has_killed = True
         with contextlib.suppress(ProcessLookupError):
             process.kill()
 
@@ -383,6 +397,14 @@ class Engine:
                 stream.push(output)
                 if self._unread and (is_last or output.ids):
                     self._unread.pop(output.stream, None)
+
+    def _count(self, report: protocol.Report) -> None:
+        assert self._model is not None
+        counters = COUNTERS.models[self._model.name]
+        counters.step.merge(report.steps, report.step_seconds)
+        counters.batch.merge(report.batches, report.num_rows)
+        counters.queue.merge(report.waits, report.wait_seconds)
+        counters.engine_cpu += report.cpu_seconds
 
     def _lose_streams(self) -> None:
         self._set(EngineStatus.RESTARTING)
@@ -407,6 +429,7 @@ class Engine:
                 assert self._model is not None
                 if (now.digest, now.fingerprint) == (self._model.digest, self._model.fingerprint):
                     log.warning("engine_restarted", model=now.name)
+                    COUNTERS.models[now.name].num_restarts += 1
                     self._begin_serving()
                     return reader
                 found = {"digest": now.digest, "fingerprint": now.fingerprint}

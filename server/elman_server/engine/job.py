@@ -11,6 +11,7 @@ from elman_server.domain.events import FinishReason
 from elman_server.domain.requests import Detail
 from elman_server.domain.sampling import Sampling
 from elman_server.domain.state import SessionState
+from elman_server.engine.inspection import Ask, Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,8 @@ class Job:
         stops: stop strings.
         read_out: of a job that only reads: what to return for each character of the prompt, "" the labels that the
             model has for output, else the name of a probe; None: nothing.
-        window: how many characters may be sampled ahead of the reader.
+        window: how many characters may be sampled, or watched, ahead of the reader.
+        inspect: of a job that only reads, behind all turns: what to report of the network.
     """
 
     state: SessionState
@@ -43,6 +45,18 @@ class Job:
     detail: Detail = Detail()
     read_out: str | None = None
     window: int = 1024
+    inspect: Ask | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IdEffective:
+    """What one character was sampled from, in ids; see `EffectiveDistribution`."""
+
+    log_probability: float
+    top: list[tuple[int, float]]
+    num_kept: int
+    uniform: float
+    below: float
 
 
 class IdDetail(msgspec.Struct, frozen=True, array_like=True):
@@ -50,6 +64,7 @@ class IdDetail(msgspec.Struct, frozen=True, array_like=True):
 
     log_probability: float | None
     top: list[tuple[int, float]]
+    effective: IdEffective | None = None
 
 
 _details: Final = msgspec.msgpack.Decoder(list[IdDetail])
@@ -84,6 +99,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
         not_finite: the row's logits are not finite; the job is over.
         labels: of a job with a read-out: log-probabilities in nats of the labels, once more characters were read,
             packed together.
+        report: of an inspection.
     """
 
     stream: int
@@ -94,6 +110,7 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     stop: int = -1
     not_finite: bool = False
     labels: list[bytes] = []
+    report: Report | None = None
 
 
 class StopMatcher:

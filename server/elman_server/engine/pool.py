@@ -44,6 +44,16 @@ class EnginePool:
         """Whether jobs can be opened, or soon can be."""
         return any(engine.status is not EngineStatus.FAILED for engine in self._engines)
 
+    @property
+    def num_serving(self) -> int:
+        """How many processes serve."""
+        return sum(engine.status is EngineStatus.SERVING for engine in self._engines)
+
+    @property
+    def num_streams(self) -> int:
+        """How many jobs run or wait."""
+        return sum(engine.num_streams for engine in self._engines)
+
     async def start(self) -> ModelInfo:
         """Start all processes; return what they loaded.
 

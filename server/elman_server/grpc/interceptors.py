@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import time
 import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
-import structlog
 from google.protobuf.message import DecodeError
 
 from elman_server.domain.errors import (
@@ -23,9 +21,13 @@ from elman_server.domain.errors import (
 from elman_server.domain.events import FinishReason
 from elman_server.grpc.pace import Answer, Inbox, Outbox
 from elman_server.grpc.status import to_failure
+from elman_server.process.logs import log_call
+from elman_server.process.observe.call import Call, begin_call, this_call
+from elman_server.process.observe.counters import COUNTERS
+from elman_server.process.observe.tracing import TRACEPARENT, TRACING, trace_id
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
 
     from grpc import HandlerCallDetails, RpcMethodHandler
 
@@ -40,7 +42,6 @@ _VALID_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _AUTHORIZATION: Final = "authorization"
 _ACTS_FOR: Final = "x-elman-principal"
 _QUIET: Final = "/grpc."  # health probes come every few seconds
-_log = structlog.get_logger()
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -77,7 +78,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return grpc.stream_stream_rpc_method_handler(self._single(handler, method))
 
     def _single(self, handler: Handler, method: str) -> Any:
-        async def call(_: object, context: Context) -> None:
+        async def call(_: object, context: Context) -> AsyncGenerator[Any, None]:
+            """Read the request and write the responses; yields none.
+
+            Interceptors of OpenTelemetry, Sentry and others expect a generator. One that yielded would not be where a
+            cancellation arrives, could not say why the call was ended, and would be closed later.
+            """
             data: Any = b""
             failure = None
             try:
@@ -91,14 +97,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 if data is grpc.aio.EOF:
                     raise InvalidFieldError("request", "is missing; send one message")
                 await self._answer(handler, _parsed(handler, data), answer)
+            if False:
+                yield
 
         return call
 
     def _streaming(self, handler: Handler, method: str) -> Any:
-        async def call(_: object, context: Context) -> None:
+        async def call(_: object, context: Context) -> AsyncGenerator[Any, None]:
             async with _answered(method, context) as answer:
                 await self._enter(method, context)
                 await self._answer(handler, _each_parsed(handler, context), answer)
+            if False:
+                yield
 
         return call
 
@@ -130,36 +140,34 @@ async def _answered(method: str, context: Context) -> AsyncIterator[Answer]:
     The id goes out with the status, in the trailers. As headers it would be a message of its own, for which the first
     character would wait.
     """
-    request_id = _request_id(context)
-    structlog.contextvars.bind_contextvars(request_id=request_id)
-    context.set_trailing_metadata(((REQUEST_ID, request_id),))
-    level = "debug" if method.startswith(_QUIET) else "info"
-    outcome: dict[str, Any] = {"code": "OK"}
-    failure = None
-    start = time.monotonic()
+    call, parent = _call(method, context)
+    begin_call(call)
+    context.set_trailing_metadata(((REQUEST_ID, call.request_id),))
+    failure = unexpected = None
     answer = Answer(context)
-    try:
-        yield answer
-    except grpc.aio.AbortError:  # a status that the handler has sent itself
-        outcome = {"code": context.code().name}
-        raise
-    except asyncio.CancelledError as error:
-        cause = _cause(error)
-        if cause is None:  # the caller left, or its deadline passed
-            outcome = {"code": "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"}
+    with TRACING.call(call, parent):
+        try:
+            yield answer
+        except grpc.aio.AbortError:  # a status that the handler has sent itself
+            call.code = context.code().name
             raise
-        failure = to_failure(cause, request_id)
-        outcome = {"code": failure.code.name, "reason": failure.reason}
-    except Exception as error:  # noqa: BLE001  the last resort of every call; the log has the traceback
-        failure = to_failure(error, request_id)
-        outcome = {"code": failure.code.name, "reason": failure.reason}
-        if not failure.is_expected:
-            level, outcome["exc_info"] = "error", error
-    finally:
-        seconds = round(time.monotonic() - start, 6)
-        getattr(_log, level)("call", method=method, seconds=seconds, peer=context.peer(), **outcome)
+        except asyncio.CancelledError as error:
+            cause = _cause(error)
+            if cause is None:  # the caller left, or its deadline passed
+                call.code = "CANCELLED" if context.time_remaining() != 0 else "DEADLINE_EXCEEDED"
+                raise
+            failure = to_failure(cause, call.request_id)
+        except Exception as error:  # noqa: BLE001  the last resort of every call; the log has the traceback
+            failure = to_failure(error, call.request_id)
+            unexpected = None if failure.is_expected else error
+        finally:
+            if failure is not None:
+                call.code, call.reason = failure.code.name, failure.reason
+            COUNTERS.ended(call)
+            usual = "debug" if method.startswith(_QUIET) else "info"
+            log_call("error" if unexpected else usual, call, unexpected)
     if failure is not None:
-        trailers = ((DETAILS, failure.details), (REQUEST_ID, request_id))
+        trailers = ((DETAILS, failure.details), (REQUEST_ID, call.request_id))
         await answer.headers_sent()
         await context.abort(failure.code, failure.message, trailers)
 
@@ -173,7 +181,7 @@ async def _enter(door: Door, method: str, context: Context) -> None:
         certificate=_certificate(context),
         acts_for=_header(metadata, _ACTS_FOR),
     )
-    structlog.contextvars.bind_contextvars(principal=entered.principal.name)
+    this_call().principal = entered.principal.name
 
 
 def _header(metadata: Iterable[tuple[str, str | bytes]], name: str) -> str | None:
@@ -219,8 +227,14 @@ def _serialized(response: Any) -> bytes:
     return data
 
 
-def _request_id(context: Context) -> str:
+def _call(method: str, context: Context) -> tuple[Call, str]:
+    """Return what is known of a call from its headers, and its `traceparent`."""
+    request_id = parent = ""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID and isinstance(value, str) and _VALID_ID.fullmatch(value):
-            return value
-    return str(uuid.uuid4())
+            request_id = value
+        elif key == TRACEPARENT and isinstance(value, str):
+            parent = value
+    call = Call(method, request_id or str(uuid.uuid4()), context.peer())
+    call.trace_id = trace_id(parent) if parent else ""
+    return call, parent

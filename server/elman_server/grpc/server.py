@@ -10,13 +10,15 @@ import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from elman.v1 import generation_pb2, model_pb2, session_pb2
+from elman.v1 import generation_pb2, inspection_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
+from elman.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
 from elman_server.grpc.access.certificates import credentials
 from elman_server.grpc.generation_service import GenerationService
+from elman_server.grpc.inspection_service import InspectionService
 from elman_server.grpc.interceptors import CallInterceptor
 from elman_server.grpc.model_service import ModelService
 from elman_server.grpc.session_service import SessionService
@@ -25,6 +27,7 @@ from elman_server.grpc.standard.reflection import add_reflection
 
 if TYPE_CHECKING:
     from elman_server.grpc.access.door import Door
+    from elman_server.history.inspection import Inspection
     from elman_server.history.service import History
     from elman_server.models.registry import Models
     from elman_server.process.settings import Settings
@@ -36,6 +39,7 @@ _SERVICES: Final = [
     for module in (generation_pb2, model_pb2, session_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
+_INSPECTION: Final = inspection_pb2.DESCRIPTOR.services_by_name["InspectionService"].full_name
 # A fork or a replay needs an engine, too; but every other method of its service does not.
 _NEEDS: Final = {
     "": frozenset(Need),
@@ -65,6 +69,7 @@ class GrpcServer:
         models: Models,
         history: History,
         *,
+        inspection: Inspection | None = None,
         door: Door | None = None,
     ) -> None:
         self.address = settings.listen
@@ -73,8 +78,10 @@ class GrpcServer:
         self._turns = turns
         self._models = models
         self._history = history
+        self._inspection = inspection
         self._door = door
-        self._health = Health(_NEEDS)
+        needs = _NEEDS if inspection is None else _NEEDS | {_INSPECTION: frozenset(Need)}
+        self._health = Health(needs)
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
@@ -89,15 +96,23 @@ class GrpcServer:
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
+        if self._inspection is not None:
+            add_InspectionServiceServicer_to_server(InspectionService(self._inspection), server)
         server.add_generic_rpc_handlers([self._health.list_handler()])  # first: so it is used if there are two
         add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
-            add_reflection([*_SERVICES, _HEALTH], server)
+            shown = [_HEALTH] if self._inspection is None else [_INSPECTION, _HEALTH]
+            add_reflection([*_SERVICES, *shown], server)
         port = _listen(server, self._settings)
         await server.start()
         if not self.address.startswith("unix:"):
             self.address = f"{self.address.rpartition(':')[0]}:{port}"
         return port
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether health is SERVING for the server as a whole."""
+        return self._health.is_serving("")
 
     async def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  the name says which
         """Report to health and the log whether the server accepts calls."""

@@ -129,6 +129,7 @@ def _range(error: errors.PositionOutOfRangeError) -> dict[str, str]:
 
 TOO_MANY: Final = {
     "streams": "TOO_MANY_STREAMS",
+    "inspections": "TOO_MANY_INSPECTIONS",
     "stored bytes": "TOO_MANY_BYTES",
     "characters a minute": "TOO_MANY_CHARACTERS",
     "requests a minute": "TOO_MANY_REQUESTS",
@@ -154,6 +155,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.EtagMismatchError: Row(StatusCode.ABORTED, "ETAG_MISMATCH", metadata=_etag),
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
     errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
+    errors.GatesAbsentError: Row(StatusCode.FAILED_PRECONDITION, "GATES_ABSENT"),
     errors.StalledReaderError: Row(StatusCode.CANCELLED, "READER_STALLED"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
     errors.SessionFullError: Row(StatusCode.FAILED_PRECONDITION, "SESSION_FULL"),

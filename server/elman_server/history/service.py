@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from elman_server.domain.errors import (
     InvalidFieldError,
     ModelMismatchError,
+    ModelNotFoundError,
     SessionBusyError,
     SessionExpiredError,
     ValueRangeError,
@@ -56,7 +57,7 @@ class History:
     """Works on the past of a server's sessions.
 
     Args:
-        engines: by model name.
+        engines: by the digest of their model.
         key: signs snapshots.
     """
 
@@ -141,12 +142,12 @@ class History:
             SessionExistsError, QuotaError.
         """
         head, segments = await unseal(self._key, snapshot, creation.owner)
-        served = {model.digest: model for model in self._models.list()}
-        model = served.get(head.model_digest)
-        if model is None:
+        try:
+            model = self._models.pinned(head.model, head.model_digest)
+        except (ModelMismatchError, ModelNotFoundError):
             raise ModelMismatchError(
                 f"the snapshot is of {head.model_digest[:12]}, models/{head.model}, which this server does not serve"
-            )
+            ) from None
         head = replace(head, model=model.name, model_version=model.version)
         expiration = _expiration_of(head)
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
@@ -164,7 +165,7 @@ class History:
         model = self._sessions.model_of(head)
         state = head.state
         if position < head.position:
-            state = await state_at(self._engines[model.name], model.start(head.initial_state), segments, position)
+            state = await state_at(self._engines[model.digest], model.start(head.initial_state), segments, position)
         cut = cut_at(segments, position)
         head = replace(
             head,

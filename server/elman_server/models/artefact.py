@@ -29,6 +29,7 @@ class Artefact:
         labels: what the logits score instead of the vocabulary; empty: the vocabulary.
         probes: read-outs of the state.
         digest: SHA-256, 64 hex digits.
+        self_check: the SHA-256 of a portable model's self-check; empty: its arithmetic is the machine's.
     """
 
     step: bytes = field(repr=False)
@@ -47,6 +48,7 @@ class Artefact:
     labels: tuple[str, ...]
     probes: tuple[Probe, ...]
     digest: str
+    self_check: str = ""
 
     @property
     def output_size(self) -> int:
@@ -86,4 +88,5 @@ def read_artefact(path: Path) -> Artefact:
         labels=tuple(own.labels),
         probes=tuple(Probe.of(name, probe) for name, probe in own.probes.items()),
         digest=file.digest,
+        self_check=own.self_check,
     )

@@ -22,13 +22,15 @@ BUNDLED: Final = Path(__file__).parent.parent / "bundled"
 # The client's, docker-compose.yml's, and what Kubernetes and docker put into the environment beside a service `elman`
 # or `elman-…`: ELMAN_PORT, ELMAN_SERVICE_HOST, ELMAN_PORT_50051_TCP_ADDR, ELMAN_REDIS_NAME, …
 FOREIGN: Final = re.compile(
-    r"ELMAN_(TARGET|TLS|CA|CERT|KEY|TOKEN|TOKEN_FILE|CLUSTER_PORT|(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|NAME|ENV_\w+|"
+    r"ELMAN_(TARGET|TLS|CA|CERT|KEY|TOKEN|TOKEN_FILE|CLUSTER_PORT|TLS_PORT|WEB_PORT|CPUS|GRAFANA_PORT|"
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|NAME|ENV_\w+|"
     r"PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?))"
 )
 _HOUR: Final = 3600.0
 _DAY: Final = 24 * _HOUR
 _YEAR: Final = 365 * _DAY
-_ADDRESS: Final = re.compile(r"unix:(?P<path>.+)|(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
+_HOST_PORT: Final = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
+_ADDRESS: Final = re.compile(rf"unix:(?P<path>.+)|{_HOST_PORT.pattern}")
 _MAX_PORT: Final = 65535
 _STORE: Final = re.compile(r"memory:|sqlite:.+|rediss?(\+cluster)?://[^/?]+.*")
 _KEYS: Final = re.compile(r"file:.+|env:.+")
@@ -190,7 +192,23 @@ class Settings:
     drain_delay_seconds: Annotated[
         float, Rule("How long health reports NOT_SERVING before new turns are refused.", "s", 0, 3600)
     ] = 0.0
+    inspection: Annotated[
+        str,
+        Rule(
+            "Serve InspectionService, which shows states and weights of the models; `auto`: on a loopback or `unix:` "
+            "address.",
+            choices=("auto", "on", "off"),
+        ),
+    ] = "auto"
     reflection: Annotated[bool, Rule("Serve the contract to callers (gRPC reflection).")] = True
+    metrics_listen: Annotated[
+        str | None,
+        Rule("Address of /metrics, /healthz and /readyz: plain HTTP, `host:port` (port 0: a free one)."),
+    ] = None
+    open_telemetry: Annotated[
+        bool,
+        Rule("Send traces and the times of calls by OTLP; OpenTelemetry's own `OTEL_*` variables say where and how."),
+    ] = False
     log_format: Annotated[
         str,
         Rule("Format of the log; `auto`: console on a terminal, else json.", choices=("auto", "console", "json")),
@@ -222,7 +240,9 @@ class Settings:
             in_range = value in rule.choices if rule.choices else not rule.allowed or rule.low <= value <= rule.high
             if not in_range:
                 raise _refusal(name, value, rule.allowed)
-        _check_address(self.listen)
+        _check_address("listen", self.listen, _ADDRESS, ", or unix:/path")
+        if self.metrics_listen is not None:
+            _check_address("metrics_listen", self.metrics_listen, _HOST_PORT)
         if not _STORE.fullmatch(self.store):
             raise _refusal(
                 "store", self.store, "memory:, sqlite:PATH, redis://, rediss:// or redis+cluster://HOST:PORT"
@@ -233,6 +253,9 @@ class Settings:
             raise _refusal(
                 "commit_seconds", self.commit_seconds, f"up to half of lease_seconds, {self.lease_seconds / 2:g}"
             )
+        self._check_transport()
+
+    def _check_transport(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise _refusal(missing, "not set", "a PEM file, because TLS needs a certificate and its key")
@@ -247,13 +270,23 @@ class Settings:
     @property
     def lacks(self) -> str:
         """What a server that others can reach should have and this one does not, in words; empty: nothing."""
-        if self.listen.startswith("unix:") or _is_loopback(self.listen.rpartition(":")[0].strip("[]")):
+        if self._is_local:
             return ""
         lacks = {
             "TLS (--tls-certificate, --tls-key)": self.tls_key is None,
             "authentication (--access or --tls-client-ca)": self.access is None and self.tls_client_ca is None,
         }
         return " and without ".join(name for name, is_missing in lacks.items() if is_missing)
+
+    @property
+    def serves_inspection(self) -> bool:
+        """Whether InspectionService is served."""
+        return self.inspection == "on" or (self.inspection == "auto" and self._is_local)
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return self.listen.startswith("unix:") or _is_loopback(self.listen.rpartition(":")[0].strip("[]"))
 
     @property
     def lifetimes(self) -> tuple[float, float]:
@@ -365,10 +398,10 @@ def _parse(name: str, kind: object, text: str) -> object:
     return Path(text) if kind in {Path, Path | None} else text
 
 
-def _check_address(listen: str) -> None:
-    match = _ADDRESS.fullmatch(listen)
+def _check_address(name: str, listen: str, form: re.Pattern[str], or_else: str = "") -> None:
+    match = form.fullmatch(listen)
     if match is None or int(match["port"] or 0) > _MAX_PORT:
-        raise _refusal("listen", listen, f"host:port with a port of 0 to {_MAX_PORT}, or unix:/path")
+        raise _refusal(name, listen, f"host:port with a port of 0 to {_MAX_PORT}{or_else}")
 
 
 def _is_loopback(host: str) -> bool:

@@ -56,6 +56,7 @@ class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     log_probability: bool = False
     top_n: int = 0
     chunk_chars: int = 0
+    effective: bool = False
 
     @property
     def num_bytes(self) -> int:
@@ -69,7 +70,7 @@ class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     @property
     def detail(self) -> Detail:
         """What to report of each character."""
-        return Detail(self.log_probability, self.top_n)
+        return Detail(self.log_probability, self.top_n, self.effective)
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):

@@ -13,7 +13,6 @@ from elman_server.domain.errors import (
     CorruptRecordError,
     EtagMismatchError,
     InvalidFieldError,
-    ModelMismatchError,
     NotThereError,
     PositionOutOfRangeError,
     RevisionMismatchError,
@@ -21,10 +20,12 @@ from elman_server.domain.errors import (
     SessionExistsError,
     SessionNotFoundError,
 )
-from elman_server.domain.owner import is_of, prefix_of
+from elman_server.domain.owner import id_of, is_of, prefix_of
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.domain.state import DEFAULT
 from elman_server.domain.vocabulary import MAX_UNFINISHED
+from elman_server.process.observe.call import this_call
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions import records
 from elman_server.sessions.pages import MAX_PAGE, PageToken, page_limit
 from elman_server.sessions.repository import COMMIT_TRIES, MISSING, SessionRepository, etag_of
@@ -149,6 +150,8 @@ class Sessions(SessionRepository):
             if (made := await self.made(session_id, creation)) is None:
                 raise
             return made  # by the same request, at the same time
+        COUNTERS.sessions_created[head.model] += 1
+        this_call().session, this_call().model = id_of(key), head.model
         return self.info(key, head)
 
     async def made(self, session_id: str, creation: Creation) -> SessionInfo | None:
@@ -217,6 +220,7 @@ class Sessions(SessionRepository):
                 revision = (await self.load(session_id, etag)).revision
             with contextlib.suppress(RevisionMismatchError):  # a turn has made something durable
                 await self._store.delete(session_id, revision)
+                COUNTERS.sessions_ended["deleted"] += 1
                 break
         else:
             raise SessionBusyError(f"sessions/{session_id}")
@@ -314,14 +318,18 @@ class Sessions(SessionRepository):
         return await self.before(session_id, start, MAX_UNFINISHED)
 
     def model_of(self, head: records.Head) -> ModelInfo:
-        """Return the model that a session is pinned to; raises ModelMismatchError."""
-        model = self._models.get(head.model)
-        if model.digest != head.model_digest:
-            raise ModelMismatchError(
-                f"the session is pinned to {head.model_digest[:12]} of models/{head.model}, this server has "
-                f"{model.digest[:12]}; create a new session"
-            )
-        return model
+        """Return the model that a session is pinned to; raises ModelMismatchError, ModelNotFoundError."""
+        return self._models.pinned(head.model, head.model_digest)
+
+    async def pinned(self) -> set[str]:
+        """Return the digests of all models that a session is pinned to."""
+        after, found = "", set()
+        while rows := await self._store.page(after, MAX_PAGE):
+            for key, stored in rows:
+                with contextlib.suppress(CorruptRecordError):
+                    found.add(self.head(key, stored).model_digest)
+            after = rows[-1][0]
+        return found
 
     def info(self, name: str, head: records.Head) -> SessionInfo:
         """Return what callers see of a session."""

@@ -6,14 +6,17 @@ from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from elman_server.domain.events import CharacterDetail, Chunk
+from elman_server.domain.events import CharacterDetail, Chunk, EffectiveDistribution
 from elman_server.engine.job import IdDetail, Job, Output, unpack_details, unpack_labels
+from elman_server.process.observe.call import this_call
+from elman_server.process.observe.counters import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from elman_server.domain.requests import Detail
     from elman_server.domain.vocabulary import Decoder, Vocabulary
+    from elman_server.engine.job import IdEffective
     from elman_server.engine.prefill import Reading
     from elman_server.models.registry import ModelInfo
     from elman_server.turns.planning import Plan
@@ -32,6 +35,7 @@ def chunks(output: Output, turn: RunningTurn, decoder: Decoder, plan: Plan) -> I
     if output.state is not None:
         turn.progress.remember(len(turn.progress.delivered) + len(output.ids), output.state)
     size = _size(plan.parameters.chunk_chars or max(1, len(output.ids)), plan.parameters.detail)
+    counters, call = COUNTERS.models[plan.model.name], this_call()
     at = 0
     while at < len(output.ids):
         is_known = turn.position < plan.known
@@ -42,6 +46,7 @@ def chunks(output: Output, turn: RunningTurn, decoder: Decoder, plan: Plan) -> I
         details = _details(ids, output.details[at:end], plan.model.vocabulary) if output.details else ()
         at = end
         if (text or details) and not is_known:
+            counters.delivered(len(ids), call)
             yield Chunk(text, turn.position, details, turn.durable)
 
 
@@ -103,7 +108,7 @@ class TextDetails:
 
 def _size(chars: int, detail: Detail) -> int:
     """Return how many characters a chunk has, of as many as it might have."""
-    return min(chars, max(1, MAX_CANDIDATES // (1 + detail.top_n))) if detail else chars
+    return min(chars, max(1, MAX_CANDIDATES // ((1 + detail.effective) * (1 + detail.top_n)))) if detail else chars
 
 
 def _details(ids: list[int], details: Sequence[bytes], vocabulary: Vocabulary) -> tuple[CharacterDetail, ...]:
@@ -117,5 +122,15 @@ def _shown(character: int, detail: IdDetail, vocabulary: Vocabulary) -> Characte
     return CharacterDetail(
         text=vocabulary.symbol(character),
         log_probability=detail.log_probability,
-        top=tuple((vocabulary.symbol(other), nats) for other, nats in detail.top),
+        top=_symbols(detail.top, vocabulary),
+        effective=None if detail.effective is None else _effective(detail.effective, vocabulary),
     )
+
+
+def _effective(found: IdEffective, vocabulary: Vocabulary) -> EffectiveDistribution:
+    top = _symbols(found.top, vocabulary)
+    return EffectiveDistribution(found.log_probability, top, found.num_kept, found.uniform, found.below)
+
+
+def _symbols(top: Sequence[tuple[int, float]], vocabulary: Vocabulary) -> tuple[tuple[str, float], ...]:
+    return tuple((vocabulary.symbol(other), nats) for other, nats in top)

@@ -82,6 +82,7 @@ def parameters_of(request: GenerateRequest, model: ModelInfo, turn: RunningTurn,
         log_probability=request.detail.log_probability,
         top_n=request.detail.top_n,
         chunk_chars=request.chunk_chars,
+        effective=request.detail.effective,
     )
 
 
@@ -104,7 +105,9 @@ def job_of(parameters: Parameters, turn: RunningTurn, model: ModelInfo, recent: 
 
 def _window_of(detail: Detail) -> int:
     """Return how many characters the engine may be ahead of the reader: of details a few kilobytes."""
-    return min(MAX_WINDOW, WINDOW_BYTES // (48 + 14 * detail.top_n)) if detail else MAX_WINDOW
+    return (
+        min(MAX_WINDOW, WINDOW_BYTES // ((1 + detail.effective) * (48 + 14 * detail.top_n))) if detail else MAX_WINDOW
+    )
 
 
 def started(start: int, prompt_end: int, model: ModelInfo, parameters: Parameters) -> Started:
@@ -130,6 +133,8 @@ def text_ids(name: str, text: str, model: ModelInfo, unknown: Unknown) -> list[i
 
 def checked(detail: Detail, ids: list[int], model: ModelInfo, *, num_labels: int = 0) -> Detail:
     """Refuse a request for more details of a text than one answer can carry."""
+    if detail.effective:
+        raise InvalidFieldError("detail.effective", "is about characters that are sampled; ask for it in a Generate")
     check_top_n("top_n", detail.top_n, len(model.vocabulary) - len(model.vocabulary.specials))
     if (detail or num_labels) and len(ids) * (1 + detail.top_n + num_labels) > MAX_DETAILS:
         raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from elman_server.domain.errors import InvalidFieldError, SessionBusyError
 from elman_server.domain.events import Finished, FinishReason
+from elman_server.domain.requests import MAX_WINDOW
 from elman_server.engine.job import Job, StopMatcher
 from elman_server.engine.prefill import read
 from elman_server.history.service import state_at
@@ -135,7 +136,13 @@ class Redelivery:
         num_segments = past.opened.num_segments if past.opened else past.head.num_segments
         segments = await self._sessions.segments(self._session_id, 0, num_segments)
         state = await state_at(self._engine, self._model.start(past.head.initial_state), segments, position)
-        job = Job(state, position, ids, detail=detail)
+        sampling = past.parameters.sampling
+        if not detail.effective or sampling is None:
+            job = Job(state, position, ids, detail=detail)
+        else:
+            before = [character for segment in segments for character in segment.ids][:position]
+            resolved = sampling.resolve(self._model.vocabulary, 0)
+            job = Job(state, position, ids, detail=detail, sampling=resolved, recent=before[-MAX_WINDOW:])
         return TextDetails(job, await read(self._engine, job), self._model)
 
 

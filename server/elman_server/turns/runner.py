@@ -19,6 +19,7 @@ from elman_server.domain.errors import (
     StoreUnavailableError,
 )
 from elman_server.domain.events import FinishReason
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.process.tasks import background
 from elman_server.sessions.leases import wait_for
 
@@ -81,6 +82,7 @@ class TurnRunner:
         run = Run(await self._sessions.lease(session_id, request_id))
         lease = run.lease
         self._leases.add(lease)
+        COUNTERS.num_streams = len(self._leases)
         lease.task = asyncio.current_task()
         try:
             self._check_draining()  # it may have begun while another turn finished
@@ -123,6 +125,7 @@ class TurnRunner:
         if run.renewal is not None:
             run.renewal.cancel()
         self._leases.discard(run.lease)
+        COUNTERS.num_streams = len(self._leases)
         self._sessions.leases.release(run.lease)
 
     async def begin(

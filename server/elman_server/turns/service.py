@@ -24,6 +24,9 @@ from elman_server.domain.events import Event, Finished, FinishReason
 from elman_server.domain.requests import MAX_WINDOW, Target
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read_from
+from elman_server.process.observe.call import this_call
+from elman_server.process.observe.counters import COUNTERS
+from elman_server.process.observe.tracing import TRACING
 from elman_server.sessions.records import Parameters
 from elman_server.sessions.repository import COMMIT_TRIES, Loaded, etag_of
 from elman_server.sessions.service import SEED_BITS, check_position
@@ -61,7 +64,7 @@ class Turns:
     """Runs every turn of a server. What happens in a turn is yielded in tuples of events: each is one message.
 
     Args:
-        engines: by model name.
+        engines: by the digest of their model.
         max_streams: the most turns that run at once.
         max_session_chars: the most characters of one session; it may have a tenth as many turns.
     """
@@ -96,6 +99,7 @@ class Turns:
         delivered; if that is nothing, or the request asks for rollback, it is as if it had never been asked.
         """
         session_id = request.target.session
+        this_call().begin_turn(session_id)
         if session_id is None and request.request_id:
             raise InvalidFieldError("request_id", "works on a session alone; leave it out, or name a session")
         async with self._runner.lease(session_id, request.request_id) as run:
@@ -125,6 +129,7 @@ class Turns:
                 raise InvalidFieldError("request_id", "is one of an Append; send that again instead")
             earlier.known(request.position)
 
+        this_call().begin_turn(request.session)
         async with self._runner.lease(request.session, request.request_id) as run:
             _, earlier = await self._find(run, request.request_id, check)
             if earlier is None:
@@ -139,6 +144,7 @@ class Turns:
 
         A request that came before is not fed again.
         """
+        this_call().begin_turn(request.session)
         async with self._runner.lease(request.session, request.request_id) as run:
             loaded, earlier = await find(self._sessions, request.session, request.request_id)
             head = loaded.head
@@ -160,13 +166,14 @@ class Turns:
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())
             await self._runner.begin(run, parameters, "" if earlier else request.etag)
             job = Job(head.state, head.position, ids, detail=detail)
-            with self._engines[model.name].open(job) as stream, watched(stream, run.lease, None):
+            with self._engines[model.digest].open(job) as stream, watched(stream, run.lease, None):
                 reading = await read_from(stream)
             if isinstance(reading, FinishReason):
                 raise DrainingError if reading is FinishReason.SERVER_DRAINING else TurnCancelledError
             turn.progress.remember(0, reading.state)
             after = await self._runner.settle(run, FinishReason.MAX_CHARS)
             assert after is not None
+            _count(turn, FinishReason.MAX_CHARS)
             details = TextDetails(job, reading, model) if job.detail else ()
             return self._sessions.info(request.session, after), details
 
@@ -175,7 +182,7 @@ class Turns:
         head = (await self._sessions.load(request.target.session))[0] if request.target.session else None
         model = self._model(request.target, head)
         state, position = (head.state, head.position) if head else (model.initial, 0)
-        return await score(self._engines[model.name], model, state, position, request)
+        return await score(self._engines[model.digest], model, state, position, request)
 
     async def cancel(self, session_id: str, position: int | None = None, request_id: bytes = b"") -> SessionInfo:
         """End the turn that runs on a session, if any; return the idle session.
@@ -229,12 +236,14 @@ class Turns:
         before = await self._sessions.unfinished(run.lease.session_id, turn.start, turn.prompt_end, vocabulary)
         decoder = vocabulary.decoder(before)
         decoder.decode(plan.sampled)
-        with self._engines[plan.model.name].open(plan.job) as stream, watched(stream, run.lease, time_left):
+        engine = self._engines[plan.model.digest]
+        with TRACING.part("stream"), engine.open(plan.job) as stream, watched(stream, run.lease, time_left):
             if not turn.has_begun:
                 await self._runner.begin(run, parameters, plan.etag)
             run.keep = not parameters.rollback
             opening: tuple[Event, ...] = plan.started
-            output = await _first(stream, is_awaited=bool(opening))
+            with TRACING.part("engine first output"):
+                output = await _first(stream, is_awaited=bool(opening))
             while output is None or output.finished is None:
                 pieces = () if output is None else chunks(output, turn, decoder, plan)
                 for chunk in pieces:
@@ -270,6 +279,7 @@ class Turns:
         if reason not in COMPLETE and not (run.keep and turn.has_news):
             turn.undo()
         position = turn.position
+        _count(turn, reason)
         if last and not turn.can_settle_at_once:
             await asyncio.wait({self._runner.settling(run, reason, stop_string)}, timeout=LAST_TEXT_SECONDS)
             if turn.status is not TurnStatus.OVER:  # the store is slow: the text need not wait for it
@@ -314,6 +324,7 @@ class Turns:
             if earlier is None:
                 return loaded, None
             check(earlier)
+            COUNTERS.resumes["continued" if earlier.can_continue else "complete"] += 1
             if not earlier.can_continue:
                 return loaded, earlier
             run.turn = turn = self._turn(self._sessions.model_of(earlier.head), session_id, loaded)
@@ -349,13 +360,14 @@ class Turns:
 
     def _redelivery(self, run: Run, earlier: EarlierTurn) -> Redelivery:
         assert run.lease.session_id is not None
-        return Redelivery(self._sessions, self._engines[earlier.head.model], run.lease.session_id, earlier)
+        return Redelivery(self._sessions, self._engines[earlier.head.model_digest], run.lease.session_id, earlier)
 
     # What it stands on
 
     def _turn(self, model: ModelInfo, session_id: str | None, loaded: Loaded | None) -> RunningTurn:
+        this_call().model = model.name
         return RunningTurn(
-            self._engines[model.name],
+            self._engines[model.digest],
             self._sessions,
             session_id,
             loaded=loaded,
@@ -368,6 +380,14 @@ class Turns:
             return self._sessions.model_of(head)
         assert target.model is not None
         return self._models.get(target.model, target.version)
+
+
+def _count(turn: RunningTurn, reason: FinishReason) -> None:
+    """Count a turn that has ended."""
+    call, num_read = this_call(), turn.prompt_end - turn.start if turn.position > turn.start else 0
+    call.num_read += num_read
+    COUNTERS.models[call.model].num_read += num_read
+    COUNTERS.turn_ended(call, reason.value)
 
 
 async def _first(stream: JobStream, *, is_awaited: bool) -> Output | None:

@@ -203,7 +203,7 @@ async def test_a_prompt_that_is_not_finite_leaves_no_trace(tmp_path):
 async def test_a_killed_engine_ends_streams_and_harms_no_session(path):
     """SIGKILL: running streams end with UNAVAILABLE, the engine restarts, and every session continues bit for bit."""
     async with House([path]) as house:
-        engine = house.engines["tiny"]
+        (engine,) = house.engines.values()
         expected = (await house.generate(Target(model="tiny"), PROMPT, 400)).text
         resting, running = await house.session("tiny"), await house.session("tiny")
         before = await house.generate(Target(session=resting.name), PROMPT, 100)

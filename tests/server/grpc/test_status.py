@@ -12,7 +12,7 @@ from elman_server.domain import errors
 from elman_server.grpc.status import INTERNAL_SENTENCE, TABLE, TOO_MANY, to_failure
 
 GROUPS = {errors.ServerError, errors.NotThereError, errors.RetryableError, errors.UnavailableError}
-START_UP = {errors.SettingsError, errors.ArtefactError}
+START_UP = {errors.SettingsError, errors.ArtefactError, errors.BackupError}
 WITHIN = {errors.RevisionMismatchError}  # the stores raise it, the repository reads again  # never raised by a call
 
 CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [

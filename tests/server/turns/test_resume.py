@@ -253,8 +253,9 @@ async def test_requests_at_once_under_one_id_are_one_turn(house):
         (PROMPT, {"stopping": StoppingRequest(500, ("e a", "th"), include_stop=True)}),
         (PROMPT, {"stopping": StoppingRequest(500, ("zzz", "ee"), include_stop=False)}),
         (PROMPT, {"detail": Detail(log_probability=True, top_n=2)}),
+        (PROMPT, {"detail": Detail(top_n=2, effective=True), "sampling": PENALISED}),
     ],
-    ids=["plain", "penalised", "pieces", "stop", "stop-not-shown", "details"],
+    ids=["plain", "penalised", "pieces", "stop", "stop-not-shown", "details", "effective"],
 )
 async def test_a_turn_that_was_left_comes_to_its_end(house, prompt, options, num_chunks):
     """5: left by its reader and resumed, here or on another server, the joined text is that of one stream."""

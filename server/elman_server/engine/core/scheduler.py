@@ -17,6 +17,7 @@ from elman_server.engine.job import Job, StopMatcher
 
 if TYPE_CHECKING:
     from elman_server.domain.state import SessionState
+    from elman_server.engine.core.effective import EffectiveTrace
 
 MAX_READ_IN_BATCH: Final = 4  # characters of a short prompt
 MIN_CHUNK_POSITIONS: Final = 8  # of each stream that prefills
@@ -47,8 +48,10 @@ class Stream:
             with a row: those that its next steps read instead of what they sampled.
         num_sampled: how many characters were sampled, up to the last flush.
         allowed: how many may be sampled in all until the reader allows more.
+        arrived: seconds of the monotonic clock; 0 once it has had a place.
         quantum_end: how many are sampled in all before the row goes to a stream that waits for one.
         outbox: sampled characters that were not sent, and their details, each packed.
+        trace: of what they were sampled from, if that is to be reported.
         recent: the last characters before the next one, as far as the repetition window reaches.
     """
 
@@ -62,13 +65,15 @@ class Stream:
     phase: Phase = Phase.WAITING
     row: int = -1
     num_sampled: int = 0
+    arrived: float = 0.0
     quantum_end: int = 0
     checkpoint: int = -1  # characters sampled when the last state was sent
     outbox: list[int] = field(default_factory=list)
     details: list[bytes] = field(default_factory=list)
+    trace: EffectiveTrace | None = None
 
     @classmethod
-    def of(cls, identity: int, job: Job) -> Stream:
+    def of(cls, identity: int, job: Job, arrived: float = 0.0) -> Stream:
         """Return a stream at the beginning of a job."""
         pending = [job.state.pending] if job.position else []
         return cls(
@@ -78,6 +83,7 @@ class Stream:
             unread=deque([*pending, *job.prompt]),
             allowed=job.window,
             matcher=StopMatcher(job.stops) if job.stops else None,
+            arrived=arrived,
             recent=[*job.recent, *job.prompt][-job.sampling.repetition_window :],
         )
 
@@ -101,6 +107,7 @@ class Scheduler:
     Attributes:
         decoding: the streams that hold a row, by row.
         prefilling: the streams that read a prompt, the next one first.
+        newcomers: when those arrived that got their first place since `take_newcomers`.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -111,6 +118,7 @@ class Scheduler:
         self._fitting = MIN_CHUNK_POSITIONS  # of the next chunk beside rows
         self.prefilling: OrderedDict[Stream, None] = OrderedDict()
         self.decoding: list[Stream] = []
+        self.newcomers: list[float] = []
 
     @property
     def is_idle(self) -> bool:
@@ -136,12 +144,20 @@ class Scheduler:
         ready: list[Stream] = []
         while self._waiting and len(self.prefilling) + len(self.decoding) + len(ready) < self._capacity:
             stream, _ = self._waiting.popitem(last=False)
+            if stream.arrived:
+                self.newcomers.append(stream.arrived)
+                stream.arrived = 0.0
             if stream.reads_in_batch:
                 ready.append(stream)
             else:
                 stream.phase = Phase.PREFILL
                 self.prefilling[stream] = None
         return ready
+
+    def take_newcomers(self) -> list[float]:
+        """Return `newcomers`, and empty it."""
+        taken, self.newcomers = self.newcomers, []
+        return taken
 
     def next_chunk(self) -> tuple[list[Stream], int]:
         """Return the streams that read now, and how many characters each: few enough if rows wait for it.

@@ -23,6 +23,7 @@ from elman_server.sessions.session import SessionStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from elman_server.domain.events import EffectiveDistribution
     from elman_server.domain.requests import SamplingRequest
     from elman_server.history.replay import Replayed
     from elman_server.models.registry import Evaluation, ModelInfo
@@ -141,15 +142,28 @@ def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages
         generation_messages.CharacterDetail(
             text=detail.text,
             log_probability=detail.log_probability,
-            top=[
-                generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in detail.top
-            ],
+            top=_from_top(detail.top),
             labels=[
                 generation_messages.LabelProbability(label=label, log_probability=nats) for label, nats in detail.labels
             ],
+            effective=None if detail.effective is None else _from_effective(detail.effective),
         )
         for detail in details
     ]
+
+
+def _from_effective(found: EffectiveDistribution) -> generation_messages.EffectiveDistribution:
+    return generation_messages.EffectiveDistribution(
+        log_probability=found.log_probability,
+        top=_from_top(found.top),
+        kept_count=found.num_kept,
+        uniform=found.uniform,
+        below=found.below,
+    )
+
+
+def _from_top(top: Iterable[tuple[str, float]]) -> list[generation_messages.CharacterProbability]:
+    return [generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in top]
 
 
 async def from_append(info: SessionInfo, details: Iterable[CharacterDetail]) -> bytes:

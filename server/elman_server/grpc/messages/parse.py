@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    from elman.v1.inspection_pb2 import ExplainStepRequest, FindUnitsRequest, WatchStateRequest
     from elman.v1.sampling_pb2 import Sampling
     from elman.v1.session_pb2 import (
         CreateSessionRequest,
@@ -69,14 +70,14 @@ def to_generate(request: messages.GenerateRequest, time_left: float | None) -> G
     if request.chunk_chars < 0:
         raise ValueRangeError("chunk_chars", request.chunk_chars, "0", "inf", "0 or more")
     return GenerateRequest(
-        target=_to_target(request),
+        target=to_target(request),
         prompt=request.prompt,
         sampling=_to_sampling(request.sampling),
         stopping=_to_stopping(request.stopping),
         etag=request.etag,
         rollback=_ROLLBACK[request.on_abort],
         detail=_to_detail(request.detail),
-        unknown=_to_unknown(request.unknown_characters),
+        unknown=to_unknown(request.unknown_characters),
         chunk_chars=request.chunk_chars,
         time_left=time_left,
         request_id=to_request_id(request.request_id),
@@ -113,7 +114,7 @@ def to_append(request: messages.AppendRequest) -> AppendRequest:
         text=request.text,
         etag=request.etag,
         detail=_to_detail(request.detail),
-        unknown=_to_unknown(request.unknown_characters),
+        unknown=to_unknown(request.unknown_characters),
         request_id=to_request_id(request.request_id),
     )
 
@@ -130,10 +131,10 @@ def to_request_id(text: str) -> bytes:
 def to_score(request: messages.ScoreRequest) -> ScoreRequest:
     """Return what a caller wants scored."""
     return ScoreRequest(
-        target=_to_target(request),
+        target=to_target(request),
         text=request.text,
         top_n=request.top_n,
-        unknown=_to_unknown(request.unknown_characters),
+        unknown=to_unknown(request.unknown_characters),
         read_out=request.read_out,
     )
 
@@ -224,7 +225,14 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int) else dict(value)  # the only repeated field is a map
 
 
-def _to_target(request: messages.GenerateRequest | messages.ScoreRequest) -> Target:
+def to_target(
+    request: messages.GenerateRequest
+    | messages.ScoreRequest
+    | WatchStateRequest
+    | ExplainStepRequest
+    | FindUnitsRequest,
+) -> Target:
+    """Return where the state comes from."""
     match request.WhichOneof("target"):
         case "session":
             return Target(session=session_key("session", request.session))
@@ -259,10 +267,11 @@ def _to_stopping(stopping: messages.Stopping) -> StoppingRequest:
 
 
 def _to_detail(detail: messages.Detail) -> Detail:
-    return Detail(log_probability=detail.log_probability, top_n=detail.top_n)
+    return Detail(log_probability=detail.log_probability, top_n=detail.top_n, effective=detail.effective)
 
 
-def _to_unknown(unknown: messages.UnknownCharacters) -> Unknown:
+def to_unknown(unknown: messages.UnknownCharacters) -> Unknown:
+    """Return what to do with characters that are not in the vocabulary."""
     policy = unknown.WhichOneof("policy")
     if policy is None:
         return REJECT

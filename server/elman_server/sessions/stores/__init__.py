@@ -10,6 +10,7 @@ from elman_server.domain.errors import SettingsError
 from elman_server.sessions.stores.base import Store, Stored
 from elman_server.sessions.stores.memory import MemoryStore
 from elman_server.sessions.stores.sqlite import SqliteStore
+from elman_server.sessions.stores.timed import TimedStore
 
 if TYPE_CHECKING:
     from elman_server.process.settings import Settings
@@ -23,6 +24,11 @@ def open_store(settings: Settings) -> Store:
     Raises:
         SettingsError: it cannot be opened. A Redis that does not answer is not an error: it may answer later.
     """
+    store = _open_sealed(settings)
+    return store if store.keeps_objects else TimedStore(store)  # memory takes no time worth a look
+
+
+def _open_sealed(settings: Settings) -> Store:
     if settings.store_keys is None:
         return _open_plain(settings)
     sealed = _extra("sealed", "encryption", "--store-keys")

@@ -87,5 +87,8 @@ class Store(Protocol):
     async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[Record]:
         """Return a session's segments `start` to `end` (indices, `end` not included), the oldest first."""
 
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; some may have expired."""
+
     async def close(self) -> None:
         """Close files and connections; no call may follow."""

@@ -119,6 +119,10 @@ class SealedStore:
         found = await self._store.segments(name, start, end)
         return [self._open(_of_segment(name, at), sealed) for at, sealed in enumerate(found, start)]
 
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; see Store."""
+        return await self._store.num_sessions()
+
     async def close(self) -> None:
         """Close files and connections."""
         await self._store.close()

@@ -21,6 +21,7 @@ from elman_server.domain.errors import (
     SettingsError,
     StoreFullError,
 )
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions.stores.base import Stored
 from elman_server.sessions.stores.reserve import Reserve
 from elman_server.sessions.stores.sqlite_thread import SqliteThread
@@ -187,6 +188,15 @@ class SqliteStore:
 
         return await self._reader.run(work)
 
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; see Store."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            (number,) = connection.execute("SELECT num_sessions FROM counters").fetchone()
+            return int(number)
+
+        return await self._reader.run(work)
+
     async def close(self) -> None:
         """Finish the calls that wait and close the file."""
         await self._writer.close()
@@ -202,6 +212,7 @@ class SqliteStore:
             if self.in_use(name):
                 continue
             _delete(connection, session)
+            COUNTERS.sessions_ended["expired"] += 1
             added = connection.execute("INSERT OR REPLACE INTO expired (name) VALUES (?)", (name,))
             connection.execute("DELETE FROM expired WHERE id <= ?", ((added.lastrowid or 0) - MAX_TOMBSTONES,))
 

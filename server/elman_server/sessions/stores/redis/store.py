@@ -150,6 +150,11 @@ class RedisStore:
             raise SessionExpiredError(f"sessions/{name}")
         return list(found)
 
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; see Store."""
+        with translated():
+            return await self._index.size()
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
