@@ -85,7 +85,12 @@ class App:
         )
         engines = self._fleet.engines
         self._turns = (GuardedTurns if door else Turns)(
-            sessions, self._models, engines, durability, settings.max_streams
+            sessions,
+            self._models,
+            engines,
+            durability,
+            max_streams=settings.max_streams,
+            max_session_chars=settings.max_session_chars,
         )
         history = (GuardedHistory if door else History)(sessions, self._models, engines, snapshot_key(settings))
         inspection = None
