@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import enum
 import itertools
 import os
@@ -16,6 +17,7 @@ import structlog
 from msgspec.structs import replace
 
 from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError, QuotaError
+from elman_server.domain.owner import owner
 from elman_server.engine import protocol
 from elman_server.engine.job import Output
 from elman_server.process.light_event import LightEvent
@@ -42,7 +44,7 @@ MAX_SILENT_BEATS: Final = 4  # beats, not a time: a server that was paused itsel
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
 _TEXT_BYTES: Final = 1 << 14
 _STREAM_BYTES: Final = 1 << 22
-_SHORT_CHARS: Final = 256  # shorter prompts do not count as unread: the number of streams bounds them
+_SHORT_CHARS: Final = 256  # prompts up to that do not count as unread: the number of streams bounds them
 _SENT_BYTES: Final = 1 << 16  # that the process has not taken; further jobs wait here, where they can be taken back
 
 
@@ -197,6 +199,8 @@ class Engine:
             if self._unread and sum(self._unread.values()) + num_chars > self._max_unread and not ignore_limit:
                 raise QuotaError("unread characters", self._max_unread, 1.0)
             self._unread[identity] = num_chars
+        if who := owner.get():
+            job = dataclasses.replace(job, owner=who)
         stream = self._streams[identity] = JobStream(self, identity)
         if self._unsent or self._is_behind:
             if not self._unsent:
