@@ -72,7 +72,7 @@ def _fill(ballast: Path) -> None:
 
 
 def _largest(folder: Path) -> int:
-    return max(file.stat().st_size for file in folder.iterdir() if not file.name.endswith("-shm"))
+    return max(file.stat().st_size for file in folder.iterdir() if not file.name.endswith(("-shm", ".reserve")))
 
 
 def _limit(pid: int, num_bytes: int) -> None:

@@ -23,6 +23,7 @@ ServerError
 ├── StalledReaderError          the reader of a stream took nothing for a long time
 ├── ModelMismatchError          the session belongs to a version that is not served
 ├── GatesAbsentError            a model's gates are not known, or its weights are too many
+├── SessionFullError            the session has as much text as one may have
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
@@ -34,6 +35,7 @@ ServerError
 │       ├── DrainingError
 │       ├── EngineRestartedError
 │       ├── StoreUnavailableError
+│       │   └── StoreFullError  its disk has no room
 │       └── IssuerUnavailableError
 ├── CorruptRecordError          a stored session does not match its checksum
 └── NotFiniteError              the model computed NaN or infinity
@@ -259,6 +261,10 @@ class GatesAbsentError(ServerError):
     """The gates and weights of a model cannot be shown; the message says why."""
 
 
+class SessionFullError(ServerError):
+    """The session has as much text, or as many turns, as one may have."""
+
+
 class PositionOutOfRangeError(ServerError):
     """A position lies outside the transcript.
 
@@ -336,6 +342,10 @@ class EngineRestartedError(UnavailableError):
 
 class StoreUnavailableError(UnavailableError):
     """The session store cannot be reached."""
+
+
+class StoreFullError(StoreUnavailableError):
+    """The session store has no room."""
 
 
 class IssuerUnavailableError(UnavailableError):

@@ -70,7 +70,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._handlers[method]
 
     def _wrapped(self, handler: Handler, method: str) -> Handler:
-        """Return a handler that itself receives and sends bytes: it knows who is slow, and what is no message."""
+        """Return a handler that itself receives and sends bytes: it knows who is slow, and what is broken."""
         if handler.request_streaming:
             if method.startswith(_QUIET):
                 return handler

@@ -119,6 +119,10 @@ class Settings:
     max_session_bytes: Annotated[int, Rule("Memory of all sessions together, in `memory:`.", "bytes", 1024, 2**42)] = (
         2**30
     )
+    max_store_bytes: Annotated[int, Rule("Size of the file of `sqlite:`.", "bytes", 2**20, 2**46)] = 2**36
+    max_session_chars: Annotated[
+        int, Rule("Most characters that one session may have; it may have a tenth as many turns.", "", 1, 10**12)
+    ] = 10_000_000
     max_streams: Annotated[int, Rule("Generate streams open at once.", "", 1, 10**6)] = 20_000
     max_batch: Annotated[int, Rule("Rows of one model stepped together.", "", 1, 1024)] = 256
     max_waiting: Annotated[int, Rule("Streams of one model waiting for a row.", "", 0, 10**6)] = 20_000
@@ -127,7 +131,15 @@ class Settings:
         int, Rule("Characters of long prompts and texts that wait to be read by one engine.", "characters", 1, 10**10)
     ] = 2_000_000
     max_chars: Annotated[int, Rule("Most characters that one Generate may sample.", "characters", 1, 10**9)] = 100_000
-    max_message_bytes: Annotated[int, Rule("Largest gRPC message, either way.", "bytes", 1024, 2**31 - 1)] = 2**23
+    max_message_bytes: Annotated[
+        int,
+        Rule(
+            "Largest gRPC message; of a request also 4 for each of `max_prompt_chars` and 64 KiB.",
+            "bytes",
+            1024,
+            2**31 - 1,
+        ),
+    ] = 2**23
     max_connection_streams: Annotated[
         int, Rule("Most calls at once on one connection; a client that needs more opens another.", "", 1, 100_000)
     ] = 1000

@@ -30,6 +30,7 @@ PLAIN_VERSION: Final = b"\x02"  # and nothing in this one is compact
 HEAD: Final = -1  # the place of a head; that of a segment is its number in the session
 _READ: Final = f"this server reads {PLAIN_VERSION.hex()} to {VERSION.hex()}"
 _CRC_BYTES: Final = 4
+_BIAS_BYTES: Final = 100
 OBJECT_BYTES: Final = 400  # what Python's own structures take of a record that is kept as an object
 _ID_TYPES: Final = {1: "B", 2: "H", 4: "I"}
 
@@ -56,6 +57,15 @@ class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     top_n: int = 0
     chunk_chars: int = 0
     effective: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in memory of what callers choose, about."""
+        stops = sum(map(len, self.stop_strings))
+        if self.sampling is None:
+            return stops
+        listed = len(self.sampling.allowed_characters) + len(self.sampling.banned_characters)
+        return stops + listed + _BIAS_BYTES * len(self.sampling.logit_bias)
 
     @property
     def detail(self) -> Detail:
@@ -120,7 +130,8 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     @property
     def num_bytes(self) -> int:
         """Size in memory, about: what a quota counts."""
-        return OBJECT_BYTES + len(self.packed) + (self.state.num_bytes if self.state else 0)
+        state = self.state.num_bytes if self.state else 0
+        return OBJECT_BYTES + len(self.packed) + state + (self.parameters.num_bytes if self.parameters else 0)
 
 
 class OpenTurn(msgspec.Struct, frozen=True, array_like=True):

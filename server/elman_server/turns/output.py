@@ -24,13 +24,7 @@ if TYPE_CHECKING:
 
 REPLAY_CHARS: Final = 1024  # in one chunk of a text that is delivered again
 MAX_CANDIDATES: Final = 256  # in one chunk: they take memory while the chunk is sent
-WINDOW_BYTES: Final = 32_768  # of details that the engine may be ahead of the reader
 _NOTHING: Final = IdDetail(None, [])
-
-
-def window_of(detail: Detail) -> int:
-    """Return how many characters the engine may be ahead of the reader."""
-    return min(1024, WINDOW_BYTES // ((1 + detail.effective) * (48 + 14 * detail.top_n))) if detail else 1024
 
 
 def chunks(output: Output, turn: RunningTurn, decoder: Decoder, plan: Plan) -> Iterator[Chunk]:

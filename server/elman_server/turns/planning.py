@@ -10,7 +10,6 @@ from elman_server.domain.events import Started
 from elman_server.domain.requests import MAX_TOP_N, Detail, check_text, check_top_n
 from elman_server.engine.job import Job
 from elman_server.sessions.records import Parameters
-from elman_server.turns.output import window_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from elman_server.turns.running_turn import RunningTurn
 
 TELLS_LABELS: Final = "returns labels instead of characters; call Score"
+MAX_WINDOW: Final = 1024
+WINDOW_BYTES: Final = 32_768
 MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
 
 
@@ -98,7 +99,14 @@ def job_of(parameters: Parameters, turn: RunningTurn, model: ModelInfo, recent: 
         stops=[model.vocabulary.encode(stop, "stopping.stop_strings") for stop in parameters.stop_strings],
         include_stop=parameters.include_stop,
         detail=parameters.detail,
-        window=window_of(parameters.detail),
+        window=_window_of(parameters.detail),
+    )
+
+
+def _window_of(detail: Detail) -> int:
+    """Return how many characters the engine may be ahead of the reader: of details a few kilobytes."""
+    return (
+        min(MAX_WINDOW, WINDOW_BYTES // ((1 + detail.effective) * (48 + 14 * detail.top_n))) if detail else MAX_WINDOW
     )
 
 

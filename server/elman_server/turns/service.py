@@ -16,6 +16,7 @@ from elman_server.domain.errors import (
     DrainingError,
     InvalidFieldError,
     SessionBusyError,
+    SessionFullError,
     TurnCancelledError,
     TurnNotFoundError,
 )
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from elman_server.turns.resume import EarlierTurn
 
 MAX_STREAMS: Final = 20_000
+MAX_SESSION_CHARS: Final = 10_000_000
+MIN_CHARS_A_TURN: Final = 10  # on an average: its parameters are stored, too
 STARTED_SECONDS: Final = 0.25  # Started waits for the first text this long, to go out in one message;
 LAST_TEXT_SECONDS: Final = 0.05  # and the last text for the commit, to go out with Finished
 
@@ -63,6 +66,7 @@ class Turns:
     Args:
         engines: by the digest of their model.
         max_streams: the most turns that run at once.
+        max_session_chars: the most characters of one session; it may have a tenth as many turns.
     """
 
     def __init__(
@@ -71,12 +75,15 @@ class Turns:
         models: Models,
         engines: Mapping[str, AnyEngine],
         durability: Durability = Durability(),
+        *,
         max_streams: int = MAX_STREAMS,
+        max_session_chars: int = MAX_SESSION_CHARS,
     ) -> None:
         self._sessions = sessions
         self._models = models
         self._engines = engines
         self._durability = durability
+        self._max_session_chars = max_session_chars
         self._runner = TurnRunner(sessions, durability, max_streams)
 
     async def generate(
@@ -155,6 +162,7 @@ class Turns:
                 raise InvalidFieldError("detail", f"is not available: {model.resource} {TELLS_LABELS}")
             run.turn = turn = self._turn(model, request.session, loaded)
             turn.plan(ids)
+            self._check_room(head, turn)
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())
             await self._runner.begin(run, parameters, "" if earlier else request.etag)
             job = Job(head.state, head.position, ids, detail=detail)
@@ -205,6 +213,8 @@ class Turns:
         run.turn = turn = self._turn(model, request.target.session, loaded)
         seed = head.seed if head else secrets.randbits(SEED_BITS)
         parameters = parameters_of(request, model, turn, seed)
+        if head is not None:
+            self._check_room(head, turn)
         job = await self._job(run, model, parameters, head.num_segments if head else 0)
         event = started(turn.start, turn.prompt_end, model, parameters)
         return Plan(model, job, parameters, (event,), request.etag)
@@ -286,6 +296,15 @@ class Turns:
             stop_string=stop_string,
         )
         yield (*last, finished)
+
+    def _check_room(self, head: Head, turn: RunningTurn) -> None:
+        """Refuse a turn on a session that has as much as one may have."""
+        most = self._max_session_chars
+        if turn.prompt_end > most or head.turn_count * MIN_CHARS_A_TURN > most:
+            raise SessionFullError(
+                f"the session has {head.position} characters in {head.turn_count} turns; one has at most {most} in "
+                f"{most // MIN_CHARS_A_TURN}; create another one"
+            )
 
     # A turn that was asked for before
 

@@ -75,6 +75,8 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
     ),
     (errors.EtagMismatchError("sessions/abcd", "1f"), StatusCode.ABORTED, "ETAG_MISMATCH", {"etag": "1f"}, []),
     (errors.LeaseLostError("sessions/abcd"), StatusCode.ABORTED, "LEASE_LOST", {}, []),
+    (errors.StalledReaderError(60), StatusCode.CANCELLED, "READER_STALLED", {}, []),
+    (errors.SessionFullError("full"), StatusCode.FAILED_PRECONDITION, "SESSION_FULL", {}, []),
     (errors.ModelMismatchError("pinned"), StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH", {}, []),
     (
         errors.PositionOutOfRangeError("end", 9, 0, 7),

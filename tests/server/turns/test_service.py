@@ -14,6 +14,7 @@ from elman_server.domain.errors import (
     ModelNotFoundError,
     QuotaError,
     SessionBusyError,
+    SessionFullError,
     SessionNotFoundError,
     TurnCancelledError,
     UnknownCharacterError,
@@ -621,3 +622,21 @@ async def test_turns_are_counted(house):
     again = turns.generate(GenerateRequest(Target(model="tiny"), PROMPT))
     assert await anext(again)
     await again.aclose()
+
+
+async def test_a_session_may_be_full(house):
+    """A turn past the characters or turns that one session may have is refused; the session stays as it is."""
+    turns = Turns(house.sessions, house.models, house.engines, max_session_chars=50)
+    session = await house.session("tiny")
+    for _ in range(6):
+        await turns.append(AppendRequest(session.name, "a"))
+    for call in (
+        turns.append(AppendRequest(session.name, "a")),
+        collected(turns.generate(GenerateRequest(Target(session=session.name), "a"))),
+    ):
+        with pytest.raises(SessionFullError, match="has 6 characters in 6 turns; one has at most 50 in 5"):
+            await call
+    other = await house.session("tiny")
+    with pytest.raises(SessionFullError):
+        await turns.append(AppendRequest(other.name, "a" * 51))
+    assert (await house.sessions.get(other.name)).position == 0

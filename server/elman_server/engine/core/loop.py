@@ -19,7 +19,7 @@ from elman_server.domain.sampling import log_softmax
 from elman_server.domain.state import SessionState
 from elman_server.engine.core.batch import FLUSH_STEPS, Batch
 from elman_server.engine.core.effective import EffectiveTrace
-from elman_server.engine.core.inspector import Inspector
+from elman_server.engine.core.inspection.inspector import Inspector
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
 from elman_server.engine.core.tally import Tally
 from elman_server.engine.job import IdDetail, Output, pack
@@ -92,6 +92,8 @@ class EngineLoop:
 
     def step(self) -> None:
         """Schedule, run, sample, deliver."""
+        for stream in self._scheduler.due_to_yield():
+            self._yield(stream)
         admitted = self._scheduler.admit()
         if self._scheduler.newcomers:
             self._tally.time_waits(self._scheduler.take_newcomers())
@@ -246,6 +248,12 @@ class EngineLoop:
         stream.recent = self._rows.recent(stream.row)
         self._leave(stream)
         self._scheduler.pause(stream)
+
+    def _yield(self, stream: Stream) -> None:
+        """Send what a stream has sampled, and give its row to others."""
+        self._collect(stream)
+        self._flush(stream)
+        self._pause(stream)
 
     def _state_of(self, stream: Stream) -> SessionState:
         return SessionState(self._model.save_row(stream.row), int(self._model.chars[stream.row]))

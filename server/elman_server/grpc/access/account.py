@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 STREAMS_RETRY_SECONDS: Final = 1.0
 SESSIONS_RETRY_SECONDS: Final = 5.0  # they expire, or are deleted
+SHARE: Final = 9
 _NEVER_SECONDS: Final = 3600.0  # of a quota of 0
 
 
@@ -39,23 +40,59 @@ class Bucket:
             return 0.0
         return (1 - self._level) * 60 / self._per_minute if self._per_minute else _NEVER_SECONDS
 
+    @property
+    def used(self) -> float:
+        """How much of the minute's amount is used now; it changes nothing, as another thread may ask."""
+        return self._per_minute - min(self._per_minute, self._level + self._back(self._clock()))
+
     def use(self, amount: float) -> None:
         """Note what was used."""
         now = self._clock()
-        self._level = min(self._per_minute, self._level + (now - self._at) * self._per_minute / 60) - amount
+        self._level = min(self._per_minute, self._level + self._back(now)) - amount
         self._at = now
+
+    def _back(self, now: float) -> float:
+        """Return what has come back since the last use."""
+        return (now - self._at) * self._per_minute / 60
+
+
+class Places:
+    """The streams of all principals.
+
+    Nobody may have more than SHARE times what is free. So one principal alone gets nine tenths, and however many
+    streams it asks for, others find room.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._num_taken = 0
+
+    def take(self, num_own: int) -> None:
+        """Take a place for a principal who has some; raises OwnQuotaError."""
+        allowed = SHARE * (self._most - self._num_taken)
+        if num_own >= allowed:
+            raise OwnQuotaError("streams", num_own, STREAMS_RETRY_SECONDS)
+        self._num_taken += 1
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._num_taken -= 1
 
 
 class Account:
     """What one principal has and uses.
+
+    Args:
+        places: shared with all other accounts.
 
     Attributes:
         quotas: its limits.
         num_sessions, num_bytes: as counted at `counted_at`, and what was added since.
     """
 
-    def __init__(self, quotas: Quotas, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, quotas: Quotas, places: Places, clock: Callable[[], float] = time.monotonic) -> None:
         self.quotas = quotas
+        self._places = places
         self.num_sessions = 0
         self.num_bytes = 0
         self.counted_at = -float("inf")
@@ -68,6 +105,17 @@ class Account:
     def is_idle(self) -> bool:
         """Whether nothing of it runs."""
         return not self._num_streams
+
+    def usage(self) -> dict[str, tuple[float, float]]:
+        """Return what is used and what is allowed, of the quotas that have a limit."""
+        found = {
+            "sessions": (self.num_sessions, self.quotas.sessions),
+            "stored_bytes": (self.num_bytes, self.quotas.stored_bytes),
+            "streams": (self._num_streams, self.quotas.streams),
+            "characters_per_minute": (_used(self._characters), self.quotas.characters_per_minute),
+            "requests_per_minute": (_used(self._requests), self.quotas.requests_per_minute),
+        }
+        return {name: (used, limit) for name, (used, limit) in found.items() if limit is not None}
 
     def change(self, quotas: Quotas) -> None:
         """Have other limits from now on."""
@@ -90,11 +138,13 @@ class Account:
         most = self.quotas.streams
         if most is not None and self._num_streams >= most:
             raise OwnQuotaError("streams", most, STREAMS_RETRY_SECONDS)
+        self._places.take(self._num_streams)
         self._num_streams += 1
         try:
             yield
         finally:
             self._num_streams -= 1
+            self._places.leave()
 
     def check_characters(self) -> None:
         """Refuse what runs a model if too much was read and sampled; raises OwnQuotaError."""
@@ -126,6 +176,10 @@ class Account:
 
 def _bucket(per_minute: int | None, clock: Callable[[], float]) -> Bucket | None:
     return None if per_minute is None else Bucket(per_minute, clock)
+
+
+def _used(bucket: Bucket | None) -> float:
+    return 0.0 if bucket is None else bucket.used
 
 
 def _check(bucket: Bucket, subject: str, limit: int | None) -> None:

@@ -42,7 +42,7 @@ def _open_plain(settings: Settings) -> Store:
     if scheme == "memory":
         return MemoryStore(settings.max_sessions, settings.max_session_bytes)
     if scheme == "sqlite":
-        return SqliteStore(Path(path), settings.max_sessions)
+        return SqliteStore(Path(path), settings.max_sessions, max_bytes=settings.max_store_bytes)
     redis = _extra("redis.store", "redis", f"--store {scheme}:")
     store: Store = redis.RedisStore(settings.store, settings.store_timeout_seconds)
     return store
