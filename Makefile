@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve lab up cluster down test test-compose chaos bench check fmt proto image docs picture page chart models card constraints clean
+.PHONY: help demo serve lab up cluster down test test-compose chaos bench check fmt proto image docs picture page chart models lesson-models card constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,7 @@ demo: $(VENV)/server.done ## start a server, stream a text, stop it; needs Pytho
 serve: $(VENV)/server.done ## serve the bundled models on 127.0.0.1:50051, until Ctrl-C; sessions.db keeps the sessions
 	@ELMAN_STORE=$${ELMAN_STORE:-sqlite:sessions.db} exec $(BIN)/elman-server
 
-lab: $(VENV)/dev.done ## serve a page on http://127.0.0.1:8080 with the bundled models, one that counts and one with a read-out
+lab: $(VENV)/dev.done ## serve a page on http://127.0.0.1:8080 with the bundled models and the lesson's: counting, meaning, word classes
 	@$(BIN)/python -m scripts.lab
 
 up: ## build the image and start server and page in containers; ELMAN_PORT and ELMAN_WEB_PORT choose their ports
@@ -79,6 +79,9 @@ chart: $(VENV)/dev.done ## write docs/naive.svg from benchmarks/baseline.json
 
 models: $(VENV)/dev.done ## train, trace, quantize and evaluate the bundled models: make models CORPUS=tinyshakespeare.txt
 	$(BIN)/python -m scripts.models "$(CORPUS)" $(NAMES)
+
+lesson-models: $(VENV)/dev.done ## train the small models of the page's panels Meaning and Programs: web/elman_web/lesson; two minutes of one core
+	$(BIN)/python -m scripts.lesson_models
 
 card: $(VENV)/dev.done ## write docs/models.md and its picture: make card CORPUS=tinyshakespeare.txt; leave the machine alone
 	$(BIN)/python -m elman_export card $(MODELS) -o docs/models.md --text "$(CORPUS)"

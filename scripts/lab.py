@@ -1,7 +1,4 @@
-"""The lab: the bundled models, one that counts and one whose meaning is read out, a server of them, and the page.
-
-The two are trained the first time, which takes a minute of one core, and kept under build/lab. Run by `make lab`.
-"""
+"""The lab: a server of the bundled models and of the lesson's small ones, and the page. Run by `make lab`."""
 
 from __future__ import annotations
 
@@ -13,14 +10,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUNDLED = ROOT / "server/elman_server/bundled"
+LESSON = ROOT / "web/elman_web/lesson"
 LAB = ROOT / "build/lab"
 MODELS = LAB / "models"
 SERVER, PAGE = "127.0.0.1:50051", "127.0.0.1:8080"
 
 
 def main() -> None:
-    """Train what is missing, then serve until Ctrl-C."""
-    make_models()
+    """Serve until Ctrl-C."""
+    copy_models()
     store = f"sqlite:{LAB / 'sessions.db'}"
     server = [sys.executable, "-m", "elman_server", "--listen", SERVER, "--models", str(MODELS), "--store", store]
     page = [sys.executable, "-m", "elman_web", "--target", SERVER, "--listen", PAGE]
@@ -36,36 +34,11 @@ def main() -> None:
                 process.terminate()
 
 
-def make_models() -> None:
-    """Train and trace the two small models, unless that was done before."""
+def copy_models() -> None:
+    """Put the bundled models and the lesson's into one folder."""
     MODELS.mkdir(parents=True, exist_ok=True)
-    for path in BUNDLED.glob("*.onnx"):
-        if not (MODELS / path.name).exists():
-            shutil.copy(path, MODELS)
-    counting = MODELS / "counting.onnx"
-    if not counting.exists():
-        corpus, run = LAB / "counting.txt", LAB / "counting"
-        _python("examples.counting", "write", corpus)
-        _python("elman_export", "train", corpus, "--recipe", "examples/counting.toml", "-o", run)
-        _trace(run, counting)
-    phrases = MODELS / "phrases.onnx"
-    if not phrases.exists():
-        data, run, unread = LAB / "sentiment", LAB / "sentiment/run", LAB / "phrases.onnx"
-        _python("examples.sentiment", data)
-        _python("elman_export", "train", data / "corpus.txt", "-o", run, "--recipe", "examples/sentiment.toml")
-        _trace(run, unread)
-        _python("elman_export", "probe", unread, data / "labelled.jsonl", "--name", "sentiment")
-        unread.replace(phrases)
-
-
-def _trace(run: Path, artefact: Path) -> None:
-    traced = artefact.with_suffix(".part.onnx")
-    _python("elman_export", "trace", run, "-o", traced, "--name", artefact.stem)
-    traced.replace(artefact)
-
-
-def _python(module: str, *arguments: str | Path) -> None:
-    subprocess.run([sys.executable, "-m", module, *arguments], cwd=ROOT, check=True)
+    for path in (*BUNDLED.glob("*.onnx"), *LESSON.glob("*.onnx")):
+        shutil.copy(path, MODELS)
 
 
 if __name__ == "__main__":

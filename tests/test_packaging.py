@@ -63,6 +63,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         "elman_server/bundled/elman-128.onnx",
         "elman_server/bundled/shakespeare.onnx",
         "elman_server/py.typed",
+        "elman_web/lesson/counting.onnx",
         "elman_web/page/app.js",
         "elman_web/page/index.html",
         "elman_web/py.typed",

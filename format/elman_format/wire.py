@@ -66,7 +66,12 @@ def varints(data: memoryview) -> list[int]:
 
 def encode(number: int, value: bytes) -> bytes:
     """Return one length-delimited field."""
-    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(value)) + value
+    return header(number, len(value)) + value
+
+
+def header(number: int, size: int) -> bytes:
+    """Return what precedes the bytes of a length-delimited field."""
+    return _encode_varint(number << 3 | _BYTES) + _encode_varint(size)
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import structlog
 from elman_server.domain.errors import StoreUnavailableError
 from elman_server.engine import Fleet
 from elman_server.grpc.access.door import open_door
+from elman_server.grpc.access.guarded_history import GuardedHistory
 from elman_server.grpc.access.guarded_inspection import GuardedInspection
 from elman_server.grpc.access.guarded_sessions import GuardedSessions
 from elman_server.grpc.access.guarded_turns import GuardedTurns
@@ -91,7 +92,7 @@ class App:
             max_streams=settings.max_streams,
             max_session_chars=settings.max_session_chars,
         )
-        history = History(sessions, self._models, engines, snapshot_key(settings))
+        history = (GuardedHistory if door else History)(sessions, self._models, engines, snapshot_key(settings))
         inspection = None
         if settings.serves_inspection:
             inspection = (GuardedInspection if door else Inspection)(sessions, self._models, engines)
@@ -177,6 +178,7 @@ class App:
             num_sessions=COUNTERS.num_sessions,
             store=settings.store.partition(":")[0],
             is_ready=self.server.is_ready,
+            quotas=self._door.usage() if self._door else None,
         )
 
     def _engines_changed(self) -> None:

@@ -67,7 +67,7 @@ def test_generate_prints_events_as_json(server):
     started, chunk, finished = map(json.loads, done.stdout.splitlines())
     assert (started["event"], started["sampling"]["seed"]) == ("started", 5)
     assert (chunk["event"], chunk["text"]) == ("chunk", "bc")
-    assert chunk["details"][0] == {"text": "b", "log_probability": -0.5, "top": [], "labels": []}
+    assert chunk["details"][0] == {"text": "b", "log_probability": -0.5, "top": [], "labels": [], "effective": None}
     assert (finished["event"], finished["finish_reason"]) == ("finished", "MAX_CHARS")
     assert finished["usage"] == {"prompt_chars": 1, "generated_chars": 2}
 

@@ -1,6 +1,8 @@
 """The client's methods that show what a network computes, against real servers."""
 
+import json
 import os
+import re
 import signal
 
 import pytest
@@ -18,6 +20,7 @@ from elman_client import (
     UnimplementedError,
     Units,
 )
+from tests.client.processes import Terminal, run
 from tests.e2e.wire import PATIENCE
 from tests.server_process import ServerProcess
 
@@ -129,3 +132,85 @@ def test_a_server_can_leave_it_out(lstm):
         with pytest.raises(UnimplementedError):
             list(client.watch(TEXT, model="lstm", units=UNITS))
         assert len("".join(client.generate("A", model="lstm", max_chars=3))) == 3
+
+
+def test_watch_prints_a_table_and_colours(server_process: ServerProcess):
+    """In a pipe a column for each unit; on a terminal one unit colours the text, and several are cells below it."""
+    target = server_process.address
+    table = run(target, "watch", "--text", "To be\n", "--unit", "c0.3", "--unit", "h0[1]", "--model", "lstm").stdout
+    head, *lines = table.splitlines()
+    assert head == "position\tcharacter\tc0.3\th0.1"
+    assert [line.split("\t")[1] for line in lines] == ["T", "o", " ", "b", "e", "\\n"]
+    with Client(target, timeout=PATIENCE) as client:
+        found = rows(
+            list(client.watch("To be\n", model="lstm", units=[Units(Signal.C, 0, (3,)), Units(Signal.H, 0, (1,))]))
+        )
+    assert [[float(cell) for cell in line.split("\t")[2:]] for line in lines] == [
+        pytest.approx(row, rel=1e-4) for row in found
+    ]
+    as_json = run(target, "watch", "--text", "To", "--unit", "h0.1", "--model", "lstm", "--json").stdout.splitlines()
+    assert json.loads(as_json[1]) == {"position": 1, "text": "o", "units": {"h0.1": pytest.approx(found[1][1])}}
+
+    arguments = ("watch", "--text", "To be", "--model", "lstm")
+    with Terminal(target, *arguments, "--unit", "h0.1", COLORTERM="truecolor") as terminal:
+        terminal.expect(r"\x1b\[(30|97);48;2;\d+;\d+;\d+mT\x1b\[0m")
+        assert terminal.wait() == 0
+    with Terminal(target, *arguments, "--unit", "h0.1", "--unit", "h0.2", "--unit", "forget0.3") as terminal:
+        terminal.expect(r"To be\r\n(\x1b\[38;5;\d+;48;5;\d+m▀\x1b\[0m){5}\r\n(\x1b\[38;5;\d+m▀\x1b\[0m){5}")
+        assert terminal.wait() == 0
+
+
+def test_explain_and_units_print_what_the_client_returns(server_process: ServerProcess, tmp_path):
+    """The terms of a step with its next characters, and units in the order of their correlation."""
+    target = server_process.address
+    shown = run(target, "explain", "hello", "--model", "elman", "--units", "2").stdout
+    assert shown.startswith("the step that reads 'o' at position 4\n\nlayer 0: 128 units, h = tanh(sum)\n")
+    with Client(target, timeout=PATIENCE) as client:
+        step = client.explain("hello", model="elman")
+        text = TEXT * 2
+        found = client.find_units(text, model="lstm", pattern="[a-z]+", num_units=2)
+    assert f"{step.candidates[0].text!r}" in shown
+    assert f"{step.candidates[0].probability:.4f}" in shown
+    as_json = run(target, "explain", "hello", "--model", "elman", "--json").stdout
+    assert json.loads(as_json) == step.to_dict()
+
+    file = tmp_path / "text"
+    file.write_text(text)
+    lines = run(
+        target, "units", str(file), "--model", "lstm", "--pattern", "[a-z]+", "--count", "2"
+    ).stdout.splitlines()
+    names = [f"{unit.signal.lower()}{unit.layer}.{unit.unit}" for unit in found.units]
+    assert [line.split()[:2] for line in lines[1:]] == [
+        [name, f"{unit.correlation:+.3f}"] for name, unit in zip(names, found.units, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("watch", "--text", "a", "--unit", "x0.1"), "'x0.1' is not a unit"),
+        (("watch", "--text", "a", "--model", "lstm", "--unit", "h0.99"), "--unit is 99; allowed is from 0 to 15"),
+        (("watch", "--unit", "h0"), "give --text, or choose --session"),
+        (("explain", "a", "--model", "lstm", "--session", "s"), "--model and --session exclude each other"),
+        (("units", "-", "--model", "lstm"), "choose one of --pattern and --property"),
+        (("units", "-", "--model", "lstm", "--pattern", "("), "--pattern is no regular expression"),
+    ],
+)
+def test_a_wrong_command_says_what_is_wrong(server_process: ServerProcess, arguments, says):
+    """One line on standard error, and nothing on standard output."""
+    done = run(server_process.address, *arguments, stdin="some text")
+    assert done.returncode in {1, 2}
+    assert done.stdout == ""
+    assert says in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_surprise_colours_the_text_and_changes_nothing(server_process: ServerProcess):
+    """On a terminal each character has its colour; in a pipe the text is plain, and the same."""
+    options = ("--colour", "surprise", "--model", "gru", "--seed", "3", "--max-chars", "5", "--no-echo")
+    plain = run(server_process.address, "generate", "To", *options).stdout
+    assert len(plain) == 5
+    with Terminal(server_process.address, "generate", "To", *options) as terminal:
+        assert terminal.wait() == 0
+        painted = re.findall(r"\x1b\[(?:30|97);48;5;\d+m(.)\x1b\[0m", terminal.output)
+    assert painted == [character for character in plain if character != "\n"]

@@ -17,14 +17,14 @@ from google.rpc.status_pb2 import Status
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from elman.v1 import generation_pb2, model_pb2, session_pb2
+from elman.v1 import generation_pb2, inspection_pb2, model_pb2, session_pb2
 from elman_client import Client
 from tests.certificates import token_digest
 from tests.server_process import PATIENCE, ServerProcess
 
 METHODS: Final = {
     method.full_name: method
-    for module in (generation_pb2, model_pb2, session_pb2)
+    for module in (generation_pb2, inspection_pb2, model_pb2, session_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

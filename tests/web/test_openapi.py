@@ -22,7 +22,7 @@ def test_requests_made_from_the_document_get_the_answers_that_it_names(web):
 
         @given(case=operation.as_strategy())
         @settings(
-            max_examples=6,
+            max_examples=4,
             phases=[Phase.generate],
             database=None,
             suppress_health_check=list(HealthCheck),

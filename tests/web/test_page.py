@@ -1,5 +1,6 @@
 """The page in a real browser: every panel, by mouse and by keyboard."""
 
+import hashlib
 import math
 import re
 import shutil
@@ -12,7 +13,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect
 
 from elman_client import Client
-from tests.models import CHARACTERS, tagging_model, tiny_model
+from tests.models import CHARACTERS, tiny_model
 from tests.server_process import PATIENCE, ServerProcess
 from tests.services import need
 from tests.web.browser import CHROMIUM, chromium, opened
@@ -31,13 +32,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def lab(models, tmp_path_factory) -> Iterator[tuple[ServerProcess, WebProcess]]:
-    """A server of few models, one of them of a's and b's and one of labels, and its page."""
+    """A server of few models, and its page."""
     folder: Path = tmp_path_factory.mktemp("lab")
     for name in ("lstm", "bytes"):
         shutil.copy(models / f"{name}.onnx", folder)
     tiny_model(folder / "elman-128.onnx", "elman", hidden_size=24, name="elman-128")
-    tiny_model(folder / "counting.onnx", "lstm", hidden_size=4, vocabulary="\nab", name="counting")
-    tagging_model(folder / "tags.onnx", ["noun", "verb"], name="tags")
     with (
         ServerProcess(folder, "--store", f"sqlite:{folder / 'sessions.db'}") as server,
         WebProcess(server.address) as web,
@@ -181,42 +180,6 @@ def test_memory_is_a_map_that_colours_the_text(page):
     expect(page.locator("#view-memory .tip")).to_contain_text("FORGET 0")
 
 
-def test_one_step_is_worked_out(page):
-    """The terms of a step of the model, of three units and of two by hand, with the lesson's numbers."""
-    page.select_option("#model", "elman-128")
-    page.click("#tab-step")
-    view = page.locator("#view-step")
-    expect(view.locator(".vectors .name").first).to_have_text("h before")
-    assert view.locator(".vectors .cells").first.locator("i").count() == 24
-    view.get_by_label("One character back").click()
-    expect(view).to_contain_text("Reading l at position 3")
-    view.locator("select").select_option("two")
-    for number in ("0.600", "0.800", "1.050", "0.624"):
-        expect(view).to_contain_text(number)
-    view.locator("select").select_option("hello")
-    view.get_by_label("One character on").click()
-    expect(view).to_contain_text("After e, the likeliest next character is l.")
-
-
-def test_the_reach_of_memory_is_measured(page):
-    """The loss of a character by what was read before it, for two models."""
-    write(page, "To be", 20)
-    page.click("#tab-reach")
-    page.get_by_role("checkbox", name="elman-128").check()
-    page.locator("#view-reach .primary").click()
-    expect(page.locator("#view-reach .legend span")).to_have_count(2)
-    expect(page.locator("#colour")).to_have_value("memory")
-
-
-def test_meaning_and_programs_are_shown_where_models_have_them(page):
-    """Labels along a typed text; the counter's line and cells."""
-    page.click("#tab-meaning")
-    expect(page.locator("#view-meaning strong")).to_have_text(re.compile("noun|verb"))
-    page.click("#tab-programs")
-    expect(page.locator("#view-programs .legend span")).to_have_count(5)
-    expect(page.locator("#view-programs h3").first).to_contain_text(re.compile("n = 8|8 b's"))
-
-
 def test_columns_write_side_by_side(page):
     """Two models on one prompt, in step."""
     page.click("#tab-compare")
@@ -265,23 +228,6 @@ def test_scripts_are_text(browser, lab):
         assert page.locator("#text img").count() == 0
 
 
-def test_two_cards_of_the_tour(page):
-    """A card shows its thing, and answers after the guess."""
-    page.click("#open-tour")
-    tour = page.locator("#tour")
-    expect(tour).to_contain_text("1 of 13")
-    tour.locator("button", has_text="Show me").click()
-    expect(page.locator("#tab-step")).to_have_attribute("aria-selected", "true")
-    tour.locator("fieldset button").nth(1).click()
-    expect(tour.locator(".answer")).to_contain_text("Yes.")
-    for _ in range(3):
-        tour.locator("button", has_text="Next").click()
-    tour.locator("button", has_text="Show me").click()
-    expect(page.locator("#temperature-shown")).to_have_text("0.50")
-    tour.locator("fieldset button").first.click()
-    expect(tour.locator(".answer")).to_contain_text("No: less likely.")
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible_and_narrow(browser, lab, scheme):
     """No serious finding of axe, in both themes; at 360 pixels nothing is wider than the screen."""
@@ -289,7 +235,7 @@ def test_it_is_accessible_and_narrow(browser, lab, scheme):
         write(page, "To be", 30)
         page.locator("#text i").nth(9).click()
         expect(page.locator("#bars th").nth(1)).to_have_text("logit")
-        for tab in ("memory", "step", "compare"):
+        for tab in ("memory", "compare"):
             page.click(f"#tab-{tab}")
             found = Axe().run(page).response["violations"]
             assert [
@@ -341,6 +287,26 @@ def test_the_text_continues_after_the_server_was_killed(browser, lstm, tmp_path)
                 assert client.session(session(page)).transcript().text == shown(page)
                 expected = "".join(client.generate("A", model="lstm", seed=7, max_chars=len(shown(page)) - 1))
             assert shown(page) == f"A{expected}"
+
+
+def test_a_key_is_asked_for(browser, lstm, tmp_path):
+    """A server that asks who calls: the door passes the answer and the caller's token on, the page asks for one."""
+    token = "secret-of-alice"
+    access = tmp_path / "access.toml"
+    access.write_text(f'[principals.alice]\ntokens = ["{hashlib.sha256(token.encode()).hexdigest()}"]\n')
+    with (
+        ServerProcess(lstm, "--access", str(access), "--reflection", "off") as server,
+        WebProcess(server.address) as web,
+        httpx2.Client(base_url=web.url, trust_env=False, timeout=PATIENCE) as http,
+    ):
+        refused = http.get("/v1/models")
+        assert (refused.status_code, refused.json()["error"]["type"]) == (401, "authentication_error")
+        assert http.get("/v1/models", headers={"authorization": f"Bearer {token}"}).status_code == 200
+        with opened(browser, web.url, may_lose_server=True) as page:
+            page.fill("#key-value", token)
+            page.keyboard.press("Enter")
+            expect(page.locator("#model option")).to_have_count(1)
+            write(page, "To be", 5)
 
 
 def test_the_bars_are_what_the_server_samples_from(page, lab):

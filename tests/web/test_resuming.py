@@ -13,8 +13,14 @@ from tests.server_process import PATIENCE, ServerProcess
 from tests.web.process import WebProcess
 
 NUM_STREAMS = 100
-MAX_CHARS = 150
+MAX_CHARS = 60
 HTTP = httpx2.Client(trust_env=False, timeout=PATIENCE)  # a stream that is left ends its connection
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed():
+    yield
+    HTTP.close()
 
 
 class Reader:
@@ -84,7 +90,7 @@ def _num_differing(url: str, seed: int) -> int:
     whole.read()
     broken = Reader(f"{url}/v1/{path}", body)
     while not broken.is_done:
-        broken.read(chance.randrange(500, 15_000))
+        broken.read(chance.randrange(1_000, 12_000))
     assert whole.is_done
     assert whole.texts.keys() == broken.texts.keys()
     pairs = [(whole.texts[index], broken.texts[index]) for index in whole.texts]
@@ -93,7 +99,7 @@ def _num_differing(url: str, seed: int) -> int:
 
 def test_streams_survive_the_death_of_the_web_process(server_process):
     """After kill -9 of the web process a new one continues a session's turn and a text without a session."""
-    body = {"model": "lstm", "prompt": "A", "seed": 5, "max_tokens": 2000, "stream": True}
+    body = {"model": "lstm", "prompt": "A", "seed": 5, "max_tokens": 1000, "stream": True}
     with WebProcess(server_process.address) as first:
         url = f"{first.url}/v1/completions"
         broken = Reader(url, {**body, "session": "new"}), Reader(url, body)
@@ -111,7 +117,7 @@ def test_streams_survive_the_death_of_the_web_process(server_process):
 def test_a_stream_survives_the_death_of_the_server(lstm, tmp_path):
     """The server is killed in the middle of a stream and started again: the reader sees a pause."""
     store = ["--store", f"sqlite:{tmp_path / 'sessions.db'}"]
-    body = {"model": "lstm", "prompt": "A", "seed": 5, "max_tokens": 2000, "stream": True, "session": "new"}
+    body = {"model": "lstm", "prompt": "A", "seed": 5, "max_tokens": 5000, "stream": True, "session": "new"}
     with ServerProcess(lstm, *store) as server:
         address = server.address
         with WebProcess(address) as web:
@@ -119,7 +125,7 @@ def test_a_stream_survives_the_death_of_the_server(lstm, tmp_path):
             whole.read()
             with HTTP.stream("POST", f"{web.url}/v1/completions", json=body) as response:
                 events = response.iter_lines()
-                lines = [next(events) for _ in range(30)]
+                lines = [next(events) for _ in range(6)]  # of some hundred events
                 server.kill()
                 with ServerProcess(lstm, *store, "--listen", address):
                     lines += events

@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
-from elman_client import ElmanError
+from elman_client import ElmanError, PermissionDeniedError, UnauthenticatedError
 from elman_web.clients import Clients
 from elman_web.dialect import chat, completions, models
 from elman_web.http import errors
@@ -70,6 +70,9 @@ def build(settings: Settings) -> ASGIApp:
 async def _health(request: Request) -> JSONResponse:
     """Answer 200 if the server behind is ready."""
     async with request.app.state.clients.of("") as client:
-        is_serving = await client.is_serving(timeout=_HEALTH_SECONDS)
+        try:
+            is_serving = await client.is_serving(timeout=_HEALTH_SECONDS)
+        except (UnauthenticatedError, PermissionDeniedError):  # it answers
+            is_serving = True
     status = HTTPStatus.OK if is_serving else HTTPStatus.SERVICE_UNAVAILABLE
     return JSONResponse({"server": "serving" if is_serving else "not serving"}, status)

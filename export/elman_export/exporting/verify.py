@@ -22,7 +22,7 @@ from elman_format.operators import CUT_SAFE
 
 NUM_STEPS = 1000
 CHUNKS = (1, 2, 7, 64)
-MAX_LOGITS = 1 << 22  # of a chunk's rows together: tens of MiB for each source, whatever the vocabulary's size
+MAX_LOGITS = 1 << 21  # of a chunk's rows together: tens of MiB for each source, whatever the vocabulary's size
 # Relative to the largest value of a tensor, or to 1. One float32 rounding is 6e-8, and a sum of
 # 1,000 terms in another order differs by about 2e-6; a wrong weight, gate or bias shows as 1e-2.
 TOLERANCE = 1e-5

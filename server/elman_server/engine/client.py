@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import enum
 import itertools
 import os
@@ -16,6 +17,7 @@ import structlog
 from msgspec.structs import replace
 
 from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError, QuotaError
+from elman_server.domain.owner import owner
 from elman_server.engine import protocol
 from elman_server.engine.job import Output
 from elman_server.process.light_event import LightEvent
@@ -201,6 +203,8 @@ class Engine:
             if self._unread and sum(self._unread.values()) + num_chars > self._max_unread and not ignore_limit:
                 raise QuotaError("unread characters", self._max_unread, 1.0)
             self._unread[identity] = num_chars
+        if who := owner.get():
+            job = dataclasses.replace(job, owner=who)
         stream = self._streams[identity] = JobStream(self, identity)
         if self._unsent or self._is_behind:
             if not self._unsent:

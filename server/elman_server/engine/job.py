@@ -31,6 +31,7 @@ class Job:
         read_out: of a job that only reads: what to return for each character of the prompt, "" the labels that the
             model has for output, else the name of a probe; None: nothing.
         window: how many characters may be sampled, or watched, ahead of the reader.
+        owner: whose job it is; owners get equal parts of the rows. The engine's client sets it.
         inspect: of a job that only reads, behind all turns: what to report of the network.
     """
 
@@ -45,6 +46,7 @@ class Job:
     detail: Detail = Detail()
     read_out: str | None = None
     window: int = 1024
+    owner: str = ""
     inspect: Ask | None = None
 
 

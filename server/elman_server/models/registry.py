@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from elman_server.domain.errors import InvalidFieldError, ModelMismatchError, ModelNotFoundError, StartingError
 from elman_server.domain.requests import Limits
@@ -116,6 +116,9 @@ def describe(artefact: Artefact, initial_states: Mapping[str, SessionState], fin
     )
 
 
+_Infos: TypeAlias = "list[ModelInfo]"  # within Models `list` is its method
+
+
 class Models:
     """The served models; empty and not to be asked until `load`.
 
@@ -124,23 +127,24 @@ class Models:
     """
 
     def __init__(self, models: Iterable[ModelInfo] | None = None) -> None:
-        self._models: dict[str, ModelInfo] | None = None  # by digest
-        self._retired: set[str] = set()
+        self._models: _Infos | None = None
+        self._retired: set[str] = set()  # digests
         if models is not None:
             self.load(models)
 
     def load(self, models: Iterable[ModelInfo]) -> None:
         """Say what is served."""
-        self._models = {model.digest: model for model in models}
+        self._models = list(models)
 
     def add(self, model: ModelInfo) -> None:
         """Serve a model, too."""
-        self._loaded()[model.digest] = model
+        self.remove(model)
+        self._loaded().append(model)
         self._retired.discard(model.digest)
 
     def retire_others(self, digests: Collection[str]) -> None:
         """Retire every model but these."""
-        self._retired = set(self._loaded()) - set(digests)
+        self._retired = {model.digest for model in self._loaded()} - set(digests)
 
     def is_retired(self, model: ModelInfo) -> bool:
         """Whether a model is kept for its sessions alone."""
@@ -148,16 +152,16 @@ class Models:
 
     def remove(self, model: ModelInfo) -> None:
         """Serve a model no longer."""
-        self._loaded().pop(model.digest, None)
+        self._models = [other for other in self._loaded() if other.digest != model.digest]
         self._retired.discard(model.digest)
 
     def list(self) -> list[ModelInfo]:
         """Return every model that is not retired, ordered by name and version."""
-        return sorted((model for model in self._loaded().values() if not self.is_retired(model)), key=_order)
+        return sorted((model for model in self._loaded() if not self.is_retired(model)), key=_order)
 
     def get(self, name: str, version: str | None = None) -> ModelInfo:
         """Return one model, of exactly `version` if given; raises ModelNotFoundError."""
-        named = [model for model in self._loaded().values() if model.name == name]
+        named = [model for model in self._loaded() if model.name == name]
         current = [model for model in named if not self.is_retired(model)]
         if version is None:
             if not current:
@@ -175,16 +179,17 @@ class Models:
             ModelMismatchError: other versions of it are served.
             ModelNotFoundError: none is.
         """
-        if (model := self._loaded().get(digest)) is not None:
-            return model
-        found = ", ".join(model.digest[:12] for model in self.list() if model.name == name)
-        if not found:
+        found = [model for model in self._loaded() if model.digest == digest]
+        if found:
+            return next((model for model in found if model.name == name), found[0])
+        others = ", ".join(model.digest[:12] for model in self.list() if model.name == name)
+        if not others:
             raise ModelNotFoundError(f"models/{name}")
         raise ModelMismatchError(
-            f"the session is pinned to {digest[:12]} of models/{name}, this server has {found}; create a new session"
+            f"the session is pinned to {digest[:12]} of models/{name}, this server has {others}; create a new session"
         )
 
-    def _loaded(self) -> dict[str, ModelInfo]:
+    def _loaded(self) -> _Infos:
         if self._models is None:
             raise StartingError
         return self._models

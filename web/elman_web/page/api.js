@@ -18,7 +18,14 @@ export class DoorError extends Error {
   }
 }
 
+/** The caller's key, for a server that asks who calls: it stays in this tab. */
+export const key = {
+  get: () => sessionStorage.getItem("key") ?? "",
+  set: (value) => sessionStorage.setItem("key", value),
+};
+
 async function send(method, path, body, { signal, headers = {} } = {}) {
+  if (key.get()) headers = { authorization: `Bearer ${key.get()}`, ...headers };
   const isBytes = body instanceof ArrayBuffer || body instanceof Blob;
   const type = isBytes ? "application/octet-stream" : "application/json";
   let response;

@@ -1,6 +1,6 @@
 /** Begins the page: reads the address, ties the buttons, watches the server. */
 
-import { DoorError, get } from "./api.js";
+import { DoorError, get, key } from "./api.js";
 import { byId, make } from "./dom.js";
 import * as next from "./next.js";
 import * as session from "./session.js";
@@ -8,7 +8,7 @@ import * as sessions from "./sessions.js";
 import * as readout from "./readout.js";
 import * as tabs from "./tabs.js";
 import * as textView from "./text.js";
-import * as tour from "./tour.js";
+import * as tour from "./lesson/tour.js";
 import * as unit from "./unit.js";
 import { models, on, readAddress, set, state, text } from "./state.js";
 
@@ -32,6 +32,7 @@ export function attempt(act) {
     } catch (error) {
       if (error.name === "AbortError") return;
       if (!(error instanceof DoorError)) throw error;
+      if (error.status === 401 && !byId("key").open) byId("key").showModal();
       notice(error.code === "SESSION_BUSY" ? "Another tab or program is writing to this text. It can be continued in a moment." : error.message);
       if (error.isPassing) checkHealth();
     }
@@ -93,6 +94,10 @@ function setUpButtons() {
       event.preventDefault();
       go(1);
     }
+  });
+  byId("key").addEventListener("close", () => {
+    key.set(byId("key-value").value.trim());
+    attempt(connect)();
   });
   byId("colour").addEventListener("change", ({ target }) => set({ colour: target.value }));
   byId("model").addEventListener("change", ({ target }) => {
@@ -185,7 +190,7 @@ unit.setUp(attempt);
 readout.setUp(attempt);
 tabs.setUp(attempt);
 sessions.setUp(attempt);
-tour.setUp(go);
+tour.setUp(attempt);
 setUpTheme();
 setUpButtons();
 showSpeed();

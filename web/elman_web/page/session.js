@@ -5,6 +5,7 @@ import { emit, models, set, state, text } from "./state.js";
 
 const WINDOW = 3000; // characters that the page holds of a long text
 const NUM_TOP = 20;
+const MAX_READ = 5000; // characters whose candidates fit into one answer
 const NUM_TRIES = 40; // for a session that another turn has for a moment longer
 const TRY_MS = 100;
 
@@ -80,6 +81,10 @@ export async function generate(prompt, maxChars, charsPerSecond = Infinity) {
   try {
     await begin();
     turn.start = text.end;
+    if ([...prompt].length > MAX_READ) {
+      await read(prompt);
+      prompt = "";
+    }
     await run(prompt, maxChars, charsPerSecond, stopping.signal);
   } catch (error) {
     if (error.name !== "AbortError") throw error;
@@ -96,8 +101,12 @@ export const stop = () => turn.running?.abort();
 /** Let the network read a text, and generate nothing. */
 export async function read(prompt) {
   await begin();
-  const { logprobs } = await post(`${path()}/append`, { text: prompt, logprobs: NUM_TOP });
-  add([...prompt].map((c, index) => char(c, true, logprobs, index)));
+  const characters = [...prompt];
+  for (let from = 0; from < characters.length; from += MAX_READ) {
+    const piece = characters.slice(from, from + MAX_READ);
+    const { logprobs } = await post(`${path()}/append`, { text: piece.join(""), logprobs: NUM_TOP });
+    add(piece.map((c, index) => char(c, true, logprobs, index)));
+  }
 }
 
 async function begin() {

@@ -2,9 +2,9 @@
 
 const DEFAULTS = {
   model: "", session: "", temperature: 1, topK: null, topP: null, minP: null, seed: null,
-  colour: "surprise", unit: "", at: null, tab: "memory",
+  colour: "surprise", unit: "", at: null, tab: "memory", card: null,
 };
-const NUMBERS = new Set(["temperature", "topK", "topP", "minP", "seed", "at"]);
+const NUMBERS = new Set(["temperature", "topK", "topP", "minP", "seed", "at", "card"]);
 
 const listeners = [];
 

@@ -3,11 +3,11 @@
 import { byId } from "./dom.js";
 import { on, set, state } from "./state.js";
 import * as compare from "./compare.js";
-import * as meaning from "./meaning.js";
+import * as meaning from "./lesson/meaning.js";
 import * as memory from "./memory.js";
-import * as programs from "./programs.js";
-import * as reach from "./reach.js";
-import * as step from "./step.js";
+import * as programs from "./lesson/programs.js";
+import * as reach from "./lesson/reach.js";
+import * as step from "./lesson/step.js";
 
 const VIEWS = { memory, step, reach, meaning, programs, compare };
 const names = Object.keys(VIEWS);

@@ -92,6 +92,8 @@ class EngineLoop:
 
     def step(self) -> None:
         """Schedule, run, sample, deliver."""
+        for stream in self._scheduler.due_to_yield():
+            self._yield(stream)
         admitted = self._scheduler.admit()
         if self._scheduler.newcomers:
             self._tally.time_waits(self._scheduler.take_newcomers())
@@ -246,6 +248,12 @@ class EngineLoop:
         stream.recent = self._rows.recent(stream.row)
         self._leave(stream)
         self._scheduler.pause(stream)
+
+    def _yield(self, stream: Stream) -> None:
+        """Send what a stream has sampled, and give its row to others."""
+        self._collect(stream)
+        self._flush(stream)
+        self._pause(stream)
 
     def _state_of(self, stream: Stream) -> SessionState:
         return SessionState(self._model.save_row(stream.row), int(self._model.chars[stream.row]))

@@ -201,19 +201,23 @@ class Comparison:
         self._labels = np.array(ask.labels, np.float64)
         self._num_seen = 0
         self._first: Floats | None = None  # the first state: sums of differences lose no digits
-        self._sums: list[Floats] = []  # of x, x^2, x y, and of x where y is not 0
+        self._sums = np.zeros((4, 0))  # of x, x^2, x y, and of x where y is not 0
 
     def add(self, steps: Steps) -> None:
-        """Add them up."""
-        x = np.concatenate(steps.after, axis=1).astype(np.float64)  # [T, S]
+        """Add them up, one character after another: so the same text gives the same bits, whatever the pieces."""
+        rows = np.concatenate(steps.after, axis=1).astype(np.float64)  # [T, S]
         if self._first is None:
-            self._first = x[0].copy()
-            self._sums = [np.zeros_like(x[0]) for _ in range(4)]
-        x -= self._first
-        y = self._labels[self._num_seen : self._num_seen + len(x)]
-        self._num_seen += len(x)
-        parts = x.sum(axis=0), (x * x).sum(axis=0), y @ x, (y != 0).astype(np.float64) @ x
-        self._sums = [total + part for total, part in zip(self._sums, parts, strict=True)]
+            self._first = rows[0].copy()
+            self._sums = np.zeros((4, rows.shape[1]))
+        labels = self._labels[self._num_seen : self._num_seen + len(rows)]
+        self._num_seen += len(rows)
+        total, squares, products, labelled = self._sums
+        for x, y in zip(rows - self._first, labels, strict=True):
+            total += x
+            squares += x * x
+            if y:
+                products += x * y
+                labelled += x
 
     def end(self) -> Compared:
         """Report correlations and means."""

@@ -39,11 +39,20 @@ class Bucket:
             return 0.0
         return (1 - self._level) * 60 / self._per_minute if self._per_minute else _NEVER_SECONDS
 
+    @property
+    def used(self) -> float:
+        """How much of the minute's amount is used now; it changes nothing, as another thread may ask."""
+        return self._per_minute - min(self._per_minute, self._level + self._back(self._clock()))
+
     def use(self, amount: float) -> None:
         """Note what was used."""
         now = self._clock()
-        self._level = min(self._per_minute, self._level + (now - self._at) * self._per_minute / 60) - amount
+        self._level = min(self._per_minute, self._level + self._back(now)) - amount
         self._at = now
+
+    def _back(self, now: float) -> float:
+        """Return what has come back since the last use."""
+        return (now - self._at) * self._per_minute / 60
 
 
 class Account:
@@ -68,6 +77,17 @@ class Account:
     def is_idle(self) -> bool:
         """Whether nothing of it runs."""
         return not self._num_streams
+
+    def usage(self) -> dict[str, tuple[float, float]]:
+        """Return what is used and what is allowed, of the quotas that have a limit."""
+        found = {
+            "sessions": (self.num_sessions, self.quotas.sessions),
+            "stored_bytes": (self.num_bytes, self.quotas.stored_bytes),
+            "streams": (self._num_streams, self.quotas.streams),
+            "characters_per_minute": (_used(self._characters), self.quotas.characters_per_minute),
+            "requests_per_minute": (_used(self._requests), self.quotas.requests_per_minute),
+        }
+        return {name: (used, limit) for name, (used, limit) in found.items() if limit is not None}
 
     def change(self, quotas: Quotas) -> None:
         """Have other limits from now on."""
@@ -126,6 +146,10 @@ class Account:
 
 def _bucket(per_minute: int | None, clock: Callable[[], float]) -> Bucket | None:
     return None if per_minute is None else Bucket(per_minute, clock)
+
+
+def _used(bucket: Bucket | None) -> float:
+    return 0.0 if bucket is None else bucket.used
 
 
 def _check(bucket: Bucket, subject: str, limit: int | None) -> None:

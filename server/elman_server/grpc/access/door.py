@@ -118,6 +118,14 @@ class Door:
         task.add_done_callback(self._running.pop)
         return found
 
+    def usage(self) -> dict[tuple[str, str], tuple[float, float]]:
+        """Return what each principal of the file uses of each quota, for metrics.
+
+        Those that an authority or an issuer vouches for are too many for that.
+        """
+        named = [(name, account) for name, account in list(self._accounts.items()) if ":" not in name]
+        return {(name, quota): pair for name, account in named for quota, pair in account.usage().items()}
+
     async def watch(self) -> None:
         """Read the file again whenever it changes."""
         while self._path is not None:

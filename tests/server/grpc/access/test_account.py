@@ -55,3 +55,14 @@ def test_without_quotas_there_is_no_limit():
         account.use_characters(10**9)
     with account.stream():
         account.check_room(10**9)
+
+
+def test_usage_is_what_metrics_show():
+    """Of each quota with a limit: what is used and what is allowed; to look changes nothing."""
+    clock = Clock()
+    account = Account(Quotas(streams=2, characters_per_minute=60), clock)
+    account.use_characters(40)
+    with account.stream():
+        clock.now += 10
+        assert account.usage() == {"streams": (1, 2), "characters_per_minute": (30, 60)}
+    assert account.usage() == {"streams": (0, 2), "characters_per_minute": (30, 60)}
