@@ -143,10 +143,12 @@ def _hers(scene: Scene) -> tuple[Outcome, Outcome]:
     """Return all that Alice sees of her session."""
     name = f"sessions/{HERS}"
     get, read = (METHODS[f"elman.v1.SessionService.{name}"] for name in ("GetSession", "GetTranscript"))
-    return (
+    seen = (
         scene.call(ALICE, get, session_pb2.GetSessionRequest(name=name)),
         scene.call(ALICE, read, session_pb2.GetTranscriptRequest(name=name)),
     )
+    assert [outcome[0] for outcome in seen] == ["OK", "OK"]
+    return seen
 
 
 def _clear(scene: Scene) -> None:

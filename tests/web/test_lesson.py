@@ -239,7 +239,7 @@ def test_every_card_asks_before_it_answers(page):
 
 def test_the_lesson_is_accessible_and_narrow(browser, lesson):
     """No serious finding of axe in any panel or card, dark or light; at 360 pixels nothing is wider than the screen."""
-    with opened(browser, f"{lesson[1].url}/?model=elman-128&card=3", bypass_csp=True) as page:
+    with opened(browser, f"{lesson[1].url}/?model=elman-128&card=3", bypass_csp=True, reduced_motion="reduce") as page:
         for tab, seen in {"step": "figure", "reach": ".primary", "meaning": ".strip", "programs": ".strip"}.items():
             page.click(f"#tab-{tab}")
             for _theme in range(2):

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 STREAMS_RETRY_SECONDS: Final = 1.0
 SESSIONS_RETRY_SECONDS: Final = 5.0  # they expire, or are deleted
+SHARE: Final = 9
 _NEVER_SECONDS: Final = 3600.0  # of a quota of 0
 
 
@@ -55,16 +56,43 @@ class Bucket:
         return (now - self._at) * self._per_minute / 60
 
 
+class Places:
+    """The streams of all principals.
+
+    Nobody may have more than SHARE times what is free. So one principal alone gets nine tenths, and however many
+    streams it asks for, others find room.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._num_taken = 0
+
+    def take(self, num_own: int) -> None:
+        """Take a place for a principal who has some; raises OwnQuotaError."""
+        allowed = SHARE * (self._most - self._num_taken)
+        if num_own >= allowed:
+            raise OwnQuotaError("streams", num_own, STREAMS_RETRY_SECONDS)
+        self._num_taken += 1
+
+    def leave(self) -> None:
+        """Give a place back."""
+        self._num_taken -= 1
+
+
 class Account:
     """What one principal has and uses.
+
+    Args:
+        places: shared with all other accounts.
 
     Attributes:
         quotas: its limits.
         num_sessions, num_bytes: as counted at `counted_at`, and what was added since.
     """
 
-    def __init__(self, quotas: Quotas, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, quotas: Quotas, places: Places, clock: Callable[[], float] = time.monotonic) -> None:
         self.quotas = quotas
+        self._places = places
         self.num_sessions = 0
         self.num_bytes = 0
         self.counted_at = -float("inf")
@@ -110,11 +138,13 @@ class Account:
         most = self.quotas.streams
         if most is not None and self._num_streams >= most:
             raise OwnQuotaError("streams", most, STREAMS_RETRY_SECONDS)
+        self._places.take(self._num_streams)
         self._num_streams += 1
         try:
             yield
         finally:
             self._num_streams -= 1
+            self._places.leave()
 
     def check_characters(self) -> None:
         """Refuse what runs a model if too much was read and sampled; raises OwnQuotaError."""

@@ -15,7 +15,7 @@ import structlog
 
 from elman_server.domain.errors import PermissionDeniedError, SettingsError, UnauthenticatedError
 from elman_server.domain.owner import ANONYMOUS, owner
-from elman_server.grpc.access.account import Account
+from elman_server.grpc.access.account import Account, Places
 from elman_server.grpc.access.principals import (
     CERTIFICATE,
     JWT,
@@ -75,14 +75,16 @@ class Door:
 
     Args:
         path: the file of principals; None: everybody with a certificate is known.
+        max_streams: of all principals together.
         clock: unix seconds.
 
     Raises:
         SettingsError: the file cannot be used.
     """
 
-    def __init__(self, path: Path | None, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, path: Path | None, max_streams: int, clock: Callable[[], float] = time.time) -> None:
         self._path = path
+        self._places = Places(max_streams)
         self._clock = clock
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._running: dict[asyncio.Task[object], Caller] = {}
@@ -210,7 +212,7 @@ class Door:
     def _account(self, principal: Principal) -> Account:
         account = self._accounts.get(principal.name)
         if account is None:
-            account = self._accounts[principal.name] = Account(principal.quotas)
+            account = self._accounts[principal.name] = Account(principal.quotas, self._places)
             if len(self._accounts) > MAX_ACCOUNTS:
                 idle = next(name for name, account in self._accounts.items() if account.is_idle)
                 del self._accounts[idle]
@@ -232,7 +234,9 @@ def open_door(settings: Settings) -> Door | None:
     Raises:
         SettingsError: the file of principals cannot be used.
     """
-    return None if settings.access is None and settings.tls_client_ca is None else Door(settings.access)
+    if settings.access is None and settings.tls_client_ca is None:
+        return None
+    return Door(settings.access, min(settings.max_streams, settings.max_batch + settings.max_waiting))
 
 
 def scope_of(method: str) -> Scope:

@@ -1,7 +1,9 @@
+from contextlib import ExitStack
+
 import pytest
 
 from elman_server.domain.errors import OwnQuotaError
-from elman_server.grpc.access.account import Account, Bucket
+from elman_server.grpc.access.account import Account, Bucket, Places
 from elman_server.grpc.access.principals import Quotas
 from tests.clock import Clock
 
@@ -32,7 +34,7 @@ def test_nothing_is_no_amount():
 def test_a_new_quota_holds_at_once():
     """A reload changes limits; a bucket whose limit stays keeps its debt."""
     clock = Clock()
-    account = Account(Quotas(streams=0, characters_per_minute=60), clock)
+    account = Account(Quotas(streams=0, characters_per_minute=60), Places(10), clock)
     account.use_characters(120)
     with pytest.raises(OwnQuotaError, match="60 characters a minute"):
         account.check_characters()
@@ -49,7 +51,7 @@ def test_a_new_quota_holds_at_once():
 
 def test_without_quotas_there_is_no_limit():
     """An account without quotas counts, and refuses nothing."""
-    account = Account(Quotas())
+    account = Account(Quotas(), Places(10))
     for _ in range(1000):
         account.request()
         account.use_characters(10**9)
@@ -57,10 +59,26 @@ def test_without_quotas_there_is_no_limit():
         account.check_room(10**9)
 
 
+def test_one_principal_cannot_take_every_place():
+    """However many streams it asks for, another one finds room; and one alone has nearly all."""
+    places = Places(1000)
+    many, few = Account(Quotas(), places), Account(Quotas(), places)
+    with ExitStack() as stack:
+        for _ in range(900):
+            stack.enter_context(many.stream())
+        with pytest.raises(OwnQuotaError, match="limit of 900 streams"):
+            stack.enter_context(many.stream())
+        for _ in range(50):
+            stack.enter_context(few.stream())
+    with ExitStack() as stack:
+        for _ in range(900):
+            stack.enter_context(few.stream())
+
+
 def test_usage_is_what_metrics_show():
     """Of each quota with a limit: what is used and what is allowed; to look changes nothing."""
     clock = Clock()
-    account = Account(Quotas(streams=2, characters_per_minute=60), clock)
+    account = Account(Quotas(streams=2, characters_per_minute=60), Places(10), clock)
     account.use_characters(40)
     with account.stream():
         clock.now += 10

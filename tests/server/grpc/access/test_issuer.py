@@ -29,7 +29,7 @@ RSA = rsa.generate_private_key(65537, 2048)
 def claims(**changes: Any) -> dict[str, Any]:
     """Return what a good token says."""
     now = time.time()
-    good = {"iss": ISSUER, "aud": AUDIENCE, "sub": "auth0|1", "exp": now + 60, "iat": now}
+    good = {"iss": ISSUER, "aud": AUDIENCE, "sub": "auth0|1", "exp": now + 3600, "iat": now}
     return {name: value for name, value in (good | changes).items() if value is not None}
 
 
