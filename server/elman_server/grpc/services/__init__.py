@@ -1,1 +1,0 @@
-"""The services of elman.v1: convert, call, convert."""
