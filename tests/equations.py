@@ -12,6 +12,7 @@ from onnx import numpy_helper
 from elman_export.exporting.cells import GATES
 
 Floats = NDArray[np.float64]
+STEP = 33 / 512  # of the table of an int8 model
 Terms = dict[str, tuple[Floats, Floats, Floats]]  # by gate: W_xh x + b, W_hh h (+ b_hh of a candidate), the sum
 
 
@@ -56,18 +57,37 @@ def int8_terms(cell: str, path: Path, layer: int, x: Any, h: NDArray[np.float32]
             own = known[f"{name}.weight_ih.unit"].astype(np.float64) if is_candidate else unit
             product = steps(layer - 1, x) @ known[f"{name}.weight_ih"].astype(np.int64)
             one = own * (product + known[f"{name}.bias"])
-        found[gate] = one, two, one + two * (sigmoid(found["reset"][2]) if is_candidate else 1)
+        found[gate] = (
+            one,
+            two,
+            one + two * (activated(found["reset"][2], is_tanh=False, is_int8=True) if is_candidate else 1),
+        )
     return found
 
 
-def advanced(cell: str, terms: Terms, h: Floats, c: Floats | None) -> tuple[Floats, Floats | None]:
+def activated(total: Floats, *, is_tanh: bool, is_int8: bool) -> Floats:
+    """Return tanh or sigmoid; of an int8 model the level of the nearest of 256 steps, as `quantized_cells` says."""
+    if not is_int8:
+        return np.tanh(total) if is_tanh else sigmoid(total)
+    nearest = np.clip(np.rint(total / (STEP / 2 if is_tanh else STEP)), -128, 127)
+    levels = np.round(254 * sigmoid(STEP * nearest)) + 1
+    return (levels - 128) * 2 / 254 if is_tanh else (levels - 1) / 254
+
+
+def activations(terms: Terms, *, is_int8: bool) -> dict[str, Floats]:
+    """Return the value of each gate."""
+    return {
+        gate: activated(total, is_tanh=gate in {"hidden", "candidate", "cell"}, is_int8=is_int8)
+        for gate, (_, _, total) in terms.items()
+    }
+
+
+def advanced(gates: dict[str, Floats], h: Floats, c: Floats | None, *, is_int8: bool) -> tuple[Floats, Floats | None]:
     """Return h and c after the step."""
-    total = {gate: parts[2] for gate, parts in terms.items()}
-    if cell == "elman":
-        return np.tanh(total["hidden"]), None
-    if cell == "gru":
-        z = sigmoid(total["update"])
-        return (1 - z) * np.tanh(total["candidate"]) + z * h, None
+    if "hidden" in gates:
+        return gates["hidden"], None
+    if "update" in gates:
+        return (1 - gates["update"]) * gates["candidate"] + gates["update"] * h, None
     assert c is not None
-    after = sigmoid(total["forget"]) * c + sigmoid(total["input"]) * np.tanh(total["cell"])
-    return sigmoid(total["output"]) * np.tanh(after), after
+    after = gates["forget"] * c + gates["input"] * gates["cell"]
+    return gates["output"] * activated(after, is_tanh=True, is_int8=is_int8), after

@@ -223,3 +223,29 @@ def test_settings_that_mean_nothing_are_a_sentence(options, words):
     done = CliRunner().invoke(main, options)
     assert done.exit_code in {1, 2}
     assert words in done.stderr
+
+
+async def test_a_proxy_that_buffers_changes_nothing(web):
+    """Behind a proxy that sends nothing before it has all, the events are the same, and the door asks it not to."""
+
+    async def buffer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        where = urlsplit(web.url)
+        from_door, to_door = await asyncio.open_connection(where.hostname, where.port)
+        to_door.write(await reader.read(65_536))
+        writer.write(await from_door.read())
+        to_door.close()
+        writer.close()
+
+    body = {**OK, "max_tokens": 40, "seed": 3, "stream": True}
+    proxy = await asyncio.start_server(buffer, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    async with proxy, httpx2.AsyncClient(trust_env=False, headers={"connection": "close"}, timeout=PATIENCE) as http:
+        behind = await http.post(f"http://127.0.0.1:{port}/v1/completions", json=body)
+        direct = await http.post(f"{web.url}/v1/completions", json=body)
+    assert _texts(behind.text) == _texts(direct.text)
+    assert (behind.headers["x-accel-buffering"], behind.headers["cache-control"]) == ("no", "no-cache, no-transform")
+
+
+def _texts(events: str) -> str:
+    data = [json.loads(line[6:]) for line in events.splitlines() if line.startswith("data: {")]
+    return "".join(each["choices"][0]["text"] for each in data)

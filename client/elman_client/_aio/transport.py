@@ -99,6 +99,7 @@ class AsyncTransport:
             method, request = self._channel.stream_unary(operation.path), iter((request, *operation.more))
         with _awaiting(call):
             reply = await method(request, timeout=call.timeout, metadata=call.metadata)
+        call.span.end()
         return operation.parse(reply)
 
     def leave(self, turn: Left, stream: "AsyncStream[Any] | None") -> None:
@@ -259,11 +260,15 @@ class AsyncStream(Generic[Value]):
                 encoded = await self._answers.read()
         finally:
             self.is_awaited = False
-        return None if encoded is aio.EOF else self._operation.parse(encoded)
+        if encoded is aio.EOF:
+            self._call.span.end()
+            return None
+        return self._operation.parse(encoded)
 
     def cancel(self) -> None:
         """Stop the call. It does not wait for the server."""
         self._answers.cancel()
+        self._call.span.end("CANCELLED")
 
 
 class AsyncTalk(AsyncStream[Value]):
@@ -301,6 +306,7 @@ def _awaiting(call: Call) -> Iterator[None]:
         with translated(call):
             yield
     except asyncio.CancelledError as error:
+        call.span.end("CANCELLED")
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise

@@ -14,6 +14,7 @@ import grpc
 from elman_client._errors import FailedPreconditionError
 from elman_client._shared.fields import invalid, number, wrong_type
 from elman_client._shared.operation import Operation
+from elman_client._shared.tracing import Span
 
 CHANNEL_OPTIONS: Final = (
     # The server sets the limits; a long Score with many candidates passes gRPC's 4 MiB.
@@ -45,6 +46,7 @@ class Call:
     request_id: str
     metadata: tuple[tuple[str, str | bytes], ...] = field(repr=False)  # a token may be among them
     timeout: float | None
+    span: Span = field(repr=False)
 
 
 class Connection:
@@ -110,14 +112,15 @@ class Connection:
             raise FailedPreconditionError("this client is closed: make a new one")
         self.check_process()
         request_id = str(uuid4())
-        headers = (*self._metadata, ("x-request-id", request_id))
+        span = Span(operation.path, self.target, request_id)
+        headers = (*self._metadata, ("x-request-id", request_id), *span.header)
         if self._token is not None:
             headers += (("authorization", _bearer(self._token)),)
         if operation.session:
             headers += (("x-session-id", operation.session.removeprefix("sessions/")),)
         if operation.key:
             headers += (("idempotency-key", operation.key),)
-        return Call(self.target, request_id, headers, self.timeout_of(timeout))
+        return Call(self.target, request_id, headers, self.timeout_of(timeout), span)
 
     def timeout_of(self, timeout: float | None) -> float | None:
         """Return the seconds of a call; ``None``: no deadline."""

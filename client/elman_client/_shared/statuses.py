@@ -49,7 +49,9 @@ def translated(call: Call) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise from_rpc(error, call) from error
+        ours = from_rpc(error, call)
+        call.span.end(ours.code)
+        raise ours from error
 
 
 def from_rpc(error: Any, call: Call) -> errors.ElmanError:

@@ -82,7 +82,9 @@ class Transport:
                 reply: bytes = method(request, timeout=call.timeout, metadata=call.metadata)
             return reply
 
-        return operation.parse(workers.Result(send).begin().get())
+        answer = workers.Result(send).begin().get()
+        call.span.end()
+        return operation.parse(answer)
 
     def leave(self, left: Left, stream: "Stream[Any] | None") -> None:
         """End a turn that its caller has left, in the background: the session's next call waits for that."""
@@ -367,6 +369,7 @@ class _Reader:
         finally:
             self._stream = None
             self.is_done = True
+            self._call.span.end("CANCELLED" if self.is_left else "OK")  # after an error it has its own end
 
     def prevent(self) -> None:
         """Keep a call that did not begin from beginning, in another worker."""

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _CONTRIBUTIONS = 4  # of each candidate that are shown
 _FORMULAS = {
     "H": "h = tanh(sum)",
-    "UPDATE": "h = (1 - update) candidate + update h",
-    "OUTPUT": "c = forget c + input cell; h = output tanh(c)",
+    "UPDATE": "h = (1 - z) n + z h, with z (update) and n (candidate)",
+    "OUTPUT": "c = f c + i g, h = o tanh(c), with i (input), f, g (cell) and o",
 }
 
 

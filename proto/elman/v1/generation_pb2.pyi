@@ -64,7 +64,7 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_CANCELLED: _FinishReason.ValueType  # 3
     """FINISH_REASON_CANCELLED means that Cancel ended the turn, or a Stop or the next turn in a Chat."""
     FINISH_REASON_DEADLINE: _FinishReason.ValueType  # 4
-    """FINISH_REASON_DEADLINE means that the call's deadline is near."""
+    """FINISH_REASON_DEADLINE means that the call's deadline is near; the status DEADLINE_EXCEEDED follows."""
     FINISH_REASON_SERVER_DRAINING: _FinishReason.ValueType  # 7
     """FINISH_REASON_SERVER_DRAINING means that the server is shutting down; Resume at another one."""
 
@@ -80,7 +80,7 @@ FINISH_REASON_STOP_STRING: FinishReason.ValueType  # 2
 FINISH_REASON_CANCELLED: FinishReason.ValueType  # 3
 """FINISH_REASON_CANCELLED means that Cancel ended the turn, or a Stop or the next turn in a Chat."""
 FINISH_REASON_DEADLINE: FinishReason.ValueType  # 4
-"""FINISH_REASON_DEADLINE means that the call's deadline is near."""
+"""FINISH_REASON_DEADLINE means that the call's deadline is near; the status DEADLINE_EXCEEDED follows."""
 FINISH_REASON_SERVER_DRAINING: FinishReason.ValueType  # 7
 """FINISH_REASON_SERVER_DRAINING means that the server is shutting down; Resume at another one."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
@@ -695,18 +695,29 @@ Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
 
 @_typing.final
 class Stop(_message.Message):
-    """Stop has no fields yet."""
+    """Stop ends the running turn."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Position is where the turn ends: Chunk.position of the last Chunk that the caller read, or Started.start_position to keep
+    nothing of the turn. A turn that has just finished is cut, too. Chunks and the Finished that were under way arrive first; then
+    one more Finished says where the session is. A position that the turn does not have is OUT_OF_RANGE. Unset: the turn keeps
+    everything that the server sent. Only after a turn on a session; else INVALID_ARGUMENT.
+    """
     def __init__(
         self,
+        *,
+        position: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
+    _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
 
 Global___Stop: _TypeAlias = Stop  # noqa: Y015
 

@@ -319,6 +319,13 @@ class StartingError(UnavailableError):
         super().__init__("the server is loading its models", 1.0)
 
 
+class DeadlineError(ServerError):
+    """A turn was ended and committed because the call's deadline is near."""
+
+    def __init__(self) -> None:
+        super().__init__("the call's deadline has passed; the session ends where the text that was sent ends")
+
+
 class DrainingError(UnavailableError):
     """The server is shutting down."""
 

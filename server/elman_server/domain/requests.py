@@ -214,6 +214,13 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class StopRequest:
+    """The end of the turn that a chat runs; `position`: up to where it is kept, None: all that was delivered."""
+
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeRequest:
     """A turn to continue.
 

@@ -42,6 +42,10 @@ MAX_UNREAD: Final = 2_000_000
 MAX_SILENT_BEATS: Final = 4  # beats, not a time: a server that was paused itself must not blame its engines
 # Of NumPy's products, which inspections need: their threads would fight with onnxruntime's for the cores.
 _ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
+_VARIABLES: Final = (
+    "PATH", "HOME", "LANG", "LC_", "TZ", "TMPDIR", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "OMP_", "OPENBLAS_", "MKL_",
+    "KMP_", "ORT_", "CUDA_", "COVERAGE_",
+)  # fmt: skip
 _TEXT_BYTES: Final = 1 << 14
 _STREAM_BYTES: Final = 1 << 22
 _SHORT_CHARS: Final = 256  # prompts up to that do not count as unread: the number of streams bounds them
@@ -331,7 +335,7 @@ class Engine:
         command = (sys.executable, "-m", "elman_server.engine.core", str(theirs.fileno()), str(os.getpid()))
         spawning = asyncio.create_task(
             asyncio.create_subprocess_exec(
-                *command, pass_fds=[theirs.fileno()], stderr=asyncio.subprocess.PIPE, env={**os.environ, **_ONE_THREAD}
+                *command, pass_fds=[theirs.fileno()], stderr=asyncio.subprocess.PIPE, env=_environment()
             )
         )
         try:
@@ -461,6 +465,12 @@ class Engine:
         log.info("engine_exited", code=code)
         self._process = None
         return code
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables of an engine: what finds and tunes its libraries. Keys and passwords are not among them."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
+    return {**kept, **_ONE_THREAD}
 
 
 def _cause(code: int) -> str:

@@ -19,6 +19,8 @@ from elman.v1.generation_pb2 import (
     ScoreRequest,
 )
 from elman.v1.generation_pb2_grpc import GenerationServiceServicer
+from elman_server.domain.errors import DeadlineError
+from elman_server.domain.events import Event, Finished, FinishReason
 from elman_server.grpc.messages.build import (
     from_append,
     from_chat,
@@ -55,12 +57,14 @@ class GenerationService(GenerationServiceServicer):
         async with contextlib.aclosing(self._turns.generate(turn)) as events:
             async for happened in events:
                 yield from_generated(happened)
+                _check_deadline(happened)
 
     async def Resume(self, request: ResumeRequest, context: Context) -> AsyncGenerator[ResumeResponse, None]:
         turn = to_resume(request, context.time_remaining())
         async with contextlib.aclosing(self._turns.resume(turn)) as events:
             async for happened in events:
                 yield from_resumed(happened)
+                _check_deadline(happened)
 
     async def Chat(self, requests: AsyncIterator[ChatRequest], context: Context) -> AsyncGenerator[ChatResponse, None]:
         actions = (to_action(request, context.time_remaining()) async for request in requests)
@@ -68,6 +72,7 @@ class GenerationService(GenerationServiceServicer):
             async with contextlib.aclosing(Chat(self._turns, actions).events()) as events:
                 async for happened in events:
                     yield from_chat(happened)
+                    _check_deadline(happened)
 
     async def Cancel(self, request: CancelRequest, _: Context) -> CancelResponse:
         position = request.position if request.HasField("position") else None
@@ -85,3 +90,9 @@ class GenerationService(GenerationServiceServicer):
         text = to_score(request)
         del request  # its text is long
         return await from_score(await self._turns.score(text))
+
+
+def _check_deadline(happened: tuple[Event, ...]) -> None:
+    """End a call like one whose deadline passed at its caller first: a deadline shows in one way."""
+    if isinstance(happened[-1], Finished) and happened[-1].reason is FinishReason.DEADLINE:
+        raise DeadlineError

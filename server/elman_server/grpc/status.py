@@ -166,6 +166,7 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.StartingError: Row(StatusCode.UNAVAILABLE, "STARTING", _retry),
     errors.OverloadedError: Row(StatusCode.UNAVAILABLE, "OVERLOADED", _retry),
     errors.DrainingError: Row(StatusCode.UNAVAILABLE, "DRAINING", _retry),
+    errors.DeadlineError: Row(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     errors.EngineRestartedError: Row(StatusCode.UNAVAILABLE, "ENGINE_RESTARTED", _retry),
     errors.StoreUnavailableError: Row(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
     errors.StoreFullError: Row(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),

@@ -2,7 +2,9 @@
 
 Everything is computed in float64, for many positions at once: [T, H]. An artefact holds one matrix a gate, transposed,
 and in layer 0 a table with W_xh x + b for every character (`elman_export.exporting.cells`). An int8 one holds integers
-and their units (`elman_export.exporting.quantized_cells`); here they are the numbers that they stand for.
+and their units (`elman_export.exporting.quantized_cells`); here they are the numbers that they stand for. It rounds h
+before products and, unless it is of an old release, each sum to a step of one table of activations. These roundings are
+computed in float32 as the graph does, so that they give the same steps.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ class Gate:
         recurrent: [H, H].
         bias: [H].
         recurrent_bias: [H], of a GRU's candidate.
+        unit: [H], of an int8 model: what the recurrent sum counts in.
     """
 
     signal: Signal
@@ -72,6 +75,36 @@ class Gate:
     recurrent: Floats
     bias: Floats | None
     recurrent_bias: Floats | None
+    unit: Floats | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The activations of an int8 model: 256 levels of a sigmoid at multiples of a step, which serve for tanh, too.
+
+    Attributes:
+        step, tanh_step: of the sums.
+        level, tanh_level: of the results.
+    """
+
+    step: np.float32
+    tanh_step: np.float32
+    level: np.float32
+    tanh_level: np.float32
+
+    def sigmoid(self, scaled: NDArray[np.float32]) -> Floats:
+        """Return the sigmoid of sums, given in steps."""
+        return ((self._bytes(scaled) - 1) * self.level).astype(np.float64)
+
+    def tanh(self, scaled: NDArray[np.float32]) -> Floats:
+        """Return the tanh of sums, given in steps."""
+        return ((self._bytes(scaled) - np.float32(_ZERO_POINT)) * self.tanh_level).astype(np.float64)
+
+    def _bytes(self, scaled: NDArray[np.float32]) -> NDArray[np.float32]:
+        nearest = np.clip(np.rint(scaled), -_ZERO_POINT, _MAX_OPERAND - _ZERO_POINT).astype(np.float64)
+        levels = np.rint(_sigmoid(nearest * float(self.step)) / float(self.level)) + 1
+        found: NDArray[np.float32] = np.minimum(levels, _MAX_OPERAND).astype(np.float32)
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +115,7 @@ class Cells:
         cell: `elman`, `gru` or `lstm`.
         layers: the sums of each.
         scales: of an int8 model the unit of each layer's h in products; empty: h itself.
+        table: of an int8 model that looks its activations up.
         output_weight: [H, V].
         output_bias: [V].
     """
@@ -91,6 +125,7 @@ class Cells:
     scales: tuple[float, ...]
     output_weight: Floats
     output_bias: Floats
+    table: Table | None = None
 
     def terms(
         self, layer: int, below: NDArray[np.int64] | NDArray[np.float32], h: Floats, c: Floats | None
@@ -126,7 +161,7 @@ class Cells:
                 total = inputs + found[Signal.RESET].activation * (recurrent + gate.recurrent_bias)
             if gate.bias is not None:
                 total += gate.bias
-            activation = np.tanh(total) if gate.signal in _TANH else _sigmoid(total)
+            activation = self._activation(gate, inputs, recurrent, total, found)
             found[gate.signal] = GateTerms(
                 gate.signal, inputs, recurrent, gate.bias, gate.recurrent_bias, total, activation
             )
@@ -141,7 +176,28 @@ class Cells:
             return (1 - z) * gate[Signal.CANDIDATE] + z * h, None
         assert c is not None
         after = gate[Signal.FORGET] * c + gate[Signal.INPUT] * gate[Signal.CELL]
-        return gate[Signal.OUTPUT] * np.tanh(after), after
+        if self.table is None:
+            return gate[Signal.OUTPUT] * np.tanh(after), after
+        parts = (gate[Signal.FORGET], c, gate[Signal.INPUT], gate[Signal.CELL])
+        f, before, i, g = (term.astype(np.float32) for term in parts)
+        scaled = ((f * before + i * g) / self.table.tanh_step).astype(np.float32)
+        return gate[Signal.OUTPUT] * self.table.tanh(scaled), after
+
+    def _activation(
+        self, gate: Gate, inputs: Floats, recurrent: Floats, total: Floats, found: Mapping[Signal, GateTerms]
+    ) -> Floats:
+        """Return tanh or sigmoid of a sum, or what the graph's table has for it."""
+        if self.table is None or gate.unit is None:
+            return np.tanh(total) if gate.signal in _TANH else _sigmoid(total)
+        unit, is_tanh = gate.unit.astype(np.float32), gate.signal in _TANH
+        step = self.table.tanh_step if is_tanh else self.table.step
+        if gate.recurrent_bias is None:  # a whole number of units
+            scaled = np.rint(total / gate.unit).astype(np.float32) * (unit / step)
+        else:
+            memory = np.rint((recurrent + gate.recurrent_bias) / gate.unit).astype(np.float32) * unit
+            x = (inputs if gate.bias is None else inputs + gate.bias).astype(np.float32)
+            scaled = (x + found[Signal.RESET].activation.astype(np.float32) * memory) / step
+        return self.table.tanh(scaled) if is_tanh else self.table.sigmoid(scaled)
 
     def logits(self, h: NDArray[np.floating]) -> Floats:
         """Return the logits [T, V] after the last layer's h [T, H]."""
@@ -177,7 +233,8 @@ def read_cells(artefact: Artefact) -> Cells:
         )
         scales = tuple(weights.scale(layer) for layer in range(artefact.num_layers)) if weights.is_quantized else ()
         output = weights.product("output.weight", "output.weight", artefact.num_layers - 1)
-        return Cells(artefact.cell, layers, scales, output, weights.sum("output.bias", "output.weight"))
+        bias = weights.sum("output.bias", "output.weight")
+        return Cells(artefact.cell, layers, scales, output, bias, weights.table())
     except (KeyError, ValueError) as error:
         raise AbsentError(
             f"{artefact.name} does not hold its cell's weights by their usual names: its gates and terms are absent"
@@ -204,7 +261,14 @@ class _Weights:
             bias = self._array(f"{gate}.bias") if f"{gate}.bias" in self._found else None
         recurrent = self.product(f"{gate}.weight_hh", f"{gate}.weight_hh", layer)
         recurrent_bias = self.sum(f"{gate}.bias_hh", f"{gate}.weight_hh") if is_candidate else None
-        return Gate(signal, inputs, recurrent, bias, recurrent_bias)
+        unit = self._array(f"{gate}.weight_hh.unit") if self.is_quantized else None
+        return Gate(signal, inputs, recurrent, bias, recurrent_bias, unit)
+
+    def table(self) -> Table | None:
+        if "table.step" not in self._found:
+            return None
+        names = ("table.step", "tanh.step", "table.level", "tanh.level")
+        return Table(*(np.float32(self._array(name)) for name in names))
 
     def scale(self, layer: int) -> float:
         return float(self._array(f"layer_{layer}.scale"))

@@ -34,7 +34,7 @@ from elman_server.engine.core.model_runner import ModelRunner
 from elman_server.history import inspection as module
 from elman_server.history.inspection import Inspection
 from elman_server.models.artefact import read_artefact
-from tests.equations import Terms, advanced, float_terms, int8_terms
+from tests.equations import Terms, activations, advanced, float_terms, int8_terms
 from tests.models import CHARACTERS, nan_model, quantized_model, random_weights, tiny_model
 from tests.server.house import House
 
@@ -121,9 +121,7 @@ async def test_states_and_gates_are_those_of_the_equations(inspection, paths, ki
         for at in range(1, len(TEXT)):
             below = states[0][at] if layer else CHARACTERS.index(TEXT[at])
             terms = expected_terms(kind, paths[kind], layer, below, states[layer * per_layer][at - 1])
-            for gate, (_, _, total) in terms.items():
-                is_tanh = gate in {"hidden", "candidate", "cell"}
-                value = np.tanh(total) if is_tanh else 1 / (1 + np.exp(-total))
+            for gate, value in activations(terms, is_int8=kind != cell).items():
                 np.testing.assert_allclose(found[GATE[gate], layer][at], value, rtol=0, atol=1e-6)
     assert len(found) == 2 * (per_layer + (0 if cell == "elman" else len(terms)))
 
@@ -148,7 +146,10 @@ async def test_the_terms_of_a_step_are_those_of_the_equations(inspection, paths,
             np.testing.assert_allclose(inputs, one, rtol=0, atol=1e-6)
             np.testing.assert_allclose(recurrent, two, rtol=0, atol=1e-6)
             np.testing.assert_allclose(gate.pre_activation, total, rtol=0, atol=1e-6)
-        after, cell_after = advanced(cell, terms, h.astype(np.float64), c)
+        gates = activations(terms, is_int8=kind != cell)
+        for gate, value in zip(shown.gates, gates.values(), strict=True):
+            np.testing.assert_allclose(gate.activation, value, rtol=0, atol=1e-6)
+        after, cell_after = advanced(gates, h.astype(np.float64), c, is_int8=kind != cell)
         np.testing.assert_array_equal(shown.h_before, h)
         np.testing.assert_allclose(shown.h, after, rtol=0, atol=1e-6)
         np.testing.assert_allclose(shown.h, states[layer * per_layer][20], rtol=0, atol=1e-6)
@@ -351,7 +352,7 @@ async def test_a_reader_that_stops_holds_the_engine_to_its_window(house, inspect
         for _ in range(3):  # the engine answers others meanwhile
             await inspection.explain(ExplainRequest(of_model("lstm")))
         assert len((await anext(chunks)).text) <= 8
-    assert house.engines["lstm"].num_streams == 0
+    assert house.engines[house.models.get("lstm").digest].num_streams == 0
 
 
 async def test_there_are_only_so_many_at_once(inspection, monkeypatch):

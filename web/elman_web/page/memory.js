@@ -18,7 +18,8 @@ let box;
 let attempt;
 let map = null; // { key, start, size, length, signal, layer, values, order, column }
 let cursor = { row: 0, column: 0 };
-let brush = null; // [first, last] columns
+let brush = null; // { first, last, isOpen } columns
+let isDrawing = false;
 const parts = {};
 const newest = latest();
 
@@ -74,7 +75,11 @@ async function load() {
   const [signal, layer, size] = parts.signal.value.split(" ");
   const key = [state.session, signal, layer, text.start, text.end].join();
   const wanted = state.at ?? text.end - 1;
-  if (map?.key === key && wanted >= map.start && wanted < map.start + map.length) return drawCross();
+  if (map?.key === key && wanted >= map.start && wanted < map.start + map.length) {
+    if (map.theme === document.documentElement.dataset.theme) drawCross();
+    else draw();
+    return;
+  }
   const end = Math.min(text.end, Math.max(wanted + MAX_SHOWN / 2, text.start + MAX_SHOWN));
   const start = Math.max(text.start, end - MAX_SHOWN);
   const request = newest();
@@ -104,7 +109,8 @@ function draw() {
   parts.canvas.style.height = `${size * ROW}px`;
   const context = parts.canvas.getContext("2d");
   const image = context.createImageData(length, size);
-  const dark = document.documentElement.dataset.theme === "dark";
+  map.theme = document.documentElement.dataset.theme;
+  const dark = map.theme === "dark";
   for (let row = 0; row < size; row++) {
     const unit = map.order[row];
     for (let column = 0; column < length; column++) {
@@ -113,6 +119,8 @@ function draw() {
   }
   context.putImageData(image, 0, 0);
   drawLetters(characters, cell);
+  parts.trace.width = Math.max(300, parts.trace.clientWidth);
+  parts.colours = ["--line", "--h", "--x"].map(token);
   drawCross();
 }
 
@@ -153,7 +161,12 @@ function onMove(event) {
   if (!map) return;
   cursor = at(event);
   if (brush?.isOpen) brush.last = cursor.column;
-  drawCross();
+  if (isDrawing) return;
+  isDrawing = true; // many moves, one frame
+  requestAnimationFrame(() => {
+    isDrawing = false;
+    drawCross();
+  });
 }
 
 function onDown(event) {
@@ -215,19 +228,19 @@ function drawCross() {
 
 function drawTrace(unit, column) {
   const canvas = parts.trace;
-  const width = (canvas.width = Math.max(300, canvas.clientWidth));
+  const width = canvas.width;
   const context = canvas.getContext("2d");
   const x = (index) => (index / Math.max(1, map.length - 1)) * (width - 4) + 2;
   const y = (value) => 35 - (Math.max(-1, Math.min(1, value / map.scale)) * 31);
   context.clearRect(0, 0, width, 70);
-  context.strokeStyle = token("--line");
+  context.strokeStyle = parts.colours[0];
   context.strokeRect(0, y(0), width, 0);
-  context.strokeStyle = token("--h");
+  context.strokeStyle = parts.colours[1];
   context.lineWidth = 1.5;
   context.beginPath();
   for (let index = 0; index < map.length; index++) context.lineTo(x(index), y(map.values[index * map.size + unit]));
   context.stroke();
-  context.fillStyle = token("--x");
+  context.fillStyle = parts.colours[2];
   context.fillRect(x(column) - 1, 0, 2, 70);
 }
 

@@ -19,7 +19,7 @@ from elman_server.domain.sampling import log_softmax
 from elman_server.domain.state import SessionState
 from elman_server.engine.core.batch import FLUSH_STEPS, Batch
 from elman_server.engine.core.effective import EffectiveTrace
-from elman_server.engine.core.inspector import Inspector
+from elman_server.engine.core.inspection.inspector import Inspector
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
 from elman_server.engine.core.tally import Tally
 from elman_server.engine.job import IdDetail, Output, pack

@@ -26,6 +26,7 @@ from elman_server.domain.requests import (
     SamplingRequest,
     ScoreRequest,
     StoppingRequest,
+    StopRequest,
     Target,
     digest_of,
 )
@@ -96,13 +97,13 @@ def to_resume(request: messages.ResumeRequest, time_left: float | None) -> Resum
     )
 
 
-def to_action(request: messages.ChatRequest, time_left: float | None) -> GenerateRequest | None:
-    """Return the turn that a caller of Chat asks for; None: a Stop."""
+def to_action(request: messages.ChatRequest, time_left: float | None) -> GenerateRequest | StopRequest:
+    """Return what a caller of Chat asks for."""
     match request.WhichOneof("action"):
         case "turn":
             return to_generate(request.turn, time_left)
         case "stop":
-            return None
+            return StopRequest(request.stop.position if request.stop.HasField("position") else None)
         case _:
             raise InvalidFieldError("action", "is not set; send turn or stop")
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from elman_server.domain.events import FinishReason
-from elman_server.engine.core.studies import Comparison, Explanation, Observation, Steps, differ, tables
+from elman_server.engine.core.inspection.studies import Comparison, Explanation, Observation, Steps, differ, tables
 from elman_server.engine.inspection import Describe, Described, Explain, ReadWeights, Watch
 from elman_server.engine.job import Output
 from elman_server.models.cells import AbsentError, Cells, read_cells
 
 if TYPE_CHECKING:
+    from elman_server.engine.core.inspection.studies import Study
     from elman_server.engine.core.model_runner import ModelRunner
-    from elman_server.engine.core.studies import Study
     from elman_server.engine.job import Job
 
 SHARE: Final = 0.03  # of the time that turns take
