@@ -83,10 +83,12 @@ class EngineLoop:
                     for message in self._link.receive(wait=is_idle and self._inspector.is_idle):
                         self._handle(message)
                     polled = time.monotonic()
-                begin = time.monotonic()
-                self.step()
-                if not self._inspector.is_idle:
-                    self._inspect(time.monotonic() - begin)
+                if self._inspector.is_idle:
+                    self.step()
+                else:
+                    begin = time.process_time()
+                    self.step()
+                    self._inspect(time.process_time() - begin)
         except (EOFError, ConnectionError):
             return
 
