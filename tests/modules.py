@@ -71,16 +71,6 @@ class Torch(nn.Module):
         return self.output(y[0]), *(part.transpose(0, 1) for part in after)
 
 
-def torch_rnn():
-    """PyTorch's Elman network."""
-    return Torch("RNN"), (torch.zeros(1, 2, HIDDEN_SIZE),)
-
-
-def torch_gru():
-    """PyTorch's GRU."""
-    return Torch("GRU"), (torch.zeros(1, 2, HIDDEN_SIZE),)
-
-
 def torch_lstm():
     """PyTorch's LSTM."""
     return Torch("LSTM"), (torch.zeros(1, 2, HIDDEN_SIZE), torch.zeros(1, 2, HIDDEN_SIZE))

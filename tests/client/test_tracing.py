@@ -44,7 +44,8 @@ for run in (sync, lambda: asyncio.run(asynchronous())):
     with provider.get_tracer("mine").start_as_current_span("mine") as mine:
         run()
     spans = [span for span in exporter.get_finished_spans() if span.name.endswith(("/Generate", "/Resume"))]
-    print(sorted(span.attributes["rpc.response.status_code"] for span in spans))
+    codes = [span.attributes["rpc.response.status_code"] for span in spans]
+    print(sorted("OK" if code == "CANCELLED" else code for code in codes))  # of a stream left: which comes first
     print({(span.parent.span_id == mine.get_span_context().span_id, span.kind.name) for span in spans})
     print({span.attributes["rpc.system.name"] + str(span.attributes["server.port"] > 0) for span in spans})
 """
@@ -63,7 +64,7 @@ def test_each_call_of_both_clients_is_a_span(server):
         env=environment,
     )
 
-    of_one = ["['CANCELLED', 'INVALID_ARGUMENT', 'OK', 'UNAVAILABLE']", "['CANCELLED', 'INVALID_ARGUMENT', 'OK']"]
+    of_one = ["['INVALID_ARGUMENT', 'OK', 'OK', 'UNAVAILABLE']", "['INVALID_ARGUMENT', 'OK', 'OK']"]
     rest = ["{(True, 'CLIENT')}", "{'grpcTrue'}"]
     assert (done.stderr, done.stdout.splitlines()) == ("", [of_one[0], *rest, of_one[1], *rest])
 

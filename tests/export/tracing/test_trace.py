@@ -27,11 +27,11 @@ def trace(name: str) -> tuple[Source, Artefact]:
     return source, trace_module(source, METADATA)
 
 
-@pytest.mark.parametrize("name", ["min_gru", "learned_start", "torch_rnn", "torch_gru", "torch_lstm"])
+@pytest.mark.parametrize("name", ["min_gru", "learned_start"])
 def test_any_module_becomes_an_artefact_that_computes_the_same(name: str):
     """At every batch, whatever it was traced with; its cell is `other`, its parameters are counted."""
     source, artefact = trace(name)
-    verify(artefact, module_steps(source), num_steps=100).require()
+    verify(artefact, module_steps(source), num_steps=20).require()
     metadata = artefact.metadata
     assert (metadata.name, metadata.version, metadata.cell) == ("mine", "7", "other")
     assert metadata.num_parameters == sum(weight.numel() for weight in source.module.parameters())
@@ -53,7 +53,7 @@ def test_the_usual_networks_need_no_wrapper(name: str, shapes: tuple[tuple[int, 
     """Time axes, PyTorch's states [layers, batch, hidden], nested and named states: all of them are recognised."""
     source, artefact = trace(name)
     assert artefact.state_shapes == shapes
-    verify(artefact, module_steps(source), num_steps=100).require()
+    verify(artefact, module_steps(source), num_steps=20).require()
     assert [tuple(part.shape) for part in source.state] == [(1, *shape) for shape in shapes]
 
 
@@ -67,7 +67,7 @@ def test_parametrized_weights_are_folded():
 def test_large_weights_are_measured_by_the_module_itself():
     """In float32 it is further from itself in float64 than the usual bound: so may the artefact be."""
     source, artefact = trace("wide_weights")
-    report = verify(artefact, module_steps(source), num_steps=100)
+    report = verify(artefact, module_steps(source), num_steps=20)
     report.require()
     assert max(finding.difference for finding in report.findings if finding.limit) > TOLERANCE
 
@@ -86,7 +86,7 @@ def test_the_batch_axis_is_not_mistaken_for_time():
 def test_sixteen_bits_are_converted_with_a_note(caplog):
     """A module in half precision becomes float32, and a line says so."""
     source, artefact = trace("half")
-    verify(artefact, module_steps(source), num_steps=50).require()
+    verify(artefact, module_steps(source), num_steps=20).require()
     assert "torch.bfloat16: it is converted to float32" in caplog.text
 
 

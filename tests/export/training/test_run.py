@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from elman_export.commands.progress import _printable
-from elman_export.commands.train import train
+from elman_export.commands.train import _first_signal, train
 from elman_export.errors import CheckpointError, CorpusError, ExportError
 from elman_export.evaluation.corpus import Corpus, read_corpus
 from elman_export.training.checkpoint import load_checkpoint, load_training
@@ -82,8 +82,9 @@ def test_a_repeated_sentence_is_learnt(corpus: Corpus, cell: str):
     assert sum(losses[-10:]) / 10 < 1.5
 
 
-@pytest.mark.parametrize("stop_after", [1, 23, 30])  # within the first epoch, at its end, within the second
-@pytest.mark.parametrize("cell", ["elman", "lstm"])
+@pytest.mark.parametrize(  # within the first epoch, at its end, within the second
+    ("cell", "stop_after"), [("elman", 1), ("elman", 23), ("lstm", 30)]
+)
 def test_a_stopped_run_ends_where_an_unbroken_one_does(corpus: Corpus, tmp_path: Path, cell: str, stop_after: int):
     """Stopping and resuming changes not one bit of the weights, nor of the log's losses."""
     recipe = change(RECIPE, cell=cell)
@@ -215,8 +216,23 @@ def test_the_command_leaves_a_checkpoint_a_log_and_a_picture(text: Path, tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_continue(text: Path, tmp_path: Path, number: signal.Signals):
-    """The first Ctrl-C or SIGTERM ends with 128 and its number, and all that was learnt is in the folder."""
+def test_the_first_signal_is_noted_and_the_second_acts(number: signal.Signals):
+    """Ctrl-C and SIGTERM alike; afterwards both mean what they meant before."""
+    seen: list[int] = []
+    before = signal.signal(number, lambda signum, _: seen.append(signum))
+    try:
+        with _first_signal() as received:
+            signal.raise_signal(number)
+            assert (received, seen) == ([number], [])
+            signal.raise_signal(number)
+        assert (received, seen) == ([number], [number])
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_signal_saves_and_says_how_to_continue(text: Path, tmp_path: Path):
+    """The first one ends with 128 and its number, and all that was learnt is in the folder."""
+    number = signal.SIGTERM
     program = "from elman_export.commands.train import train; train()"
     out = tmp_path / "out"
     command = [sys.executable, "-c", program, str(text), "-o", str(out), "--epochs", "100000", *small_recipe(tmp_path)]
