@@ -119,6 +119,10 @@ def _etag(error: errors.EtagMismatchError) -> dict[str, str]:
     return {"etag": error.current}
 
 
+def _fingerprints(error: errors.FingerprintMismatchError) -> dict[str, str]:
+    return {"expected": error.expected, "actual": error.actual}
+
+
 def _range(error: errors.PositionOutOfRangeError) -> dict[str, str]:
     return {"field": error.field, "value": str(error.value), "start": str(error.start), "end": str(error.end)}
 
@@ -142,6 +146,9 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
     errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
+    errors.FingerprintMismatchError: Row(
+        StatusCode.FAILED_PRECONDITION, "FINGERPRINT_MISMATCH", metadata=_fingerprints
+    ),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),
     errors.QuotaError: Row(StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", _quota),
