@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve up cluster down test test-compose chaos portability bench check fmt proto image docs picture chart models card constraints clean
+.PHONY: help demo serve lab up cluster down test test-compose chaos portability bench check fmt proto image docs picture page chart models lesson-models card constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,7 +22,10 @@ demo: $(VENV)/server.done ## start a server, stream a text, stop it; needs Pytho
 serve: $(VENV)/server.done ## serve the bundled models on 127.0.0.1:50051, until Ctrl-C; sessions.db keeps the sessions
 	@ELMAN_STORE=$${ELMAN_STORE:-sqlite:sessions.db} exec $(BIN)/elman-server
 
-up: ## build the image and start the server in a container; ELMAN_PORT chooses the port
+lab: $(VENV)/dev.done ## serve a page on http://127.0.0.1:8080 with the bundled models and the lesson's: counting, meaning, word classes
+	@$(BIN)/python -m scripts.lab
+
+up: ## build the image and start server and page in containers; ELMAN_PORT and ELMAN_WEB_PORT choose their ports
 	$(COMPOSE) up -d --build
 
 cluster: ## build the image and start three servers of one Redis behind Envoy; ELMAN_CLUSTER_PORT chooses the port
@@ -71,11 +74,17 @@ docs: $(VENV)/dev.done ## write docs/settings.md
 picture: $(VENV)/dev.done ## write docs/terminal.svg from a real conversation
 	$(BIN)/python -m scripts.picture docs/terminal.svg
 
+page: $(VENV)/dev.done ## write docs/web-*.png, pictures of the page; needs chromium
+	$(BIN)/python -m scripts.page docs
+
 chart: $(VENV)/dev.done ## write docs/naive.svg from benchmarks/baseline.json
 	$(BIN)/python -m scripts.chart docs/naive.svg
 
 models: $(VENV)/dev.done ## train, trace, quantize and evaluate the bundled models: make models CORPUS=tinyshakespeare.txt
 	$(BIN)/python -m scripts.models "$(CORPUS)" $(NAMES)
+
+lesson-models: $(VENV)/dev.done ## train the small models of the page's panels Meaning and Programs: web/elman_web/lesson; two minutes of one core
+	$(BIN)/python -m scripts.lesson_models
 
 card: $(VENV)/dev.done ## write docs/models.md and its picture: make card CORPUS=tinyshakespeare.txt; leave the machine alone
 	$(BIN)/python -m elman_export card $(MODELS) -o docs/models.md --text "$(CORPUS)"
@@ -84,7 +93,7 @@ constraints: ## write constraints.txt again from the newest versions that fit
 	rm -rf build/newest && $(PYTHON) -m venv build/newest
 	build/newest/bin/python -m pip install --quiet 'pip>=25.3'
 	build/newest/bin/python -m pip install --quiet $(TORCH)
-	build/newest/bin/python -m pip install --quiet '.[server,redis,encryption,export]' hatchling --group dev
+	build/newest/bin/python -m pip install --quiet '.[server,redis,encryption,jwt,telemetry,export,web]' hatchling --group dev
 	sed -n '/^#/p' constraints.txt > build/constraints.txt
 	build/newest/bin/python -m pip freeze --all | grep -vE '^(elman|torch|triton|nvidia-.*|cuda-.*|pip)\b' >> build/constraints.txt
 	mv build/constraints.txt constraints.txt
@@ -106,5 +115,5 @@ $(VENV)/server.done: $(VENV)/pip.done pyproject.toml constraints.txt
 
 $(VENV)/dev.done: $(VENV)/server.done
 	$(INSTALL) $(EXACTLY) $(TORCH)
-	$(INSTALL) $(EXACTLY) --editable '.[server,redis,encryption,export]' --group dev
+	$(INSTALL) $(EXACTLY) --editable '.[server,redis,encryption,jwt,telemetry,export,web]' --group dev
 	@touch $@

@@ -91,13 +91,17 @@ def build(folder: Path, num_sessions: int) -> dict[str, Any]:
         connection.executemany(
             "INSERT INTO sessions (id, name, revision, expires, num_segments, head) VALUES (?, ?, ?, ?, ?, ?)",
             (
-                (number, name, number, expires + random.random() * 86400, len(segments), _head_like(head))
+                (number, name, number, expires + random.random() * 86400, len(segments), _head_like(head, name))
                 for number, name in zip(numbers, group, strict=True)
             ),
         )
         connection.executemany(
             "INSERT INTO segments VALUES (?, ?, ?)",
-            ((number, index, data) for number in numbers for index, data in enumerate(segments)),
+            (
+                (number, index, records.bound(body, name, index))
+                for number, name in zip(numbers, group, strict=True)
+                for index, body in enumerate(segments)
+            ),
         )
         connection.execute("UPDATE counters SET num_sessions = num_sessions + ?", (len(group),))
         connection.execute("COMMIT")
@@ -205,13 +209,16 @@ def _spent(server: ServerProcess, process: RedisProcess) -> dict[str, float]:
 
 
 async def _pattern(store: Store) -> tuple[records.Head, list[bytes]]:
-    head = records.decode((await store.load("pattern")).head, records.Head)
-    segments = await store.segments("pattern")
+    head = records.decode((await store.load("pattern")).head, records.Head, "pattern")
+    segments = [
+        records.body_of(records.decode(data, records.Segment, "pattern", index))
+        for index, data in enumerate(await store.segments("pattern"))
+    ]
     await store.close()
     return head, segments
 
 
-def _head_like(head: records.Head) -> bytes:
+def _head_like(head: records.Head, name: str) -> bytes:
     """Return the record of a session with its own state: finite, and as hard to compress as real ones."""
     size = head.state.num_bytes
     start = random.randrange((len(NUMBERS) - size) // 4) * 4
@@ -220,7 +227,7 @@ def _head_like(head: records.Head) -> bytes:
         tensors.append(numbers[: len(tensor)])
         numbers = numbers[len(tensor) :]
     state = dataclasses.replace(head.state, tensors=tuple(tensors))
-    return records.encode(msgspec.structs.replace(head, state=state))
+    return records.encode(msgspec.structs.replace(head, state=state), name)
 
 
 def _turns(client: Client, names: list[str]) -> dict[str, float]:

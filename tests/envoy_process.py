@@ -33,18 +33,23 @@ def program() -> str:
     return path
 
 
-def configured(ports: Sequence[int], port: int, admin: int) -> dict[str, Any]:
+def configured(ports: Sequence[int], port: int, admin: int, burst: int | None = None) -> dict[str, Any]:
     """Return the shipped configuration with these addresses, and nothing else changed.
 
     Args:
         ports: of the servers on loopback.
         port: where Envoy listens.
         admin: where it tells of itself.
+        burst: how many calls one connection may make at once, without any more; None: as shipped.
     """
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     resources = config["static_resources"]
     config["admin"]["address"] = _loopback(admin)
     resources["listeners"][0]["address"] = _loopback(port)
+    if burst is not None:
+        filters = resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]["http_filters"]
+        (limit,) = (entry for entry in filters if entry["name"] == "envoy.filters.http.local_ratelimit")
+        limit["typed_config"]["token_bucket"] = {"max_tokens": burst, "tokens_per_fill": 1, "fill_interval": "3600s"}
     (group,) = resources["clusters"][0]["load_assignment"]["endpoints"]
     group["lb_endpoints"] = [{"endpoint": {"address": _loopback(port)}} for port in ports]
     return config
@@ -60,18 +65,19 @@ class EnvoyProcess(Killed):
     Args:
         folder: for its configuration and its log.
         ports: of the servers on loopback.
+        burst: see `configured`.
 
     Attributes:
         address: where it listens, as clients write it.
     """
 
-    def __init__(self, folder: Path, ports: Sequence[int]) -> None:
+    def __init__(self, folder: Path, ports: Sequence[int], burst: int | None = None) -> None:
         port, self._admin = free_port(), free_port()
         self.address = f"127.0.0.1:{port}"
         self._num_servers = len(ports)
         self._log = folder / "envoy.log"
         file = folder / "envoy.json"
-        file.write_text(json.dumps(configured(ports, port, self._admin)))
+        file.write_text(json.dumps(configured(ports, port, self._admin, burst)))
         flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         with self._log.open("w") as log:
             self._process = subprocess.Popen([program(), "-c", str(file), *flags], stdout=log, stderr=log)

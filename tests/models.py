@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from elman_export.artefacts.artefact import read_artefact, write_artefact
 from elman_export.exporting.cells import GATES, StepGraphs, make_model
 from elman_export.exporting.quantize import build_quantized, calibrate
-from elman_format import Metadata
+from elman_format import Metadata, specials_of
 
 # The 65 characters of tiny Shakespeare, in code point order.
 CHARACTERS = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -52,7 +52,7 @@ def tiny_model(
     hidden_size: int = 16,
     seed: int = 0,
     *,
-    vocabulary: str | None = CHARACTERS,
+    vocabulary: Sequence[str] | None = CHARACTERS,
     version: str = "1",
     name: str = "tiny",
     prefill: bool = True,
@@ -65,7 +65,7 @@ def tiny_model(
         num_layers: Layers.
         hidden_size: Units of a layer.
         seed: Of the weights.
-        vocabulary: The characters in id order.
+        vocabulary: The characters in id order; names of specials among them.
         version: The artefact's version.
         name: The artefact's name.
         prefill: Whether the prefill graph travels along.
@@ -76,6 +76,8 @@ def tiny_model(
     symbols = None if vocabulary is None else tuple(vocabulary)
     size = 256 if symbols is None else len(symbols)
     weights = random_weights(cell, num_layers, hidden_size, seed, vocabulary_size=size)
+    for special in specials_of(symbols or ()).values():
+        weights["output.bias"][special] += 100  # by itself the model would write nothing else
     graphs = StepGraphs(cell, weights)
     metadata = Metadata(
         name=name,

@@ -1,5 +1,6 @@
 """Modules as users write them, right and wrong: functions for `trace --module tests.modules:NAME`."""
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -68,16 +69,6 @@ class Torch(nn.Module):
         y, after = self.layers(self.embedding(char)[None], parts[0] if len(parts) == 1 else parts)
         after = after if isinstance(after, tuple) else (after,)
         return self.output(y[0]), *(part.transpose(0, 1) for part in after)
-
-
-def torch_rnn():
-    """PyTorch's Elman network."""
-    return Torch("RNN"), (torch.zeros(1, 2, HIDDEN_SIZE),)
-
-
-def torch_gru():
-    """PyTorch's GRU."""
-    return Torch("GRU"), (torch.zeros(1, 2, HIDDEN_SIZE),)
 
 
 def torch_lstm():
@@ -156,6 +147,52 @@ def probabilities():
 # What is refused
 
 
+def projected_lstm():
+    """An LSTM whose output is smaller than its cell."""
+    module = Usual("LSTM", batch_first=True)
+    module.layers = nn.LSTM(HIDDEN_SIZE, HIDDEN_SIZE, num_layers=2, batch_first=True, proj_size=8)
+    module.output = nn.Linear(8, NUM_CHARACTERS)
+    return module, (torch.zeros(2, 1, 8), torch.zeros(2, 1, HIDDEN_SIZE))
+
+
+def parametrized():
+    """An orthogonal W_hh, which PyTorch computes anew in every step with operators that ONNX lacks."""
+    module, state = min_gru()
+    nn.utils.parametrizations.orthogonal(module.gate)
+    layers = nn.RNN(HIDDEN_SIZE, HIDDEN_SIZE)
+    nn.utils.parametrizations.orthogonal(layers, "weight_hh_l0")
+    module.layers = layers
+
+    def compute(self, char, h):
+        y, h = self.layers(torch.sigmoid(self.gate(self.embedding(char)))[None], h[None])
+        return self.output(y[0]), h[0]
+
+    module.compute = compute
+    return module, state
+
+
+def complex_state():
+    """A diagonal linear recurrence, whose state turns in the complex plane."""
+
+    def compute(self, char, h):
+        turn = torch.polar(torch.full((HIDDEN_SIZE,), 0.9), torch.linspace(0, 3, HIDDEN_SIZE))
+        h = turn * h + self.embedding(char)
+        return self.output(h.real), h
+
+    return _build(compute, torch.zeros(1, HIDDEN_SIZE, dtype=torch.complex64))
+
+
+def wide_weights():
+    """Large weights, as training makes them: float32 itself is further from the equations than 1e-5."""
+    module = Usual("GRU", batch_first=True)
+    module.layers = nn.GRU(HIDDEN_SIZE, 256, batch_first=True)
+    module.output = nn.Linear(256, NUM_CHARACTERS)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.mul_(12)
+    return module, torch.zeros(1, 1, 256)
+
+
 def mean_over_rows():
     """Rows see one another."""
 
@@ -179,6 +216,36 @@ def dropout():
 def memory_of_its_own():
     """The output depends on how often it was called."""
     return _build(lambda self, char, h: (self.num_calls * _plain(self, char, h)[0], h))
+
+
+def hidden_attribute():
+    """The state is an attribute, as in many tutorials."""
+
+    def compute(self, char, h):
+        self.hidden = torch.tanh(self.embedding(char) + getattr(self, "hidden", h))
+        return self.output(self.hidden), h
+
+    return _build(compute)
+
+
+def compiled():
+    """A module of torch.jit."""
+    module, state = min_gru()
+    example = (torch.zeros(3, dtype=torch.int64), torch.zeros(3, HIDDEN_SIZE))
+    with warnings.catch_warnings(action="ignore"):  # deprecated, but many have one
+        return torch.jit.trace(module, example), state
+
+
+def bidirectional():
+    """It reads backwards, too."""
+    module = Usual("GRU", batch_first=True)
+    module.layers = nn.GRU(HIDDEN_SIZE, HIDDEN_SIZE, batch_first=True, bidirectional=True)
+    return module, torch.zeros(2, 1, HIDDEN_SIZE)
+
+
+def matrix_exponential():
+    """An operator that ONNX lacks."""
+    return _build(lambda self, char, h: _plain(self, char, h @ torch.linalg.matrix_exp(self.gate.weight)))
 
 
 def data_dependent():

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ import pytest
 import yaml
 
 from elman_client import AsyncClient, Event, Finished, FinishReason, Started
-from tests.chaos.load import Fault, Load, Report
+from elman_server.process.settings import RULES, variable
+from tests.chaos.load import MANY_STREAMS, Fault, Load, Report
 from tests.chaos.scenarios import undisturbed
 from tests.envoy_process import CONFIG
 from tests.redis_process import free_port
@@ -25,6 +27,8 @@ ROOT = Path(__file__).parent.parent
 MODELS = ROOT / "server/elman_server/bundled"
 BASE = "python:3.11-slim-bookworm"
 CLUSTER_IMAGES = ("envoyproxy/envoy:v1.40.0", "redis:7-bookworm")
+OBSERVE_IMAGES = ("grafana/grafana:12.1.0", "prom/prometheus:v3.5.0")
+OWN_SETTINGS = {"listen", "metrics_listen", "store", "grace_seconds", "drain_delay_seconds"}  # have values in the files
 MAX_IMAGE_BYTES = 350_000_000
 NUM_DRAINED = 64  # streams, which together need a minute for what one has in a few seconds
 
@@ -41,11 +45,15 @@ def test_the_compose_file_is_hardened_and_good_for_both_versions() -> None:
         "- /tmp",
         "- ALL",
         "- sessions:/var/lib/elman",
+        '- "127.0.0.1:${ELMAN_WEB_PORT:-8080}:8080"',
         "ELMAN_STORE: ${ELMAN_STORE:-sqlite:/var/lib/elman/sessions.db}",
         "- no-new-privileges",
         "cap_drop:",
         "init: true",
         "mem_limit: 2g",
+        "pids_limit: 512",
+        'max-file: "3"',
+        "max-size: 10m",
         "read_only: true",
         "security_opt:",
         "stop_grace_period: 15s",
@@ -57,7 +65,7 @@ def test_the_compose_file_is_hardened_and_good_for_both_versions() -> None:
 def test_the_cluster_is_three_servers_of_one_redis_behind_envoy() -> None:
     """Only its profile starts it; Redis writes each command down, and Envoy gets the shipped configuration."""
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
-    assert {name for name, service in services.items() if "profiles" not in service} == {"server"}
+    assert {name for name, service in services.items() if "profiles" not in service} == {"server", "web"}
     assert all(services[name]["profiles"] == ["cluster"] for name in ("envoy", "replica", "redis"))
     assert services["replica"]["deploy"] == {"replicas": 3}
     assert services["replica"]["environment"]["ELMAN_STORE"] == "redis://redis:6379"
@@ -67,7 +75,28 @@ def test_the_cluster_is_three_servers_of_one_redis_behind_envoy() -> None:
     (cluster,) = yaml.safe_load(CONFIG.read_text())["static_resources"]["clusters"]
     (endpoint,) = cluster["load_assignment"]["endpoints"][0]["lb_endpoints"]
     assert endpoint["endpoint"]["address"]["socket_address"] == {"address": "replica", "port_value": 50051}
-    assert {image for service in services.values() for image in [service["image"]]} == {"elman", *CLUSTER_IMAGES}
+    images = {service["image"] for service in services.values()}
+    assert images == {"elman", *CLUSTER_IMAGES, *OBSERVE_IMAGES}
+
+
+def test_every_setting_passes_through_the_compose_file() -> None:
+    """Each setting can be given in the environment of the command, to the single server and to the replicas."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    for name in ("server", "replica"):
+        environment = services[name]["environment"]
+        assert {variable(setting) for setting in RULES if setting not in OWN_SETTINGS} <= set(environment)
+        assert [key for key in environment if key.startswith("ELMAN_") and key[6:].lower() not in RULES] == []
+
+
+def test_the_gauges_mount_what_is_there() -> None:
+    """Prometheus and Grafana get the shipped rules and dashboard, and Grafana alone is published, on loopback."""
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    mounts = [mount for name in ("prometheus", "grafana") for mount in services[name]["volumes"] if mount[0] == "."]
+    assert len(mounts) == 3
+    assert all((ROOT / mount.partition(":")[0]).is_dir() and mount.endswith(":ro") for mount in mounts)
+    assert all(services[name]["profiles"] == ["observe"] for name in ("prometheus", "grafana"))
+    assert "ports" not in services["prometheus"]
+    assert services["grafana"]["ports"] == ["127.0.0.1:${ELMAN_GRAFANA_PORT:-3000}:3000"]
 
 
 def test_the_image_is_built_in_stages_and_runs_as_nobody() -> None:
@@ -78,7 +107,10 @@ def test_the_image_is_built_in_stages_and_runs_as_nobody() -> None:
     assert "pip" not in last
     assert {"COPY --from=build /opt/venv /opt/venv", "USER elman"} <= set(last.splitlines())
     assert "ORT_DISABLE_TELEMETRY=1" in last
-    assert "HEALTHCHECK" in last
+    assert 'CMD ["elman-health"]' in last
+    assert "COPY --from=build /src/server/healthcheck.sh /usr/local/bin/elman-health" in last
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f'org.opencontainers.image.version="{project["version"]}"' in last
     assert re.findall(r"^# *syntax|^RUN --mount|<<", text, re.MULTILINE) == []
 
 
@@ -230,10 +262,10 @@ async def test_a_cluster_of_containers_survives_a_kill(cluster: Stack, tmp_path:
         docker("start", replicas[0])
 
     (tmp_path / "elman-128.onnx").symlink_to(MODELS / "elman-128.onnx")
-    calm = await undisturbed(tmp_path, 2, "elman-128")
-    report = Report("containers", 0)
+    calm = await undisturbed(tmp_path, 2, MANY_STREAMS, "elman-128")
+    report = Report("containers", 0, MANY_STREAMS)
     async with AsyncClient(cluster.target, timeout=300, retry_seconds=300) as client:
-        load = Load(client, "killed", "elman-128")
+        load = Load(client, "killed", MANY_STREAMS, "elman-128")
         await load.start()
         await load.round(Fault("SIGKILL of a replica", 1 / 16, lambda: None, kill))
         await load.round()

@@ -12,7 +12,7 @@ from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from elman.v1 import generation_pb2, model_pb2, sampling_pb2, session_pb2
-from elman_server.grpc.status import TABLE
+from elman_server.grpc.status import TABLE, TOO_MANY
 
 ROOT = Path(__file__).parent.parent
 PROTO = ROOT / "proto"
@@ -92,7 +92,9 @@ def test_the_page_for_other_languages_has_every_reason():
     rows = re.findall(r"^\| ([A-Z_]+) \| ([A-Z_, ]+) \|", PAGE.read_text(), re.MULTILINE)
     told = sorted((code, reason) for code, reasons in rows for reason in reasons.split(", "))
     sent = {(row.code.name, row.reason) for row in TABLE.values()}
-    assert told == sorted(sent | {("RESOURCE_EXHAUSTED", "TOO_MANY_STREAMS"), ("INTERNAL", "INTERNAL")})
+    assert told == sorted(
+        sent | {("RESOURCE_EXHAUSTED", reason) for reason in TOO_MANY.values()} | {("INTERNAL", "INTERNAL")}
+    )
 
 
 def test_the_command_for_python_writes_code(tmp_path):
@@ -103,7 +105,7 @@ def test_the_command_for_python_writes_code(tmp_path):
     words = command.replace("=gen", f"={tmp_path}").split()
     files = [str(path.relative_to(ROOT)) for path in PROTO.glob("elman/v1/*.proto")]
     subprocess.run([sys.executable, *words, *files], check=True, cwd=ROOT)
-    assert len(list(tmp_path.glob("elman/v1/*_pb2.py"))) == len(list(tmp_path.glob("elman/v1/*_pb2_grpc.py"))) == 4
+    assert len(list(tmp_path.glob("elman/v1/*_pb2.py"))) == len(list(tmp_path.glob("elman/v1/*_pb2_grpc.py"))) == 5
 
 
 def test_the_retry_policy_on_the_page_repeats_what_the_server_wants_repeated():

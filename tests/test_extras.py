@@ -11,6 +11,7 @@ import pytest
     [
         ("elman_server", "uvloop", ["--help"], "uvloop is not installed; run: pip install 'elman[server]'"),
         ("elman_server", "msgspec", ["-h"], "msgspec is not installed; run: pip install 'elman[server]'"),
+        ("elman_web", "fastapi", ["-h"], "fastapi is not installed; run: pip install 'elman[web]'"),
         ("elman_export", "onnx", ["inspect", "x.onnx"], "onnx is not installed; run: pip install 'elman[export]'"),
         ("elman_export", "torch", ["train", "x.txt", "-o", "x"], "torch is not installed; run: pip install"),
     ],

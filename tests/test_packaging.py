@@ -47,10 +47,10 @@ def run(*command: str | Path, cwd: Path) -> str:
 
 
 def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
-    """The five packages are inside with their type markers, models, contract and recipes, and no test."""
+    """The six packages are inside with their type markers, models, contract and recipes, and no test."""
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.partition("/")[0] for name in names if ".dist-info/" not in name}
-    assert tops == {"elman", "elman_client", "elman_export", "elman_format", "elman_server"}
+    assert tops == {"elman", "elman_client", "elman_export", "elman_format", "elman_server", "elman_web"}
     expected = [
         "elman/py.typed",
         "elman/v1/session.proto",
@@ -63,6 +63,10 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         "elman_server/bundled/elman-128.onnx",
         "elman_server/bundled/shakespeare.onnx",
         "elman_server/py.typed",
+        "elman_web/lesson/counting.onnx",
+        "elman_web/page/app.js",
+        "elman_web/page/index.html",
+        "elman_web/py.typed",
     ]
     assert [name for name in expected if name not in names] == []
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+import elman_web.__main__ as elman_web
 from elman_client import Client
 from scripts.demo import running_server
 from tests.server_process import environment
@@ -53,7 +54,7 @@ def target() -> Iterator[str]:
 
 def test_every_command_is_run_below() -> None:
     """The README has no command but those that a test here runs or checks."""
-    names = ("make", "elman", "python", "elman-server", "docker-compose", "pip")
+    names = ("make", "elman", "python", "elman-server", "elman-web", "docker-compose", "pip")
     known = [command for name in names for command in commands_of(name)]
     assert sorted(known) == sorted(commands(README))
 
@@ -83,6 +84,15 @@ def test_a_package_has_the_extras_that_are_installed(command: str) -> None:
     assert match is not None
     assert match[1] == project["name"]
     assert set((match[2] or "").split(",")) - {""} <= set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize("command", commands_of("elman-web"))
+def test_a_page_has_the_options_that_are_given(command: str) -> None:
+    """Each `elman-web` command parses, and the wheel installs it; tests/web runs it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    name, *options = shlex.split(command)
+    assert project["scripts"][name] == "elman_web.__main__:main"
+    elman_web.main.make_context(name, options)
 
 
 @pytest.mark.parametrize("command", commands_of("docker-compose"))

@@ -11,7 +11,7 @@ import pytest
 from elman_export.__main__ import main
 from elman_export.artefacts.artefact import read_artefact
 from elman_export.training.recipe import load_recipe
-from scripts import models
+from scripts import lesson_models, models
 
 MAX_BYTES = 12_000_000
 NAMES = [model.name for model in models.BUNDLED]
@@ -62,6 +62,17 @@ def test_the_commands_that_make_a_model_exist(model: models.Bundled) -> None:
     """Each command of `make models` is one that the exporter takes."""
     for words in models.commands(model, "corpus.txt", Path("runs")):
         _parse(words)
+
+
+def test_the_lessons_models_ship_and_can_be_made_again() -> None:
+    """A file for each of `make lesson-models`, small ones; each command of the exporter is one that it takes."""
+    commands = lesson_models.commands(Path("runs"))
+    shipped = list(lesson_models.FOLDER.glob("*.onnx"))
+    assert {path.stem for path in shipped} == set(commands)
+    assert sum(path.stat().st_size for path in shipped) < 300_000
+    for module, words in ((step[1], step[2:]) for steps in commands.values() for step in steps):
+        if module == "elman_export":
+            _parse(words)
 
 
 def _parse(words: Sequence[str]) -> None:

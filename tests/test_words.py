@@ -8,7 +8,7 @@ import pytest
 from tests import words
 
 # Kinds of places that are clean and stay so; the others are listed by `python -m tests.words`.
-CLEAN = ("docs", "changelog", "make", "protos", "messages", "docstrings", "demo")
+CLEAN = ("docs", "changelog", "make", "protos", "messages", "docstrings", "comments", "demo")
 DOCUMENTS = ["README.md", *sorted(str(path.relative_to(words.ROOT)) for path in (words.ROOT / "docs").glob("*.md"))]
 
 
@@ -69,7 +69,7 @@ def test_other_words_are_left_alone(sentence: str) -> None:
 def test_every_kind_of_place_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Messages, events of the log, help texts, docstrings, comments of protos and of the Makefile are all looked at."""
     sources = {
-        "server/elman_server/a.py": '"""It draws."""\nlog.info("turn_told")\nraise E(f"{x} is told")\n',
+        "server/elman_server/a.py": '"""It draws."""\nlog.info("turn_told")  # drawn\nraise E(f"{x} is told")\n',
         "client/elman_client/cli/b.py": '@click.command()\ndef f() -> None:\n    """Draw it."""\n',
         "proto/elman/v1/c.proto": "// Chunk is handed\n// over.\nmessage Drawn {}\n",
         "Makefile": "a: ## tell it\n\ttell it\n",
@@ -87,6 +87,7 @@ def test_every_kind_of_place_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "make": [(1, "tell")],
         "messages": [(3, "Draw"), (2, "told"), (3, "told")],
         "docstrings": [(1, "draws")],
+        "comments": [(2, "drawn")],
         "demo": [],
     }
 

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import sys
+import tokenize
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -55,6 +57,7 @@ PLACES: Final = {
     "make": ("Makefile",),
     "messages": ("*/elman_*/**/*.py",),
     "docstrings": ("*/elman_*/**/*.py",),
+    "comments": ("*/elman_*/**/*.py", "scripts/*.py", "examples/*.py", "benchmarks/**/*.py"),
     "demo": ("scripts/demo.py",),
 }
 _COMMENTS: Final = {"protos": "//", "make": "##"}  # kinds of which only the comments are read, and how these begin
@@ -96,6 +99,9 @@ def _texts(place: str, path: Path) -> Iterator[tuple[int, str]]:
     text = path.read_text(encoding="utf-8")
     if place in {"messages", "docstrings", "demo"}:
         yield from _strings(ast.parse(text), place)
+    elif place == "comments":
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        yield from ((token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT)
     elif place in _COMMENTS:
         yield 1, "\n".join(line.partition(_COMMENTS[place])[2].strip() for line in text.splitlines())
     else:

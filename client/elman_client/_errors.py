@@ -11,6 +11,8 @@
     │   ├── SessionEvictedError             the server evicted it to free memory
     │   ├── TurnNotFoundError               the session has no turn with that request id
     │   └── ModelNotFoundError              the server does not serve that model
+    ├── UnauthenticatedError                the server does not know the caller: a token or certificate is wrong
+    ├── PermissionDeniedError               the caller may not do this
     ├── AlreadyExistsError                  the chosen session id is taken
     ├── FailedPreconditionError
     ├── EtagMismatchError                   the session has changed: see current_etag
@@ -142,6 +144,20 @@ class TurnNotFoundError(NotFoundError):
 
 class ModelNotFoundError(NotFoundError):
     """The server does not serve that model: see ``list_models``."""
+
+
+class UnauthenticatedError(ElmanError):
+    """The server does not know the caller: the token or certificate is missing, wrong, expired or revoked."""
+
+    code = "UNAUTHENTICATED"
+    next_step = "send a token that the server knows"
+
+
+class PermissionDeniedError(ElmanError):
+    """The server knows the caller, who may not do this."""
+
+    code = "PERMISSION_DENIED"
+    next_step = "ask the operator of the server"
 
 
 class AlreadyExistsError(ElmanError):

@@ -1,5 +1,7 @@
 """The command line: one table of commands, each imported when it is used."""
 
+import io
+import sys
 import traceback
 from importlib import import_module
 from typing import Any
@@ -62,7 +64,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="elman")
 @click.option("--traceback", "shows_traceback", is_flag=True, help="Print the traceback of an error, too.")
-def main(*, shows_traceback: bool) -> None:
+def main(*, shows_traceback: bool) -> None:  # noqa: ARG001 — for _Group.invoke
     """Train recurrent text models, and export them as artefacts that elman-server serves.
 
     \b
@@ -70,6 +72,8 @@ def main(*, shows_traceback: bool) -> None:
       python -m elman_export train my.txt -o runs/mine
       python -m elman_export trace runs/mine -o mine.onnx
     """  # noqa: D301 — click's paragraph mark is a real backspace
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack characters of the text
 
 
 if __name__ == "__main__":

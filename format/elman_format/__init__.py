@@ -7,9 +7,10 @@ from elman_format.errors import FormatError
 from elman_format.file import File, parse, seal
 from elman_format.layout import Layout, layouts
 from elman_format.metadata import Metadata
-from elman_format.names import Vocabulary, check_labels, check_vocabulary
+from elman_format.names import Vocabulary, check_labels, check_vocabulary, specials_of
 from elman_format.operators import operators
 from elman_format.probe import Probe
+from elman_format.tensors import Tensor, tensors
 
 __all__ = [
     "File",
@@ -17,6 +18,7 @@ __all__ = [
     "Layout",
     "Metadata",
     "Probe",
+    "Tensor",
     "Vocabulary",
     "check_labels",
     "check_vocabulary",
@@ -24,4 +26,6 @@ __all__ = [
     "operators",
     "parse",
     "seal",
+    "specials_of",
+    "tensors",
 ]

@@ -54,7 +54,7 @@ def seal(model: bytes, metadata: Metadata, prefill: bytes | None = None) -> File
     if prefill is not None:
         entries[PREFILL] = base64.b64encode(prefill).decode()
     try:
-        body = model + b"".join(encode(Field.MODEL_METADATA, _entry(*entry)) for entry in entries.items())
+        body = b"".join([model, *(encode(Field.MODEL_METADATA, _entry(*entry)) for entry in entries.items())])
     except UnicodeEncodeError as error:
         raise FormatError("The metadata holds a lone surrogate, which UTF-8 cannot encode: remove it.") from error
     return parse(with_digest(body))

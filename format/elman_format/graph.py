@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from elman_format.errors import FormatError
 from elman_format.names import shown
-from elman_format.wire import encode, fields, messages
+from elman_format.wire import fields, header, messages
 
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})
 FLOAT, INT64 = 1, 7  # TensorProto.DataType
@@ -24,6 +24,7 @@ class Field:
     NODE_OPERATOR, NODE_ATTRIBUTE, NODE_DOMAIN = 4, 5, 7
     ATTRIBUTE_TENSOR, ATTRIBUTE_GRAPH, ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS = 5, 6, 10, 11
     ATTRIBUTE_SPARSE, ATTRIBUTE_SPARSES = 22, 23
+    TENSOR_DIMS, TENSOR_KIND, TENSOR_NAME, TENSOR_DATA = 1, 2, 8, 9
     TENSOR_EXTERNAL, TENSOR_LOCATION = 13, 14
     VALUE_NAME, VALUE_TYPE, TYPE_TENSOR, ELEMENT_TYPE, TENSOR_SHAPE, SHAPE_DIM = 1, 2, 1, 1, 2, 1
     DIM_VALUE, DIM_PARAM = 1, 2
@@ -77,10 +78,10 @@ def state_shapes(graph: memoryview, positions: Sequence[str], output_size: int) 
 
 def with_initializers(model: bytes, graph: memoryview) -> bytes:
     """Return a model with the initializers of another graph: protobuf messages joined end to end are merged."""
-    weights = b"".join(
-        encode(Field.GRAPH_INITIALIZER, bytes(tensor)) for tensor in messages(graph, Field.GRAPH_INITIALIZER)
-    )
-    return model + encode(Field.MODEL_GRAPH, weights)
+    parts: list[bytes | memoryview] = []  # joined once: weights are large
+    for tensor in messages(graph, Field.GRAPH_INITIALIZER):
+        parts += header(Field.GRAPH_INITIALIZER, len(tensor)), tensor
+    return b"".join([model, header(Field.MODEL_GRAPH, sum(map(len, parts))), *parts])
 
 
 def _check_graph(graph: memoryview) -> None:

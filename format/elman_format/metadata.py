@@ -8,12 +8,23 @@ from typing import Any
 
 from elman_format.errors import FormatError
 from elman_format.evaluation import check_evaluation
-from elman_format.names import BYTES, NUM_BYTES, VERSION, Vocabulary, check_labels, check_name, check_vocabulary, shown
+from elman_format.names import (
+    BYTES,
+    NUM_BYTES,
+    VERSION,
+    Vocabulary,
+    check_labels,
+    check_name,
+    check_vocabulary,
+    shown,
+    specials_of,
+)
 from elman_format.probe import Probe
 from elman_format.self_check import ARITHMETIC
 from elman_format.values import dump_floats, dump_json, load_floats, load_json
 
 FORMAT = "1"
+FORMAT_WITH_SPECIALS = "2"  # what older releases must refuse: they would sample specials
 CELLS = ("elman", "gru", "lstm", "other")
 STATES = {"elman": ("h",), "gru": ("h",), "lstm": ("h", "c")}  # of a layer, in the order of the graph's states
 QUANTIZATION = "quantisation"  # the recipe's key, spelled as format 1 spells it
@@ -51,7 +62,8 @@ class Metadata:
 
     Attributes:
         name: `^[a-z0-9][a-z0-9-]{0,62}$`.
-        vocabulary: Distinct characters in id order, or None for the 256 bytes.
+        vocabulary: Distinct characters in id order, or None for the 256 bytes. A name such as `<pad>` in the place of
+            a character is a special: it stands for no text and is never sampled.
         version: `^[a-z0-9][a-z0-9.-]{0,62}$`.
         cell: `elman`, `gru`, `lstm` or `other`.
         num_layers: 0 for the cell `other`, as are the next two where they are not defined.
@@ -87,6 +99,11 @@ class Metadata:
         return NUM_BYTES if self.vocabulary is None else len(self.vocabulary)
 
     @property
+    def specials(self) -> dict[str, int]:
+        """Name to id of the symbols that stand for no text."""
+        return specials_of(self.vocabulary or ())
+
+    @property
     def output_size(self) -> int:
         """The width of the logits: the number of symbols, or of labels in a tagging model."""
         return len(self.labels) or self.vocabulary_size
@@ -105,7 +122,7 @@ class Metadata:
         states = {name: [dump_floats(row) for row in rows] for name, rows in self.initial_states.items()}
         vocabulary = BYTES if self.vocabulary is None else list(self.vocabulary)
         entries = {
-            "elman.format": FORMAT,
+            "elman.format": FORMAT_WITH_SPECIALS if self.specials else FORMAT,
             "elman.name": self.name,
             "elman.version": self.version,
             "elman.vocabulary": dump_json("elman.vocabulary", vocabulary),
@@ -155,9 +172,10 @@ class Metadata:
 
 def _check_keys(entries: Mapping[str, str]) -> None:
     version = entries.get("elman.format")
-    if version != FORMAT:
+    if version not in (FORMAT, FORMAT_WITH_SPECIALS):
         raise FormatError(
-            f"elman.format is {shown(version)}, this release reads {FORMAT!r}: export it with this release."
+            f"elman.format is {shown(version)}, this release reads {FORMAT!r} and {FORMAT_WITH_SPECIALS!r}: "
+            "export it with this release."
         )
     if missing := sorted(_REQUIRED - entries.keys()):
         raise FormatError(f"The metadata {', '.join(missing)} is missing: export it again.")
@@ -167,7 +185,10 @@ def _check_keys(entries: Mapping[str, str]) -> None:
 
 def _vocabulary(entries: Mapping[str, str]) -> Vocabulary:
     symbols = load_json("elman.vocabulary", entries["elman.vocabulary"], (list, str))
-    return None if symbols == BYTES else check_vocabulary(symbols)
+    vocabulary = None if symbols == BYTES else check_vocabulary(symbols)
+    if specials_of(vocabulary or ()) and entries["elman.format"] != FORMAT_WITH_SPECIALS:
+        raise FormatError(f"A vocabulary with specials needs elman.format {FORMAT_WITH_SPECIALS!r}: export it again.")
+    return vocabulary
 
 
 def _cell(entries: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """The strings of the format: names, versions, labels and vocabularies."""
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from elman_format.errors import FormatError
@@ -12,7 +13,9 @@ MIN_LABELS = 2
 BYTES = "bytes"
 NUM_BYTES = 256
 
-# Characters in id order; None: the 256 bytes.
+SPECIAL = re.compile(r"<[^<>\s]{1,61}>|\[[^\[\]\s]{1,61}\]")  # <pad>, <|endoftext|>, [UNK]
+
+# Characters and names of specials in id order; None: the 256 bytes.
 Vocabulary = tuple[str, ...] | None
 
 
@@ -47,21 +50,39 @@ def check_labels(what: str, labels: Any) -> tuple[str, ...]:
 
 
 def check_vocabulary(symbols: Any) -> tuple[str, ...]:
-    """Return the symbols if they are distinct single characters.
+    """Return the symbols if they are distinct: single characters, at least one, and names of specials.
 
     Raises:
-        FormatError: The list is empty, or an entry is not one UTF-8 character or is repeated.
+        FormatError: There is no character, or an entry is neither one UTF-8 character nor a special, or is repeated.
     """
     if not isinstance(symbols, list | tuple) or not symbols:
         raise FormatError('The vocabulary must be a list of characters, or "bytes".')
     seen: set[str] = set()
     for symbol in symbols:
-        if not isinstance(symbol, str) or len(symbol) != 1 or "\ud800" <= symbol <= "\udfff":
-            raise FormatError(f"The vocabulary holds {shown(symbol)}, which is not one character.")
+        if not isinstance(symbol, str) or not (_is_character(symbol) or _is_special_name(symbol)):
+            raise FormatError(
+                f"The vocabulary holds {shown(symbol)}, which is not one character. A special that is never sampled is "
+                "written as <pad> or [PAD]."
+            )
         if symbol in seen:
-            raise FormatError(f"The vocabulary holds {shown(symbol)} twice: characters must be distinct.")
+            raise FormatError(f"The vocabulary holds {shown(symbol)} twice: symbols must be distinct.")
         seen.add(symbol)
+    if len(specials_of(symbols)) == len(symbols):
+        raise FormatError("The vocabulary holds no character: add those that the model reads and generates.")
     return tuple(symbols)
+
+
+def specials_of(symbols: Iterable[str]) -> dict[str, int]:
+    """The specials of a vocabulary, name to id: symbols that stand for no text and are never read nor sampled."""
+    return {symbol: index for index, symbol in enumerate(symbols) if len(symbol) > 1}
+
+
+def _is_character(symbol: str) -> bool:
+    return len(symbol) == 1 and not "\ud800" <= symbol <= "\udfff"
+
+
+def _is_special_name(symbol: str) -> bool:
+    return symbol.isprintable() and bool(SPECIAL.fullmatch(symbol))
 
 
 def shown(value: Any) -> str:

@@ -51,9 +51,27 @@ def messages(data: bytes | memoryview, number: int) -> Iterator[memoryview]:
             yield value
 
 
+def varints(data: memoryview) -> list[int]:
+    """Return the numbers of a packed field.
+
+    Raises:
+        WireError: the field is cut.
+    """
+    found, at = [], 0
+    while at < len(data):
+        value, at = _varint(data, at)
+        found.append(value)
+    return found
+
+
 def encode(number: int, value: bytes) -> bytes:
     """Return one length-delimited field."""
-    return _encode_varint(number << 3 | _BYTES) + _encode_varint(len(value)) + value
+    return header(number, len(value)) + value
+
+
+def header(number: int, size: int) -> bytes:
+    """Return what precedes the bytes of a length-delimited field."""
+    return _encode_varint(number << 3 | _BYTES) + _encode_varint(size)
 
 
 def _varint(view: memoryview, at: int) -> tuple[int, int]:

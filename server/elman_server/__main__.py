@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
@@ -16,12 +18,15 @@ try:
     from elman_server.domain.errors import ServerError
     from elman_server.process.logs import log_uncaught, set_up_logs
     from elman_server.process.settings import RULES, Rule, flag, load, to_toml, unknown_variables, variable
+    from elman_server.sessions.stores.backup import back_up, restore
 except ModuleNotFoundError as error:  # the client alone was installed
     if (error.name or "").startswith("elman"):
         raise
     sys.exit(f"elman-server: {error.name} is not installed; run: pip install 'elman[server]'")
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from elman_server.process.settings import Settings
 
 _LAST_LINES_SECONDS: Final = 1.0  # the longest wait for a reader of the log
@@ -42,29 +47,65 @@ def _option(name: str, rule: Rule) -> click.Option:
 
 
 @_with_settings
-@click.command(
+@click.group(
+    invoke_without_command=True,
+    subcommand_metavar="[COMMAND]",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
   elman-server
-  elman-server --listen 0.0.0.0:50051 --models ./models --log-format json
+  elman-server --models ./models --log-format json
+  elman-server --listen 0.0.0.0:50051 --tls-certificate server.pem --tls-key server.key --access access.toml
   ELMAN_MAX_BATCH=64 elman-server --print-config
+  elman-server --store sqlite:sessions.db backup copy.db
 
 Every setting is a variable too (in brackets); the flag wins. docs/settings.md lists the defaults.
 The first SIGTERM or SIGINT drains, the second ends at once.""",
 )
 @click.option("--print-config", is_flag=True, help="Print the effective settings as TOML and exit.")
 @click.version_option(package_name="elman")
-def main(*, print_config: bool, **flags: str | None) -> None:
-    """Serve recurrent text models over gRPC."""
-    try:
+@click.pass_context
+def main(context: click.Context, /, *, print_config: bool, **flags: str | None) -> None:
+    """Serve recurrent text models over gRPC; or copy a server's sessions."""
+    with _refusing():
         settings = load(flags, os.environ)
+        if context.invoked_subcommand is not None:
+            context.obj = settings
+            return
         writer = set_up_logs(settings.log_format, settings.log_level)
         log_uncaught(writer)
         try:
             _run(settings, print_config=print_config)
         finally:
             writer.drain(_LAST_LINES_SECONDS)
+
+
+@main.command("backup")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_obj
+def back_up_sessions(settings: Settings, file: Path) -> None:
+    """Copy the sessions of --store to FILE, while a server may use them.
+
+    The key of snapshots is copied beside it, if it lies beside the store; those of --store-keys are not.
+    """
+    with _refusing():
+        click.echo(f"{back_up(settings.store, file)} sessions are in {file}")
+
+
+@main.command("restore")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.pass_obj
+def restore_sessions(settings: Settings, file: Path) -> None:
+    """Put a copy in the place of --store, which must not exist."""
+    with _refusing():
+        click.echo(f"{restore(file, settings.store)} sessions are in {settings.store}")
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Turn an error of ours into a sentence and exit status 1."""
+    try:
+        yield
     except ServerError as error:
         click.echo(f"elman-server: {error}", err=True)
         sys.exit(1)

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from elman_server.domain.errors import ArtefactError
-from elman_server.domain.requests import Limits
-from elman_server.engine import Configure, EnginePool
+from elman_server.domain.errors import StoreUnavailableError
+from elman_server.engine import Fleet
+from elman_server.grpc.access.door import open_door
+from elman_server.grpc.access.guarded_history import GuardedHistory
+from elman_server.grpc.access.guarded_inspection import GuardedInspection
+from elman_server.grpc.access.guarded_sessions import GuardedSessions
+from elman_server.grpc.access.guarded_turns import GuardedTurns
 from elman_server.grpc.server import GrpcServer
+from elman_server.history.inspection import Inspection
 from elman_server.history.key import snapshot_key
 from elman_server.history.service import History
 from elman_server.models.registry import Models
+from elman_server.process.observe.collector import State, registry
+from elman_server.process.observe.counters import COUNTERS
+from elman_server.process.observe.endpoint import Endpoint
+from elman_server.process.observe.tracing import TRACING
 from elman_server.process.signals import StopSignals
 from elman_server.process.tasks import background
 from elman_server.sessions.lifetimes import Lifetimes
@@ -27,10 +35,7 @@ from elman_server.turns.service import Turns
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
-    from pathlib import Path
 
-    from elman_server.engine import AnyEngine
-    from elman_server.models.registry import ModelInfo
     from elman_server.process.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -39,6 +44,7 @@ log = structlog.get_logger(__name__)
 STOP_SECONDS: Final = 5.0
 SETTLE_SECONDS: Final = 2.0  # is for turns that have to be ended and committed,
 CALLS_SECONDS: Final = 1.0  # and this for calls that are not turns.
+UNLOAD_SECONDS: Final = 60.0  # between two looks whether a retired model is still wanted
 
 
 async def serve(settings: Settings) -> None:
@@ -48,7 +54,7 @@ async def serve(settings: Settings) -> None:
         ServerError: it cannot start.
     """
     app = App(settings)
-    with StopSignals(settings.drain_delay_seconds + settings.grace_seconds + STOP_SECONDS) as stop:
+    with StopSignals(settings.drain_delay_seconds + settings.grace_seconds + STOP_SECONDS, app.reload) as stop:
         try:
             if await _unless_stopped(app.start(), stop):
                 await stop.wait()
@@ -63,39 +69,80 @@ class App:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._models = Models()
-        self._engines: dict[str, AnyEngine] = {}
-        self._pools: list[EnginePool] = []
+        self._fleet = Fleet(settings, self._models, self._engines_changed)
+        self._tasks: list[asyncio.Task[None]] = []
         idle, absolute = settings.lifetimes
         self._store = open_store(settings)
-        self._store_watch: asyncio.Task[None] | None = None
-        sessions = Sessions(self._store, self._models, Lifetimes(idle, absolute), lease_seconds=settings.lease_seconds)
+        self._door = door = open_door(settings)
+        self._sessions = sessions = (GuardedSessions if door else Sessions)(
+            self._store, self._models, Lifetimes(idle, absolute), lease_seconds=settings.lease_seconds
+        )
         durability = Durability(
             lease_seconds=settings.lease_seconds,
             commit_chars=settings.commit_chars,
             commit_seconds=settings.commit_seconds,
             patience_seconds=settings.store_patience_seconds,
         )
-        self._turns = Turns(sessions, self._models, self._engines, durability)
-        history = History(sessions, self._models, self._engines, snapshot_key(settings))
-        self.server = GrpcServer(settings, sessions, self._turns, self._models, history)
+        engines = self._fleet.engines
+        self._turns = (GuardedTurns if door else Turns)(
+            sessions,
+            self._models,
+            engines,
+            durability,
+            max_streams=settings.max_streams,
+            max_session_chars=settings.max_session_chars,
+        )
+        history = (GuardedHistory if door else History)(sessions, self._models, engines, snapshot_key(settings))
+        inspection = None
+        if settings.serves_inspection:
+            inspection = (GuardedInspection if door else Inspection)(sessions, self._models, engines)
+        self.server = GrpcServer(
+            settings, sessions, self._turns, self._models, history, inspection=inspection, door=door
+        )
+        self._endpoint: Endpoint | None = None
 
     async def start(self) -> None:
         """Listen, load every model, then serve."""
+        if self._settings.lacks:
+            log.warning("insecure", listen=self._settings.listen, without=self._settings.lacks)
+        if self._settings.open_telemetry:
+            TRACING.start()
+        if self._settings.metrics_listen is not None:
+            shown = registry(self._state)
+            self._endpoint = Endpoint(self._settings.metrics_listen, shown, lambda: self.server.is_ready)
+            self._endpoint.start()
         await self.server.start()
-        self._store_watch = background(
-            watch(self._store, self._settings.store_patience_seconds, self.server.set_store), "watch the store"
+        report = self.server.set_store
+        self._tasks.append(
+            background(watch(self._store, self._settings.store_patience_seconds, report), "watch the store")
         )
-        # Wait for all of them, even if one fails: the first error is the one that is reported.
-        starting = [self._start_engine(path) for path in _artefacts(self._settings.models)]
-        started = await asyncio.gather(*starting, return_exceptions=True)
-        if errors := [outcome for outcome in started if isinstance(outcome, BaseException)]:
-            raise errors[0]
-        self._models.load([model for model in started if not isinstance(model, BaseException)])
-        self._engines_changed()
+        if self._door is not None:
+            self._tasks.append(background(self._door.watch(), "watch the file of principals"))
+        await self._fleet.start()
+        self._tasks.append(background(self._unload(), "unload models"))
         await self.server.set_serving(True)
+
+    def reload(self) -> None:
+        """Look at the artefacts again, in the background."""
+        background(self._reload(), "reload models")
+
+    async def _reload(self) -> None:
+        await self._fleet.reload()
+        await self._unload_once()
+
+    async def _unload(self) -> None:
+        while True:
+            await asyncio.sleep(UNLOAD_SECONDS)
+            await self._unload_once()
+
+    async def _unload_once(self) -> None:
+        if self._fleet.has_retired:
+            with contextlib.suppress(StoreUnavailableError):  # a later look will do
+                await self._fleet.unload(await self._sessions.pinned())
 
     async def drain(self) -> None:
         """Turn health, let load balancers see it, then let the turns finish."""
+        log.info("drain_begins", streams=COUNTERS.num_streams, grace_seconds=self._settings.grace_seconds)
         await self.server.set_serving(False)
         await asyncio.sleep(self._settings.drain_delay_seconds)
         try:
@@ -103,48 +150,39 @@ class App:
                 await self._turns.drain(self._settings.grace_seconds)
         except TimeoutError:
             log.error("turns_not_settled")  # noqa: TRY400  expected: no traceback
+        log.info("drain_ends", streams=COUNTERS.num_streams)
 
     async def stop(self) -> None:
         """Close the port, end the engines and close the store."""
         await self.server.stop(CALLS_SECONDS)
-        if self._store_watch is not None:
-            self._store_watch.cancel()
-        await asyncio.gather(*(pool.stop() for pool in self._pools))
+        for task in self._tasks:
+            task.cancel()
+        await self._fleet.stop()
         await self._store.close()
+        if self._endpoint is not None:
+            await self._endpoint.stop()
+        if TRACING.is_on:
+            await asyncio.to_thread(TRACING.stop)
 
-    async def _start_engine(self, path: Path) -> ModelInfo:
-        settings = self._settings
-        configure = Configure(
-            path=str(path),
-            capacity=settings.max_batch,
-            num_threads=settings.engine_threads,
-            flush_seconds=settings.flush_interval_ms / 1000,
-            num_engines=settings.engines,
+    def _state(self) -> State:
+        """Return what metrics show of this moment."""
+        settings, models = self._settings, tuple(self._models.list()) if self.server.is_ready else ()
+        pools = {(model.name, model.version): pool for model, pool in self._fleet}
+        return State(
+            models=models,
+            engines={name: pool.num_serving for name, pool in pools.items()},
+            jobs={name: pool.num_streams for name, pool in pools.items()},
+            max_jobs=dict.fromkeys(pools, self._fleet.max_jobs),
+            num_streams=COUNTERS.num_streams,
+            max_streams=settings.max_streams,
+            num_sessions=COUNTERS.num_sessions,
+            store=settings.store.partition(":")[0],
+            is_ready=self.server.is_ready,
+            quotas=self._door.usage() if self._door else None,
         )
-        max_streams = settings.max_batch + -(-settings.max_waiting // settings.engines)
-        pool = EnginePool(configure, max_streams, self._engines_changed)
-        self._pools.append(pool)
-        model = await pool.start()
-        if model.name in self._engines:
-            raise ArtefactError(f"{path}: a model named {model.name} is already served; give it another --name")
-        self._engines[model.name] = pool
-        log.info("model_loaded", model=model.name, version=model.version, digest=model.digest[:12])
-        return dataclasses.replace(model, limits=Limits(settings.max_prompt_chars, settings.max_chars))
 
     def _engines_changed(self) -> None:
-        self.server.set_engines(all(pool.is_well for pool in self._pools))
-
-
-def _artefacts(where: Path) -> list[Path]:
-    """Return the files to serve: one that is named, or all of a directory."""
-    paths = sorted(where.glob("*.onnx")) if where.is_dir() else [where]
-    if not paths:
-        raise ArtefactError(f"{where} holds no *.onnx file; write one with `elman-export trace`")
-    for path in paths:
-        if not path.is_file():
-            what = "is no regular file" if path.exists() else "does not exist"
-            raise ArtefactError(f"{path} {what}; --models names an *.onnx file or a directory of some")
-    return paths
+        self.server.set_engines(self._fleet.is_well)
 
 
 async def _unless_stopped(starting: Coroutine[None, None, None], stop: asyncio.Event) -> bool:

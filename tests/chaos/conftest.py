@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.cluster import Cluster
-from tests.chaos.load import Turn
+from tests.chaos.load import FEW_STREAMS, Turn
 from tests.chaos.scenarios import num_turns, undisturbed
 from tests.models import tiny_model
 
@@ -21,7 +21,7 @@ def gru(tmp_path_factory) -> Path:
 @pytest.fixture(scope="package")
 def expected(gru) -> Sequence[Sequence[Turn]]:
     """What an undisturbed server tells."""
-    return asyncio.run(undisturbed(gru, num_turns(1)))
+    return asyncio.run(undisturbed(gru, num_turns(1), FEW_STREAMS))
 
 
 @pytest.fixture(scope="package")

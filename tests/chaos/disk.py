@@ -47,7 +47,7 @@ def writes_of(trace: Path) -> Iterator[Write]:
         if match is None or match[5] == "-1":
             continue
         file = Path(_bytes(match[3]).decode()).name
-        if not file.startswith("sessions.db") or file.endswith("-shm"):
+        if not file.startswith("sessions.db") or file.endswith(("-shm", ".reserve")):
             continue  # the shared memory is no part of what lasts: SQLite makes it anew
         at, what, rest = float(match[1]), match[2], match[4] or ""
         if what == "pwrite64":

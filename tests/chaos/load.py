@@ -25,7 +25,8 @@ from elman_server.sessions.stores.redis.store import RedisStore
 from tests.models import CHARACTERS
 from tests.server_process import PATIENCE
 
-NUM_STREAMS: Final = 64
+FEW_STREAMS: Final = 24  # of the short form, six of each kind
+MANY_STREAMS: Final = 64
 LENGTH: Final = 1500
 PROMPT: Final = "What is the city but the people?\n"
 LINE: Final = "Speak, speak.\n"  # that is fed after each text
@@ -85,7 +86,7 @@ class Report:
 
     scenario: str
     seed: int
-    sessions: int = NUM_STREAMS
+    sessions: int
     streams: int = 0
     faults: dict[str, int] = field(default_factory=dict)
     resumes: int = 0
@@ -111,10 +112,12 @@ class Load:
     Args:
         client: of the servers.
         name: of the sessions, with a number behind.
+        num_sessions: how many.
         model: of all of them.
     """
 
-    def __init__(self, client: AsyncClient, name: str, model: str = "gru") -> None:
+    def __init__(self, client: AsyncClient, name: str, num_sessions: int, model: str = "gru") -> None:
+        self.num_sessions = num_sessions
         self._client = client
         self._model = model
         self._name = name
@@ -136,7 +139,7 @@ class Load:
 
     async def start(self) -> None:
         """Create the sessions."""
-        names = [f"{self._name}-{number:02}" for number in range(NUM_STREAMS)]
+        names = [f"{self._name}-{number:02}" for number in range(self.num_sessions)]
         create = self._client.create_session
         created = [create(self._model, session_id=name, seed=seed) for seed, name in enumerate(names)]
         self._sessions = await asyncio.gather(*created)
@@ -146,9 +149,9 @@ class Load:
         self._num_read = self._num_begun = 0
         self._gate = asyncio.Event()
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._turn(number)) for number in range(NUM_STREAMS)]
+            tasks = [group.create_task(self._turn(number)) for number in range(self.num_sessions)]
             for fault in faults:
-                await self._until(fault.share * NUM_STREAMS * LENGTH)
+                await self._until(fault.share * self.num_sessions * LENGTH)
                 fault.strike()
                 await asyncio.to_thread(fault.mend)
             self._gate.set()
@@ -157,7 +160,7 @@ class Load:
     async def _until(self, num_chars: float) -> None:
         """Wait until every stream has begun, and so much has been read of all of them."""
         async with self._read:
-            await self._read.wait_for(lambda: self._num_begun == NUM_STREAMS and self._num_read >= num_chars)
+            await self._read.wait_for(lambda: self._num_begun == self.num_sessions and self._num_read >= num_chars)
 
     async def _turn(self, number: int) -> Turn:
         """Take one turn, and feed a line after it; the positions follow one another without a gap."""
@@ -230,7 +233,7 @@ class Load:
             assert (info.position, info.turn_count) == (len(text), 2 * len(mine)), session.name
             assert info.state_digest == mine[-1].last_digest, session.name
             report.characters_compared += sum(len(turn.text) for turn in mine)
-        report.streams = NUM_STREAMS * len(self.turns)
+        report.streams = self.num_sessions * len(self.turns)
         report.resumes = self._num_opened - report.streams
 
 
@@ -245,9 +248,9 @@ def _bounds(num_rounds: int) -> list[tuple[int, int, int]]:
 
 async def _stored(store: RedisStore, name: str) -> str:
     """Return the text of a session as it lies in the store: one segment ends where the next one begins."""
-    head = decode((await store.load(name)).head, Head)
+    head = decode((await store.load(name)).head, Head, name)
     assert head.open is None
-    segments = [decode(segment, Segment) for segment in await store.segments(name)]
+    segments = [decode(data, Segment, name, place) for place, data in enumerate(await store.segments(name))]
     assert len(segments) == head.num_segments
     assert [0, *(segment.end for segment in segments)] == [*(segment.start for segment in segments), head.position]
     return "".join(CHARACTERS[character] for segment in segments for character in segment.ids)

@@ -1,4 +1,4 @@
-"""What is done to a cluster while 64 streams run on it, one function a scenario."""
+"""What is done to a cluster while many streams run on it, one function a scenario."""
 
 import asyncio
 import random
@@ -126,6 +126,7 @@ async def run(
     cluster: Cluster,
     undisturbed: Sequence[Sequence[Turn]],
     *,
+    num_streams: int,
     seed: int = 0,
     num_rounds: int = 1,
 ) -> Report:
@@ -135,14 +136,15 @@ async def run(
         scenario: one of SCENARIOS.
         cluster: whole, and afterwards whole again.
         undisturbed: by round, by session; `num_turns` rounds.
+        num_streams: at the same time, as in `undisturbed`.
         seed: chooses the replicas.
         num_rounds: how often the faults are made.
     """
     started = time.monotonic()
-    report = Report(scenario.__name__, seed)
+    report = Report(scenario.__name__, seed, num_streams)
     before = fenced(cluster.replicas)
     async with AsyncClient(cluster.address, timeout=PATIENCE, retry_seconds=PATIENCE) as client:
-        load = Load(client, scenario.__name__.replace("_", "-"))
+        load = Load(client, scenario.__name__.replace("_", "-"), num_streams)
         try:
             await load.start()
             scene = Scene(cluster, load, report, random.Random(seed))
@@ -161,11 +163,11 @@ async def run(
     return report
 
 
-async def undisturbed(models: Path, num_rounds: int, model: str = "gru") -> list[list[Turn]]:
+async def undisturbed(models: Path, num_rounds: int, num_streams: int, model: str = "gru") -> list[list[Turn]]:
     """Return what a server of its own, to which nothing is done, tells to the same requests."""
     with ServerProcess(models, "--engine-threads", "1") as process:
         async with AsyncClient(process.address, timeout=PATIENCE, retry_seconds=0) as client:
-            load = Load(client, "undisturbed", model)
+            load = Load(client, "undisturbed", num_streams, model)
             await load.start()
             for _ in range(num_rounds):
                 await load.round()

@@ -232,10 +232,17 @@ class Servicer(
     async def ExportSession(self, request, context):
         await self._begin(context)
         memory = await self._memory(context, request.name)
-        return session_pb2.ExportSessionResponse(snapshot=b"ELMAN" + memory.text.encode())
+        for piece in (b"ELMAN", memory.text.encode()):
+            yield session_pb2.ExportSessionResponse(snapshot=piece)
 
-    async def ImportSession(self, request, context):
+    async def ImportSession(self, requests, context):
         await self._begin(context)
+        request = session_pb2.ImportSessionRequest()
+        snapshot = b""
+        async for piece in requests:
+            snapshot += piece.snapshot
+            request.MergeFrom(piece)
+        request.snapshot = snapshot
         if not request.snapshot.startswith(b"ELMAN"):
             violation = BadRequest.FieldViolation(field="snapshot", description="is no snapshot of a session")
             code = grpc.StatusCode.INVALID_ARGUMENT

@@ -50,7 +50,9 @@ TABLE = [
     ("NOT_FINITE", "INTERNAL", elman_client.InternalError),
     ("INTERNAL", "INTERNAL", elman_client.InternalError),
     ("OF_A_NEWER_SERVER", "NOT_FOUND", elman_client.NotFoundError),
-    ("OF_A_NEWER_SERVER", "UNAUTHENTICATED", elman_client.ElmanError),
+    ("OF_A_NEWER_SERVER", "ABORTED", elman_client.ElmanError),
+    ("UNAUTHENTICATED", "UNAUTHENTICATED", elman_client.UnauthenticatedError),
+    ("PERMISSION_DENIED", "PERMISSION_DENIED", elman_client.PermissionDeniedError),
 ]
 
 

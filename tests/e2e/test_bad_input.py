@@ -97,8 +97,8 @@ def test_a_prompt_over_the_message_limit_is_refused(wire: Wire):
 
 
 def test_a_prompt_over_the_character_limit_is_refused(odd_server: ServerProcess):
-    """10 MB that pass the message limit are over the limit for prompts, for every method that takes a text."""
-    text = "a" * 10_000_000
+    """A text that passes the limit of messages is over the limit for prompts, for every method that takes a text."""
+    text = "a" * 400_000
     with wire_to(odd_server.address) as wire:
         append = messages.AppendRequest(session=wire.session(), text=text)
         score = messages.ScoreRequest(model="models/gru", text=text)

@@ -10,7 +10,7 @@ import pytest
 
 from elman.v1.generation_pb2 import GenerateRequest, Stopping
 from elman.v1.model_pb2 import ListModelsRequest, ListModelsResponse
-from elman_client import Client
+from elman_client import Client, ResourceExhaustedError
 from tests.e2e.raw_http2 import RawCall
 from tests.e2e.wire import PATIENCE, PROMPT, reference
 from tests.envoy_process import CONFIG, EnvoyProcess, program
@@ -53,6 +53,18 @@ def test_a_text_is_the_same_through_envoy(envoy, server_process) -> None:
         session = through.create_session("gru", seed=1)
         assert len("".join(session.generate(PROMPT, max_chars=100))) == 100
         assert direct.get_session(session.name).info.position == len(PROMPT) + 100
+
+
+def test_a_flood_is_refused_as_a_quota(server_process, tmp_path) -> None:
+    """Past its calls a connection gets RESOURCE_EXHAUSTED, which no client repeats; another connection has its own."""
+    port = int(server_process.address.rpartition(":")[2])
+    with EnvoyProcess(tmp_path, [port], burst=3) as envoy:
+        for _ in range(2):
+            with Client(envoy.address, timeout=PATIENCE) as client:
+                for _ in range(3):
+                    client.list_models()
+                with pytest.raises(ResourceExhaustedError):
+                    client.list_models()
 
 
 @pytest.mark.parametrize("kind", ["", "text/plain", "application/json"])

@@ -112,22 +112,17 @@ def test_a_killed_engine_costs_only_its_running_streams(models):
 
 
 def test_a_deadline_keeps_what_was_handed_over(server_process):
-    """A turn that its deadline ends has said so or not; the session holds what the caller has."""
+    """Whoever noticed it first, the call fails in one way, and the session holds what the caller has."""
     with Client(server_process.address) as client:
         session = client.create_session("gru")
         turn = session.generate(PROMPT, timeout=1, top_n=20)
         text = ""
-        try:
+        with pytest.raises(DeadlineExceededError):  # noqa: PT012  the text until then counts
             for more in turn:
                 text += more
-            assert turn.finished.finish_reason is FinishReason.DEADLINE
-            assert turn.finished.position == len(PROMPT) + len(text)
-        except DeadlineExceededError:
-            pass
-        session.cancel(timeout=PATIENCE)
 
         assert 0 < len(text) < 100_000
-        assert session.transcript(timeout=PATIENCE).text.startswith(PROMPT + text)
+        assert session.transcript(timeout=PATIENCE).text == PROMPT + text
 
 
 def test_cancelled_turns_free_their_rows(odd_server):

@@ -69,7 +69,10 @@ def usual(cell: str) -> dict[str, st.SearchStrategy[Any]]:
     return {
         "name": names,
         "vocabulary": st.lists(
-            st.characters(codec="utf-8"), min_size=NUM_CHARACTERS, max_size=NUM_CHARACTERS, unique=True
+            st.characters(codec="utf-8") | st.sampled_from(["<pad>", "[UNK]"]),
+            min_size=NUM_CHARACTERS,
+            max_size=NUM_CHARACTERS,
+            unique=True,
         ).map(tuple),
         "version": names,
         "cell": st.sampled_from([cell, "other"]),
@@ -140,6 +143,7 @@ def test_what_the_exporter_writes_the_server_serves(
     listed = from_model(describe(read, model.initial_states, model.fingerprint))
     assert (listed.name, listed.version, listed.digest) == (f"models/{own.name}", own.version, artefact.digest)
     assert read.vocabulary.characters == own.vocabulary
+    assert [(special.name, special.id) for special in listed.specials] == list(own.specials.items())
     assert dict(read.initial_states) == own.initial_states
     assert list(read.evaluation) == list(own.evaluation)
     assert [probe.name for probe in read.probes] == sorted(own.probes)

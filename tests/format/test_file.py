@@ -134,7 +134,8 @@ def test_a_file_that_is_too_large_is_refused(good, monkeypatch):
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        ({"format": "2"}, "elman.format is '2', this release reads '1'"),
+        ({"format": "3"}, "elman.format is '3', this release reads '1' and '2'"),
+        ({"vocabulary": json.dumps(["<pad>", *CHARACTERS[1:]])}, "A vocabulary with specials needs elman.format '2'"),
         ({"format": None}, "elman.format is None"),
         ({"colour": "red"}, "The metadata key 'elman.colour' is unknown"),
         ({"x\n" * 5000: ""}, "is unknown"),

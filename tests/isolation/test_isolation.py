@@ -17,7 +17,7 @@ def test_operations_leave_every_session_as_it_would_be_alone(models):
 
     `python -m tests.isolation` does all ten thousand.
     """
-    report = run(models, "memory:", num_operations=2500, seed=1)
+    report = run(models, "memory:", num_operations=1200, seed=1)
     ends = {outcome for _, outcome in report.outcomes}
     assert {"", "SESSION_EVICTED", "SESSION_EXPIRED", "SESSION_NOT_FOUND", "POSITION_OUT_OF_RANGE"} <= ends
     assert report.num_alive > 100
@@ -25,7 +25,7 @@ def test_operations_leave_every_session_as_it_would_be_alone(models):
 
 def test_operations_on_a_file_leave_every_session_as_it_would_be_alone(models, tmp_path):
     """7: and in SQLite, where a turn's commit waits for the disk."""
-    report = run(models, f"sqlite:{tmp_path / 'sessions.db'}", num_operations=800, seed=2)
+    report = run(models, f"sqlite:{tmp_path / 'sessions.db'}", num_operations=400, seed=2)
     assert report.num_alive > 100
 
 
@@ -41,7 +41,7 @@ def oracles(models) -> dict[str, Oracle]:
 @pytest.fixture(scope="module")
 def calls(models) -> list[Call]:
     """What a small crowd saw, which is in order."""
-    return collected(models, num_operations=600, num_sessions=50, seed=3)
+    return collected(models, num_operations=300, num_sessions=50, seed=3)
 
 
 def other_text(call: Call) -> Call:

@@ -15,7 +15,7 @@ from elman_server.models.registry import Models
 from elman_server.sessions.lifetimes import Lifetimes
 from elman_server.sessions.service import Sessions
 from elman_server.sessions.session import Expiration, SessionInfo
-from elman_server.sessions.stores import MemoryStore
+from elman_server.sessions.stores import MemoryStore, Store
 from elman_server.turns.service import Turns
 
 PLAIN = SamplingRequest(temperature=0.9, top_k=30, top_p=0.97, seed=11)
@@ -50,7 +50,7 @@ class House:
     """Engines for some artefacts, and sessions on them."""
 
     def __init__(
-        self, paths: list[Path], *, num_threads: int = 1, max_batch: int = 128, store: MemoryStore | None = None
+        self, paths: list[Path], *, num_threads: int = 1, max_batch: int = 128, store: Store | None = None
     ) -> None:
         self._paths, self._num_threads, self._max_batch = paths, num_threads, max_batch
         self.engines: dict[str, Engine] = {}
@@ -65,7 +65,7 @@ class House:
         for path in self._paths:
             engine = Engine(Configure(str(path), self._max_batch, self._num_threads, 0.002), 10_000)
             info = await engine.start()
-            self.engines[info.name] = engine
+            self.engines[info.digest] = engine
             infos.append(info)
         self.models.load(infos)
         return self

@@ -72,16 +72,17 @@ class Way:
         segments: Sequence[bytes] = (),
         *,
         keep: int | None = None,
+        place: int = 0,
     ) -> int:
         await self._happen()
         if self.is_late:
             self.is_late = False
-            self._held = partial(self._store.commit, name, revision, head, expires, segments, keep=keep)
+            self._held = partial(self._store.commit, name, revision, head, expires, segments, keep=keep, place=place)
             raise StoreUnavailableError("the store did not answer", 1.0)
         if self._held is not None:
             held, self._held = self._held, None
             await held()
-        revision = await self._store.commit(name, revision, head, expires, segments, keep=keep)
+        revision = await self._store.commit(name, revision, head, expires, segments, keep=keep, place=place)
         self.num_commits += 1
         if self.is_deaf:
             self.is_deaf = False
@@ -99,6 +100,10 @@ class Way:
     async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[bytes]:
         self._pass()
         return await self._store.segments(name, start, end)
+
+    async def num_sessions(self) -> int:
+        self._pass()
+        return await self._store.num_sessions()
 
     async def close(self) -> None:
         """Do nothing: the store is another's."""

@@ -64,7 +64,7 @@ def test_a_bad_setting_is_one_line(arguments: list[str], variables: dict[str, st
 async def test_the_first_signal_asks_to_stop():
     """SIGTERM or SIGINT sets the event that the server waits for."""
     for number in (signal.SIGTERM, signal.SIGINT):
-        with StopSignals(3600) as stop:
+        with StopSignals(3600, print) as stop:
             os.kill(os.getpid(), number)
             await asyncio.wait_for(stop.wait(), 10)
 
@@ -75,7 +75,7 @@ def test_the_second_signal_ends_at_once():
 import asyncio, os, signal
 from elman_server.process.signals import StopSignals
 async def main():
-    with StopSignals(3600) as stop:
+    with StopSignals(3600, print) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         await stop.wait()
         os.kill(os.getpid(), signal.SIGTERM)
@@ -95,7 +95,7 @@ from elman_server.process.logs import set_up_logs
 from elman_server.process.signals import StopSignals
 set_up_logs("json", "info")
 async def main():
-    with StopSignals(0.2) as stop:
+    with StopSignals(0.2, print) as stop:
         os.kill(os.getpid(), signal.SIGTERM)
         await stop.wait()
         time.sleep(3600)
@@ -107,15 +107,16 @@ asyncio.run(main())
     assert json.loads(done.stderr)["event"] == "stop_took_too_long"
 
 
-def test_a_hangup_does_nothing():
-    """SIGHUP, as at the end of a terminal, does not end the server."""
+def test_a_hangup_reloads():
+    """SIGHUP, also that of the end of a terminal, does not end the server: it looks at its models again."""
     code = """
 import asyncio, os, signal
 from elman_server.process.signals import StopSignals
 async def main():
-    with StopSignals(3600) as stop:
+    hung_up = asyncio.Event()
+    with StopSignals(3600, hung_up.set):
         os.kill(os.getpid(), signal.SIGHUP)
-        await asyncio.sleep(0)
+        await hung_up.wait()
         print("alive")
 asyncio.run(main())
 """

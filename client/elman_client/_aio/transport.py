@@ -94,8 +94,12 @@ class AsyncTransport:
     async def _once(self, operation: Operation[Value], timeout: float | None) -> Value:
         call = self._connection.call(operation, timeout)
         method: Any = self._channel.unary_unary(operation.path)
+        request: Any = operation.request
+        if operation.more is not None:
+            method, request = self._channel.stream_unary(operation.path), iter((request, *operation.more))
         with _awaiting(call):
-            reply = await method(operation.request, timeout=call.timeout, metadata=call.metadata)
+            reply = await method(request, timeout=call.timeout, metadata=call.metadata)
+        call.span.end()
         return operation.parse(reply)
 
     def leave(self, turn: Left, stream: "AsyncStream[Any] | None") -> None:
@@ -162,6 +166,7 @@ class AsyncTransport:
     async def follow(self, operation: Operation[Value], timeout: float | None) -> AsyncGenerator[Value, None]:
         """Send one request and iterate over its answers; if the server was lost, again, without those that had come."""
         attempts, num_known = Attempts(self._connection, timeout, is_safe=operation.is_safe), 0
+        following = operation
         await self.settle(operation.session, attempts.time_left)
         while True:
             stream = self.open(operation, attempts.time_left)
@@ -169,15 +174,39 @@ class AsyncTransport:
                 for index in count():
                     if (value := await stream.read()) is None:
                         return
-                    if index == num_known:  # what is sent again is no progress
-                        num_known += 1
+                    if index >= num_known:  # what is sent again is no progress
+                        if operation.after is None:
+                            num_known += 1
+                        else:
+                            following = operation.after(value)
                         attempts.succeeded()
                         yield value
+            except ElmanError as error:
+                operation = following
+                delay = attempts.delay(error)
+                if delay is None:
+                    raise
+                await asyncio.sleep(delay)
+            finally:
+                stream.cancel()
+
+    async def gather(self, operation: Operation[Value], timeout: float | None) -> list[Value]:
+        """Send one request and return all of its answers; if the server was lost, from the beginning."""
+        attempts = Attempts(self._connection, timeout, is_safe=operation.is_safe)
+        await self.settle(operation.session, attempts.time_left)
+        while True:
+            stream, values = self.open(operation, attempts.time_left), list[Value]()
+            try:
+                while (value := await stream.read()) is not None:
+                    values.append(value)
             except ElmanError as error:
                 delay = attempts.delay(error)
                 if delay is None:
                     raise
                 await asyncio.sleep(delay)
+            else:
+                attempts.succeeded()
+                return values
             finally:
                 stream.cancel()
 
@@ -231,11 +260,15 @@ class AsyncStream(Generic[Value]):
                 encoded = await self._answers.read()
         finally:
             self.is_awaited = False
-        return None if encoded is aio.EOF else self._operation.parse(encoded)
+        if encoded is aio.EOF:
+            self._call.span.end()
+            return None
+        return self._operation.parse(encoded)
 
     def cancel(self) -> None:
         """Stop the call. It does not wait for the server."""
         self._answers.cancel()
+        self._call.span.end("CANCELLED")
 
 
 class AsyncTalk(AsyncStream[Value]):
@@ -273,6 +306,7 @@ def _awaiting(call: Call) -> Iterator[None]:
         with translated(call):
             yield
     except asyncio.CancelledError as error:
+        call.span.end("CANCELLED")
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise

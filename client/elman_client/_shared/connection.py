@@ -2,11 +2,11 @@
 
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 from uuid import uuid4
 
 import grpc
@@ -14,6 +14,7 @@ import grpc
 from elman_client._errors import FailedPreconditionError
 from elman_client._shared.fields import invalid, number, wrong_type
 from elman_client._shared.operation import Operation
+from elman_client._shared.tracing import Span
 
 CHANNEL_OPTIONS: Final = (
     # The server sets the limits; a long Score with many candidates passes gRPC's 4 MiB.
@@ -32,6 +33,9 @@ _LONGEST_SECONDS: Final = 1e9  # 31 years; gRPC's own times overflow at some 290
 _URL: Final = re.compile(r"(https?|grpcs?|wss?)://([^/]*)", re.IGNORECASE)
 _HEADER: Final = re.compile(r"[0-9a-z_.-]+")
 _HEADER_VALUE: Final = re.compile(r"[\x20-\x7e]*")
+_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
+
+Token: TypeAlias = str | Callable[[], str]
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,9 @@ class Call:
 
     target: str
     request_id: str
-    metadata: tuple[tuple[str, str | bytes], ...]
+    metadata: tuple[tuple[str, str | bytes], ...] = field(repr=False)  # a token may be among them
     timeout: float | None
+    span: Span = field(repr=False)
 
 
 class Connection:
@@ -53,23 +58,33 @@ class Connection:
         *,
         tls: bool,
         root_certificates: str | Path | None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
         credentials: grpc.ChannelCredentials | None,
+        token: Token | None = None,
         metadata: Mapping[str, str] | None,
         timeout: float | None,
         retry_seconds: float,
     ) -> None:
-        if root_certificates is not None and not tls:
-            raise ValueError("root_certificates without tls=True would not be used: pass both")
+        files = {"root_certificates": root_certificates, "key": key, "certificate": certificate}
+        unused = [name for name, file in files.items() if file is not None and not tls]
+        if unused:
+            raise ValueError(f"{unused[0]} without tls=True would not be used: pass both")
         if credentials is not None and tls:
             raise ValueError("pass credentials or tls=True, not both")
-        roots = Path(root_certificates).read_bytes() if root_certificates is not None else None
+        if (certificate is None) != (key is None):
+            raise ValueError("pass certificate and key, or neither")
         self.target = _target(target)
-        self.credentials = grpc.ssl_channel_credentials(roots) if tls else credentials
+        if token is not None and not tls and credentials is None and not _is_loopback(target):
+            raise ValueError("token without tls=True would be sent in clear: pass tls=True")
+        pem = [Path(file).read_bytes() if file is not None else None for file in files.values()]
+        self.credentials = grpc.ssl_channel_credentials(*pem) if tls else credentials
         self.channel_options = (*CHANNEL_OPTIONS, ("grpc.enable_http_proxy", 0 if _is_loopback(target) else 1))
         self.is_closed = False
         self.is_proven = False  # a server has answered
         self.retry_seconds = _patience(retry_seconds)
         self._metadata = tuple(_headers(metadata))
+        self._token = token
         self._timeout = _seconds(timeout)
         self._process = os.getpid()
 
@@ -97,12 +112,15 @@ class Connection:
             raise FailedPreconditionError("this client is closed: make a new one")
         self.check_process()
         request_id = str(uuid4())
-        headers = (*self._metadata, ("x-request-id", request_id))
+        span = Span(operation.path, self.target, request_id)
+        headers = (*self._metadata, ("x-request-id", request_id), *span.header)
+        if self._token is not None:
+            headers += (("authorization", _bearer(self._token)),)
         if operation.session:
             headers += (("x-session-id", operation.session.removeprefix("sessions/")),)
         if operation.key:
             headers += (("idempotency-key", operation.key),)
-        return Call(self.target, request_id, headers, self.timeout_of(timeout))
+        return Call(self.target, request_id, headers, self.timeout_of(timeout), span)
 
     def timeout_of(self, timeout: float | None) -> float | None:
         """Return the seconds of a call; ``None``: no deadline."""
@@ -169,6 +187,16 @@ def _headers(metadata: Mapping[str, str] | None) -> list[tuple[str, str | bytes]
             raise invalid("metadata", f"{name!r} is one of gRPC's own headers")
         _check_header_value(name, value)
     return list(metadata.items())
+
+
+def _bearer(token: Token) -> str:
+    """Return the header's value for a token; its errors do not show it."""
+    text = token if isinstance(token, str) else token()
+    if not isinstance(text, str):
+        raise wrong_type("token", "a str, or a function that returns one", text)
+    if not _TOKEN.fullmatch(text):
+        raise invalid("token", "is empty, or has characters outside printable ASCII")
+    return f"Bearer {text}"
 
 
 def _check_header_value(name: str, value: object) -> None:

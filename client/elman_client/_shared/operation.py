@@ -20,7 +20,9 @@ class Operation(Generic[Value]):
         session: The session it is about, for the header by which a balancer keeps it in one place.
         is_safe: It may be sent again though it may have been done.
         turn_id: The request id of a turn of the session, which is busy until it ends; empty: it is no turn.
+        more: Further messages of a request that is sent in pieces; None: it is one message.
         key: Its request id, for the header by which a proxy may send it again; empty: it has none.
+        after: Of a stream whose answers are cut by chance: the call that continues after one of them.
     """
 
     path: str
@@ -30,6 +32,8 @@ class Operation(Generic[Value]):
     is_safe: bool = True
     turn_id: str = ""
     key: str = ""
+    after: Callable[[Value], "Operation[Value]"] | None = None
+    more: tuple[bytes, ...] | None = None
 
 
 def operation(

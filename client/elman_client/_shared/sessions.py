@@ -1,6 +1,7 @@
 """Calls about sessions."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from uuid import uuid4
 
@@ -10,6 +11,8 @@ from elman_client._shared import values
 from elman_client._shared.fields import expiration, fill
 from elman_client._shared.names import model_name, session_name
 from elman_client._shared.operation import Operation, operation
+
+_PIECE_BYTES = 1 << 16  # of a snapshot in one message
 
 
 def create(
@@ -145,7 +148,7 @@ def rewind(name: str, position: int, etag: str | None) -> Operation[types.Sessio
 
 
 def export(name: str) -> Operation[bytes]:
-    """Return a session as a snapshot."""
+    """Return a session as a snapshot; the answer is a stream of its pieces."""
     request = pb.ExportSessionRequest()
     fill(request, name=name)
     return operation(
@@ -158,16 +161,19 @@ def export(name: str) -> Operation[bytes]:
 
 
 def import_(snapshot: bytes, session_id: str | None) -> Operation[types.SessionInfo]:
-    """Create a session from a snapshot."""
+    """Create a session from a snapshot, which is sent in pieces."""
     request = pb.ImportSessionRequest()
     fill(request, snapshot=snapshot, session_id=session_id, request_id=str(uuid4()))
-    return operation(
+    request.snapshot = snapshot[:_PIECE_BYTES]
+    pieces = (snapshot[at : at + _PIECE_BYTES] for at in range(_PIECE_BYTES, len(snapshot), _PIECE_BYTES))
+    whole = operation(
         "elman.v1.SessionService/ImportSession",
         request,
         pb.ImportSessionResponse,
         lambda reply: values.session_info(reply.session),
         session=session_name(session_id) if session_id else "",
     )
+    return replace(whole, more=tuple(pb.ImportSessionRequest(snapshot=piece).SerializeToString() for piece in pieces))
 
 
 def replay(name: str) -> Operation[types.ReplayedTurn]:

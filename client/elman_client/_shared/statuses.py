@@ -16,6 +16,8 @@ BY_CODE: Final[Mapping[str, type[errors.ElmanError]]] = {
     "INVALID_ARGUMENT": errors.InvalidArgumentError,
     "DEADLINE_EXCEEDED": errors.DeadlineExceededError,
     "NOT_FOUND": errors.NotFoundError,
+    "UNAUTHENTICATED": errors.UnauthenticatedError,
+    "PERMISSION_DENIED": errors.PermissionDeniedError,
     "ALREADY_EXISTS": errors.AlreadyExistsError,
     "RESOURCE_EXHAUSTED": errors.ResourceExhaustedError,
     "FAILED_PRECONDITION": errors.FailedPreconditionError,
@@ -47,7 +49,9 @@ def translated(call: Call) -> Iterator[None]:
     try:
         yield
     except grpc.RpcError as error:
-        raise from_rpc(error, call) from error
+        ours = from_rpc(error, call)
+        call.span.end(ours.code)
+        raise ours from error
 
 
 def from_rpc(error: Any, call: Call) -> errors.ElmanError:

@@ -4,6 +4,7 @@ from collections import deque
 from enum import Enum
 
 from elman_client._errors import (
+    DeadlineExceededError,
     ElmanError,
     FailedPreconditionError,
     InternalError,
@@ -131,6 +132,8 @@ class Turn:
         drained = event.finish_reason is FinishReason.SERVER_DRAINING
         if drained and self._attempts.can_retry:
             raise UnavailableError("the server is shutting down", reason="DRAINING")
+        if event.finish_reason is FinishReason.DEADLINE:
+            raise DeadlineExceededError("the turn was ended because its timeout is over")
         self._finished = event
         self._state = TurnState.ENDED
         return event

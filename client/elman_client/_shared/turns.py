@@ -92,7 +92,7 @@ def request(prompt: str, options: types.GenerateOptions, **target: str) -> pb.Ge
         "logit_bias": _biases(options.get("logit_bias")),
         "stop_strings": None if stop_strings is None else strings("stop_strings", stop_strings),
         "on_abort": _on_abort(options.get("on_abort")),
-        "unknown_characters": _policy(options.get("unknown_characters")),
+        "unknown_characters": unknown_policy(options.get("unknown_characters")),
         "request_id": str(uuid4()) if request_id is None and "session" in target else request_id,
     }
     message = pb.GenerateRequest()
@@ -136,7 +136,7 @@ def append(
         text=text,
         etag=etag,
         request_id=request_id,
-        unknown_characters=_policy(unknown_characters),
+        unknown_characters=unknown_policy(unknown_characters),
     )
     return operation(
         "elman.v1.GenerationService/Append",
@@ -158,7 +158,7 @@ def score(
 ) -> Operation[types.Score]:
     """Judge a text on ``session=`` or ``model=``."""
     request = pb.ScoreRequest()
-    policy = _policy(unknown_characters)
+    policy = unknown_policy(unknown_characters)
     fill(request, text=text, top_n=top_n, read_out=read_out, unknown_characters=policy, **target)
     return operation(
         "elman.v1.GenerationService/Score",
@@ -189,7 +189,8 @@ def _on_abort(on_abort: types.OnAbort | None) -> int | None:
     return pb.OnAbort.Value(f"ON_ABORT_{on_abort}")
 
 
-def _policy(policy: types.UnknownPolicy | None) -> pb.UnknownCharacters | None:
+def unknown_policy(policy: types.UnknownPolicy | None) -> pb.UnknownCharacters | None:
+    """Return the message of a policy; ``None``: the server's default."""
     if policy is None:
         return None
     if isinstance(policy, types.ReplaceWith):

@@ -1,4 +1,4 @@
-"""Protobuf messages into the client's own values: all conversions of answers, in one place."""
+"""Protobuf messages into the client's own values: all conversions of answers but those of `inspected`."""
 
 from collections.abc import Iterable
 from datetime import UTC
@@ -16,7 +16,7 @@ def model(message: model_pb2.Model) -> types.Model:
     return types.Model(
         name=message.name,
         version=message.version,
-        cell=_member(types.Cell, model_pb2.Cell, "CELL_", message.cell),
+        cell=member(types.Cell, model_pb2.Cell, "CELL_", message.cell),
         num_layers=message.layer_count,
         hidden_size=message.hidden_size,
         vocabulary="".join(map(chr, message.vocabulary)),
@@ -37,6 +37,7 @@ def model(message: model_pb2.Model) -> types.Model:
             types.ReadOut(r.name, tuple(r.labels), r.accuracy, r.held_out_count) for r in message.read_outs
         ),
         initial_states=tuple(message.initial_states),
+        specials=tuple((special.name, special.id) for special in message.specials),
     )
 
 
@@ -52,7 +53,7 @@ def session_info(message: session_pb2.Session) -> types.SessionInfo:
         name=message.name,
         model=message.model,
         model_digest=message.model_digest,
-        state=_member(types.SessionState, session_pb2.Session.State, "STATE_", message.state),
+        state=member(types.SessionState, session_pb2.Session.State, "STATE_", message.state),
         create_time=message.create_time.ToDatetime(UTC),
         update_time=message.update_time.ToDatetime(UTC),
         expire_time=message.expire_time.ToDatetime(UTC),
@@ -163,7 +164,7 @@ def _sampling(message: Any) -> types.Sampling:
 
 def _finished(message: generation_pb2.Finished) -> types.Finished:
     return types.Finished(
-        finish_reason=_member(
+        finish_reason=member(
             types.FinishReason,
             generation_pb2.FinishReason,
             "FINISH_REASON_",
@@ -186,12 +187,23 @@ def _details(
             log_probability=m.log_probability if m.HasField("log_probability") else None,
             top=tuple(types.CharacterProbability(p.text, p.log_probability) for p in m.top),
             labels=tuple(types.LabelProbability(p.label, p.log_probability) for p in m.labels),
+            effective=_effective(m.effective) if m.HasField("effective") else None,
         )
         for m in messages
     )
 
 
-def _member(kind: type[_Member], wrapper: Any, prefix: str, number: int) -> _Member:
+def _effective(message: generation_pb2.EffectiveDistribution) -> types.EffectiveDistribution:
+    return types.EffectiveDistribution(
+        log_probability=message.log_probability,
+        top=tuple(types.CharacterProbability(p.text, p.log_probability) for p in message.top),
+        num_kept=message.kept_count,
+        uniform=message.uniform,
+        below=message.below,
+    )
+
+
+def member(kind: type[_Member], wrapper: Any, prefix: str, number: int) -> _Member:
     """Return the member of that name; UNSPECIFIED for a number from a newer server."""
     try:
         return kind(wrapper.Name(number).removeprefix(prefix))

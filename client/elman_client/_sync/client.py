@@ -1,6 +1,6 @@
 """A client of one server."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -9,7 +9,7 @@ from typing import Self, Unpack
 import grpc
 
 from elman_client._errors import DeadlineExceededError, UnavailableError
-from elman_client._shared import models, sessions, turns
+from elman_client._shared import inspection, models, sessions, turns
 from elman_client._shared.connection import Connection
 from elman_client._shared.leaving import Left
 from elman_client._shared.names import model_name, session_name
@@ -18,7 +18,21 @@ from elman_client._shared.turn import Turn
 from elman_client._sync.generation import Generation, TurnRun
 from elman_client._sync.session import Session
 from elman_client._sync.transport import Stream, Transport
-from elman_client._types import Encoding, Event, GenerateOptions, Model, Score, UnknownPolicy
+from elman_client._types import (
+    Encoding,
+    Event,
+    ExplainedStep,
+    FoundUnits,
+    GenerateOptions,
+    Model,
+    Score,
+    StateChunk,
+    StateDescription,
+    TextProperty,
+    Units,
+    UnknownPolicy,
+    Weights,
+)
 
 
 class Client:
@@ -31,7 +45,11 @@ class Client:
         target: Where the server listens, such as ``localhost:50051``.
         tls: Encrypt, and check the server's certificate.
         root_certificates: PEM file to check it against; default: gRPC's own.
+        certificate: PEM file of the client's own certificate chain, for servers that ask for one.
+        key: PEM file of that certificate's private key.
         credentials: gRPC channel credentials, for what ``tls`` does not cover.
+        token: Sent with every call as ``authorization: Bearer``; or a function that returns it, called before
+            each call. Without ``tls`` it goes to this machine only.
         metadata: Headers of every call; the names are in lower case.
         timeout: Seconds for every call that sets none, from the call that waits; default: no deadline.
         retry_seconds: How many seconds to wait for a lost server that has answered before:
@@ -45,7 +63,10 @@ class Client:
         *,
         tls: bool = False,
         root_certificates: str | Path | None = None,
+        certificate: str | Path | None = None,
+        key: str | Path | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        token: str | Callable[[], str] | None = None,
         metadata: Mapping[str, str] | None = None,
         timeout: float | None = None,
         retry_seconds: float = 30.0,
@@ -55,7 +76,10 @@ class Client:
                 target,
                 tls=tls,
                 root_certificates=root_certificates,
+                certificate=certificate,
+                key=key,
                 credentials=credentials,
+                token=token,
                 metadata=metadata,
                 timeout=timeout,
                 retry_seconds=retry_seconds,
@@ -209,6 +233,125 @@ class Client:
             text, top_n=top_n, read_out=read_out, unknown_characters=unknown_characters, model=model_name(model)
         )
         return self._transport.run(operation, timeout)
+
+    def watch(
+        self,
+        text: str,
+        *,
+        model: str,
+        units: Sequence[Units] = (),
+        start: int = 0,
+        end: int | None = None,
+        num_changed: int = 0,
+        unknown_characters: UnknownPolicy | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[StateChunk]:
+        """Let the server read ``text`` from a model's initial state; iterate over the values of units.
+
+        Args:
+            text: What is read.
+            model: Its name.
+            units: Which units to show, as in ``[Units(Signal.H, 0)]``; at most 8192 in all.
+            start: The first position to show.
+            end: One past the last one; ``None``: to the end.
+            num_changed: Add for each character the units of h and c that changed most, 0 to 64.
+            unknown_characters: What to do with characters of the text outside the vocabulary.
+            timeout: Seconds for this call.
+        """
+        operation = inspection.watch(
+            text,
+            units=units,
+            start=start,
+            end=end,
+            num_changed=num_changed,
+            unknown_characters=unknown_characters,
+            model=model_name(model),
+        )
+        yield from self._transport.follow(operation, timeout)
+
+    def explain(
+        self,
+        text: str,
+        *,
+        model: str,
+        position: int | None = None,
+        temperature: float | None = None,
+        num_candidates: int = 5,
+        num_contributions: int = 10,
+        unknown_characters: UnknownPolicy | None = None,
+        timeout: float | None = None,
+    ) -> ExplainedStep:
+        """Return every term of the step that reads one character of ``text`` from a model's initial state.
+
+        Args:
+            text: What is read.
+            model: Its name.
+            position: The character's; ``None``: the last one.
+            temperature: Divides the logits before the softmax; default 1.
+            num_candidates: For how many of the likeliest next characters to return contributions, 0 to 20.
+            num_contributions: How many units to return for each of them, 0 to 64.
+            unknown_characters: What to do with characters of the text outside the vocabulary.
+            timeout: Seconds for this call.
+        """
+        operation = inspection.explain(
+            text,
+            position=position,
+            temperature=temperature,
+            num_candidates=num_candidates,
+            num_contributions=num_contributions,
+            unknown_characters=unknown_characters,
+            model=model_name(model),
+        )
+        return self._transport.run(operation, timeout)
+
+    def find_units(
+        self,
+        text: str,
+        *,
+        model: str,
+        pattern: str | None = None,
+        text_property: TextProperty | None = None,
+        positions: Iterable[int] | None = None,
+        start: int = 0,
+        end: int | None = None,
+        num_units: int = 10,
+        unknown_characters: UnknownPolicy | None = None,
+        timeout: float | None = None,
+    ) -> FoundUnits:
+        """Return the units of the state that follow a labelling of ``text`` from a model's initial state best.
+
+        Args:
+            text: What is read.
+            model: Its name.
+            pattern: A regular expression (RE2): what it matches is labelled 1, the rest 0.
+            text_property: Or a property that is computed from the text.
+            positions: Or the positions that are labelled 1.
+            start: The first position that counts.
+            end: One past the last one; ``None``: to the end.
+            num_units: How many units to return, 1 to 100.
+            unknown_characters: What to do with characters of the text outside the vocabulary.
+            timeout: Seconds for this call.
+        """
+        operation = inspection.find_units(
+            text,
+            pattern=pattern,
+            text_property=text_property,
+            positions=positions,
+            start=start,
+            end=end,
+            num_units=num_units,
+            unknown_characters=unknown_characters,
+            model=model_name(model),
+        )
+        return self._transport.run(operation, timeout)
+
+    def describe_state(self, model: str, *, timeout: float | None = None) -> StateDescription:
+        """Return which signals of a model ``watch`` can show, and whether its gates are known."""
+        return self._transport.run(inspection.describe(model), timeout)
+
+    def weights(self, model: str, *, timeout: float | None = None) -> Weights:
+        """Return the weights of a small model whose cell is known: at most a million numbers."""
+        return self._transport.run(inspection.weights(model), timeout)
 
 
 def _leave(_left: Left, stream: Stream[tuple[Event, ...]] | None) -> None:

@@ -1,10 +1,10 @@
 """A session on the server."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Unpack
 
-from elman_client._shared import sessions, turns
+from elman_client._shared import inspection, sessions, turns
 from elman_client._shared.base import BaseSession
 from elman_client._shared.leaving import cancel
 from elman_client._shared.retrying import Attempts
@@ -15,11 +15,16 @@ from elman_client._sync.transport import Stream, Talk, Transport
 from elman_client._types import (
     Appended,
     Event,
+    ExplainedStep,
+    FoundUnits,
     GenerateOptions,
     ReplayedTurn,
     Score,
     SessionInfo,
+    StateChunk,
+    TextProperty,
     Transcript,
+    Units,
     UnknownPolicy,
 )
 
@@ -151,11 +156,117 @@ class Session(BaseSession):
 
     def export(self, *, timeout: float | None = None) -> bytes:
         """Return the session as a snapshot for ``import_session`` of a server with the same model and key."""
-        return self._transport.run(sessions.export(self.name), timeout)
+        pieces = self._transport.gather(sessions.export(self.name), timeout)
+        return b"".join(pieces)
 
     def replay(self, *, timeout: float | None = None) -> Iterator[ReplayedTurn]:
         """Let the server rerun every turn, and iterate over the results, up to the first difference."""
         yield from self._transport.follow(sessions.replay(self.name), timeout)
+
+    def watch(
+        self,
+        text: str | None = None,
+        *,
+        units: Sequence[Units] = (),
+        start: int = 0,
+        end: int | None = None,
+        num_changed: int = 0,
+        unknown_characters: UnknownPolicy | None = None,
+        timeout: float | None = None,
+    ) -> Iterator[StateChunk]:
+        """Let the server read ``text``, or the transcript again, and iterate over the values of units.
+
+        Args:
+            text: Read after the session's state, which does not change; ``None``: the transcript.
+            units: Which units to show, as in ``[Units(Signal.H, 0)]``; at most 8192 in all.
+            start: The first position to show.
+            end: One past the last one; ``None``: to the end.
+            num_changed: Add for each character the units of h and c that changed most, 0 to 64.
+            unknown_characters: What to do with characters of the text outside the vocabulary.
+            timeout: Seconds for this call.
+        """
+        operation = inspection.watch(
+            text,
+            units=units,
+            start=start,
+            end=end,
+            num_changed=num_changed,
+            unknown_characters=unknown_characters,
+            session=self.name,
+        )
+        yield from self._transport.follow(operation, timeout)
+
+    def explain(
+        self,
+        text: str | None = None,
+        *,
+        position: int | None = None,
+        temperature: float | None = None,
+        num_candidates: int = 5,
+        num_contributions: int = 10,
+        unknown_characters: UnknownPolicy | None = None,
+        timeout: float | None = None,
+    ) -> ExplainedStep:
+        """Return every term of the step that reads one character of ``text``, or of the transcript.
+
+        Args:
+            text: Read after the session's state, which does not change; ``None``: the transcript.
+            position: The character's; ``None``: the last one.
+            temperature: Divides the logits before the softmax; default 1.
+            num_candidates: For how many of the likeliest next characters to return contributions, 0 to 20.
+            num_contributions: How many units to return for each of them, 0 to 64.
+            unknown_characters: What to do with characters of the text outside the vocabulary.
+            timeout: Seconds for this call.
+        """
+        operation = inspection.explain(
+            text,
+            position=position,
+            temperature=temperature,
+            num_candidates=num_candidates,
+            num_contributions=num_contributions,
+            unknown_characters=unknown_characters,
+            session=self.name,
+        )
+        return self._transport.run(operation, timeout)
+
+    def find_units(
+        self,
+        text: str | None = None,
+        *,
+        pattern: str | None = None,
+        text_property: TextProperty | None = None,
+        positions: Iterable[int] | None = None,
+        start: int = 0,
+        end: int | None = None,
+        num_units: int = 10,
+        unknown_characters: UnknownPolicy | None = None,
+        timeout: float | None = None,
+    ) -> FoundUnits:
+        """Return the units of the state that follow a labelling of ``text``, or of the transcript, best.
+
+        Args:
+            text: Read after the session's state, which does not change; ``None``: the transcript.
+            pattern: A regular expression (RE2): what it matches is labelled 1, the rest 0.
+            text_property: Or a property that is computed from the text.
+            positions: Or the positions that are labelled 1.
+            start: The first position that counts.
+            end: One past the last one; ``None``: to the end.
+            num_units: How many units to return, 1 to 100.
+            unknown_characters: What to do with characters of the text outside the vocabulary.
+            timeout: Seconds for this call.
+        """
+        operation = inspection.find_units(
+            text,
+            pattern=pattern,
+            text_property=text_property,
+            positions=positions,
+            start=start,
+            end=end,
+            num_units=num_units,
+            unknown_characters=unknown_characters,
+            session=self.name,
+        )
+        return self._transport.run(operation, timeout)
 
     def _generation(self, asked: turns.Asked, timeout: float | None) -> Generation:
         turn = Turn(asked, Attempts(self._transport.connection, timeout, is_safe=True))

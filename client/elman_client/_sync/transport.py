@@ -75,11 +75,16 @@ class Transport:
 
         def send() -> bytes:
             method: Any = self._channel.unary_unary(operation.path)
+            request: Any = operation.request
+            if operation.more is not None:
+                method, request = self._channel.stream_unary(operation.path), iter((request, *operation.more))
             with translated(call):
-                reply: bytes = method(operation.request, timeout=call.timeout, metadata=call.metadata)
+                reply: bytes = method(request, timeout=call.timeout, metadata=call.metadata)
             return reply
 
-        return operation.parse(workers.Result(send).begin().get())
+        answer = workers.Result(send).begin().get()
+        call.span.end()
+        return operation.parse(answer)
 
     def leave(self, left: Left, stream: "Stream[Any] | None") -> None:
         """End a turn that its caller has left, in the background: the session's next call waits for that."""
@@ -146,6 +151,7 @@ class Transport:
     def follow(self, operation: Operation[Value], timeout: float | None) -> Iterator[Value]:
         """Send one request and iterate over its answers; if the server was lost, again, without those that had come."""
         attempts, num_known = Attempts(self._connection, timeout, is_safe=operation.is_safe), 0
+        following = operation
         self.settle(operation.session, attempts.time_left)
         while True:
             stream = self.open(operation, attempts.time_left)
@@ -153,15 +159,39 @@ class Transport:
                 for index in count():
                     if (value := stream.read()) is None:
                         return
-                    if index == num_known:  # what is sent again is no progress
-                        num_known += 1
+                    if index >= num_known:  # what is sent again is no progress
+                        if operation.after is None:
+                            num_known += 1
+                        else:
+                            following = operation.after(value)
                         attempts.succeeded()
                         yield value
+            except ElmanError as error:
+                operation = following
+                delay = attempts.delay(error)
+                if delay is None:
+                    raise
+                time.sleep(delay)
+            finally:
+                stream.cancel()
+
+    def gather(self, operation: Operation[Value], timeout: float | None) -> list[Value]:
+        """Send one request and return all of its answers; if the server was lost, from the beginning."""
+        attempts = Attempts(self._connection, timeout, is_safe=operation.is_safe)
+        self.settle(operation.session, attempts.time_left)
+        while True:
+            stream, values = self.open(operation, attempts.time_left), list[Value]()
+            try:
+                while (value := stream.read()) is not None:
+                    values.append(value)
             except ElmanError as error:
                 delay = attempts.delay(error)
                 if delay is None:
                     raise
                 time.sleep(delay)
+            else:
+                attempts.succeeded()
+                return values
             finally:
                 stream.cancel()
 
@@ -339,6 +369,7 @@ class _Reader:
         finally:
             self._stream = None
             self.is_done = True
+            self._call.span.end("CANCELLED" if self.is_left else "OK")  # after an error it has its own end
 
     def prevent(self) -> None:
         """Keep a call that did not begin from beginning, in another worker."""

@@ -63,6 +63,29 @@ class LabelProbability(Value):
 
 
 @dataclass(frozen=True)
+class EffectiveDistribution(Value):
+    """What a character was sampled from: after bias, penalty, temperature and filters.
+
+    The kept characters lie side by side on [0, 1), each as wide as its probability: the likeliest
+    first if a filter or temperature 0 is set, else in the order of the vocabulary. The sample is the
+    one whose part holds the uniform number.
+
+    Attributes:
+        log_probability: The sampled character's, in nats.
+        top: The likeliest of the kept characters, likeliest first, as many as ``top_n``.
+        num_kept: How many characters were kept.
+        uniform: The number on [0, 1) that chose it: a function of seed and position.
+        below: The probability of all characters before the sampled one.
+    """
+
+    log_probability: float
+    top: tuple[CharacterProbability, ...]
+    num_kept: int
+    uniform: float
+    below: float
+
+
+@dataclass(frozen=True)
 class CharacterDetail(Value):
     """How likely a character was under softmax(logits), before any filter.
 
@@ -72,12 +95,14 @@ class CharacterDetail(Value):
             returns labels.
         top: The likeliest characters, likeliest first, if asked for.
         labels: The read-out after this character, in its own order; only ``score`` returns one.
+        effective: What the character was sampled from, if asked for.
     """
 
     text: str
     log_probability: float | None
     top: tuple[CharacterProbability, ...]
     labels: tuple[LabelProbability, ...] = ()
+    effective: EffectiveDistribution | None = None
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,7 @@ class Model(Value):
             generates text.
         read_outs: What ``score`` can read from its states.
         initial_states: What ``create_session`` may start from; ``default`` is the first.
+        specials: Names and ids of symbols that stand for no text, such as ``<pad>``: none is ever generated.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Model(Value):
     labels: tuple[str, ...] = ()
     read_outs: tuple[ReadOut, ...] = ()
     initial_states: tuple[str, ...] = ("default",)
+    specials: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ class GenerateOptions(TypedDict, total=False):
         repetition_penalty: Divides positive and multiplies negative logits of recent characters.
         repetition_window: How many last characters the penalty looks at; default 64.
         logit_bias: Added to a character's logit, in nats, -100 to 100.
-        allowed_characters: The only ones that may be generated.
+        allowed_characters: The only ones that may be generated. For a byte-level model each byte is written as one
+            character of U+0000 to U+00FF, here, in ``logit_bias`` and in ``banned_characters``: for €,
+            ``"€".encode().decode("latin-1")``.
         banned_characters: Never generated.
         seed: Determines the text, together with the position; default: the session's.
         max_chars: Most characters to generate; default: the server's limit.
@@ -34,6 +36,8 @@ class GenerateOptions(TypedDict, total=False):
         on_abort: What a turn that is left early commits; default: the text that you have.
         log_probability: Return each character's log-probability.
         top_n: Return the n likeliest characters at each position, 0 to 20.
+        effective: Return what each character was sampled from: the distribution after the filters,
+            with its ``top_n`` likeliest, and the uniform number.
         unknown_characters: What to do with characters of the prompt outside the vocabulary.
         chunk_chars: Most characters to join in one chunk; 1: one message a character.
         timeout: Seconds for the whole turn, from the first read; default: the client's.
@@ -57,6 +61,7 @@ class GenerateOptions(TypedDict, total=False):
     on_abort: OnAbort | None
     log_probability: bool | None
     top_n: int | None
+    effective: bool | None
     unknown_characters: UnknownPolicy | None
     chunk_chars: int | None
     timeout: float | None

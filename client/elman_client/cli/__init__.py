@@ -5,19 +5,23 @@ import os
 import click
 
 from elman_client.cli._chat import chat
+from elman_client.cli._explain import explain
 from elman_client.cli._failures import Commands, Exit, run
 from elman_client.cli._generate import generate
 from elman_client.cli._models import models
 from elman_client.cli._replay import replay
 from elman_client.cli._score import score
 from elman_client.cli._sessions import sessions
+from elman_client.cli._top import top
+from elman_client.cli._units import units
+from elman_client.cli._watch import watch
 
 __all__ = ["cli", "main"]
 
 
 @click.group(
     cls=Commands,
-    commands=[chat, generate, models, replay, score, sessions],
+    commands=[chat, explain, generate, models, replay, score, sessions, top, units, watch],
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 @click.version_option(package_name="elman", message="%(package)s %(version)s")

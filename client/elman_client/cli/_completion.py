@@ -5,14 +5,14 @@ from __future__ import annotations
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+import click
 from click.shell_completion import CompletionItem
 
 import elman_client
+from elman_client.cli._remote import SECURITY, Security, client_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import click
 
 _PATIENCE: Final = 1.0  # seconds
 _MOST: Final = 1000  # sessions
@@ -29,7 +29,7 @@ def complete_session(ctx: click.Context, _parameter: click.Parameter, incomplete
         with _client(ctx) as client:
             names = (session.name.removeprefix("sessions/") for session in client.list_sessions(page_size=_MOST))
             return _matching(incomplete, islice(names, _MOST))
-    except elman_client.ElmanError:
+    except (elman_client.ElmanError, click.ClickException, OSError):
         return []
 
 
@@ -48,12 +48,17 @@ def _models(ctx: click.Context) -> tuple[elman_client.Model, ...]:
     try:
         with _client(ctx) as client:
             return (client.get_model(chosen),) if chosen else client.list_models()
-    except elman_client.ElmanError:
+    except (elman_client.ElmanError, click.ClickException, OSError):
         return ()
 
 
 def _client(ctx: click.Context) -> elman_client.Client:
-    return elman_client.Client(ctx.params["target"], timeout=_PATIENCE, retry_seconds=0)
+    return client_of(
+        ctx.params["target"],
+        Security(**{name: ctx.params[name] for name in SECURITY}),
+        timeout=_PATIENCE,
+        retry_seconds=0,
+    )
 
 
 def _matching(incomplete: str, names: Iterable[str]) -> list[CompletionItem]:

@@ -10,7 +10,9 @@ import elman_client
 
 # Fields of the contract by the last part of their path.
 _NAMES: Final = {
+    "candidate_count": "the number of candidates",
     "count": "--count",
+    "end": "--end",
     "filter": "--filter",
     "initial_state": "--initial-state",
     "labels": "--label",
@@ -31,6 +33,11 @@ _NAMES: Final = {
     "top_k": "--top-k",
     "top_n": "--detail",
     "top_p": "--top-p",
+    "pattern": "--pattern",
+    "signal": "--unit",
+    "layer": "--unit",
+    "unit_count": "--count",
+    "units": "--unit",
     "ttl": "--ttl",
 }
 _VERBS: Final = ("is ", "has ", "lies ", "cannot ", "must ", "names ")
@@ -44,9 +51,10 @@ _UNREACHABLE: Final = (
     ("Connection refused", "is elman-server running? start it with `elman-server`"),
     ("CERTIFICATE_VERIFY_FAILED", "its certificate is not signed by an authority that is trusted here"),
     ("Hostname Verification Check failed", "its certificate is for another name"),
+    ("CERTIFICATE_EXPIRED", "its certificate has expired"),
     ("WRONG_VERSION_NUMBER", "it does not use TLS"),
     ("Failed parsing HTTP/2", "another program listens there, not an elman-server"),
-    ("Socket closed", "it closed the connection at once: it may expect TLS, or be another program"),
+    ("Socket closed", "it closed the connection at once: it may expect --tls or your --cert, or be another program"),
 )
 
 
@@ -61,6 +69,12 @@ def explain(error: Exception) -> str:
         return _unreachable(error.message)
     if isinstance(error, elman_client.InvalidArgumentError) and error.field_violations:
         return _invalid(error)
+    return _said(error)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, elman_client.UnimplementedError):
+        return "the server does not offer this: it is older than this program, or runs with --inspection off"
     if isinstance(error, elman_client.InternalError):
         return f"{error} (request {error.request_id})"
     return str(error)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Final, Unpack
 
 import click
 
 import elman_client
+from elman_client.cli._colors import Painter, choose_painter, part
 from elman_client.cli._completion import complete_model, complete_session
 from elman_client.cli._output import print_event
 from elman_client.cli._remote import Remote, choose_model, model_of, remote_options
@@ -19,6 +21,9 @@ from elman_client.cli._texts import Cleaner, decode, plain, text_options
 
 if TYPE_CHECKING:
     from elman_client.cli._streams import Output
+
+
+_MOST_NATS: Final = 6.0
 
 
 @click.command()
@@ -34,7 +39,16 @@ if TYPE_CHECKING:
     "top_n",
     type=int,
     metavar="N",
-    help="With --json: each character's log-probability and the N likeliest.",
+    help="With --json: each character's log-probability and the N likeliest, before and after the filters.",
+)
+@click.option(
+    "--colour",
+    "--color",
+    "color",
+    type=click.Choice(["none", "surprise"]),
+    default="none",
+    show_default=True,
+    help="On a terminal, colour each character by its surprise in nats: white 0, red 6 and more.",
 )
 @click.option("--no-echo", is_flag=True, help="Do not print the prompt.")
 @click.option("--stats", is_flag=True, help="Print the speed on standard error.")
@@ -46,6 +60,7 @@ def generate(
     model: str | None,
     session: str | None,
     plain_quotes: bool,
+    color: str,
     no_echo: bool,
     stats: bool,
     **options: Unpack[elman_client.GenerateOptions],
@@ -62,6 +77,9 @@ def generate(
     if options["top_n"] is not None:
         if not remote.as_json:
             raise click.UsageError("--detail needs --json")
+        options["log_probability"] = options["effective"] = True
+    painter = choose_painter() if color == "surprise" and not remote.as_json else None
+    if painter:
         options["log_probability"] = True
     if not prompt.isascii():
         decode(os.fsencode(prompt), "the prompt")
@@ -77,7 +95,7 @@ def generate(
             if remote.as_json:
                 _print_events(turn)
             else:
-                _print_text(remote.output, "" if no_echo else prompt, turn, source)
+                _print_text(remote.output, "" if no_echo else prompt, turn, source, painter)
         if stats and not remote.interrupts.is_interrupted:
             _print_stats(turn.finished, time.perf_counter() - start)
 
@@ -111,7 +129,9 @@ def _print_events(turn: elman_client.Generation) -> None:
         print_event(event)
 
 
-def _print_text(output: Output, prompt: str, turn: elman_client.Generation, source: _Source) -> None:
+def _print_text(
+    output: Output, prompt: str, turn: elman_client.Generation, source: _Source, painter: Painter | None
+) -> None:
     chunks: list[elman_client.Chunk] = []
     try:
         for event in turn.events():
@@ -119,13 +139,27 @@ def _print_text(output: Output, prompt: str, turn: elman_client.Generation, sour
                 output.write(prompt)
             elif isinstance(event, elman_client.Chunk):
                 chunks.append(event)
-                output.write(event.text)
+                output.write(_by_surprise(event, painter) if painter else event.text)
     except BrokenPipeError:
         turn.close()
         source.keep(_position(turn.started, chunks, output))
         raise
     if output.is_mid_line:
         output.write("\n")
+
+
+def _by_surprise(chunk: elman_client.Chunk, painter: Painter) -> str:
+    """Return the text of a chunk on colours; a character of several bytes is as surprising as they are together."""
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    is_of_bytes = "".join(detail.text for detail in chunk.details) != chunk.text
+    painted, nats = [], 0.0
+    for detail in chunk.details:
+        nats -= detail.log_probability or 0.0
+        text = decoder.decode(detail.text.encode("latin-1")) if is_of_bytes else detail.text
+        if text:
+            painted.append(text if text == "\n" else painter.on(text, part(nats / _MOST_NATS)))
+            nats = 0.0
+    return "".join(painted)
 
 
 def _position(started: elman_client.Started, chunks: list[elman_client.Chunk], output: Output) -> int:

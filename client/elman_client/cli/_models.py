@@ -2,6 +2,7 @@
 
 import click
 
+from elman_client import Model
 from elman_client.cli._output import print_json, print_table
 from elman_client.cli._remote import Remote, remote_options
 
@@ -33,7 +34,7 @@ def models(remote: Remote) -> None:
                 model.cell.lower(),
                 model.num_layers,
                 model.hidden_size,
-                "bytes" if model.byte_level else len(model.vocabulary),
+                _symbols(model),
                 model.num_parameters,
                 ",".join(model.labels) or "-",
                 ",".join(read_out.name for read_out in model.read_outs) or "-",
@@ -42,3 +43,10 @@ def models(remote: Remote) -> None:
             for model in served
         ],
     )
+
+
+def _symbols(model: Model) -> str:
+    """How many characters, and the names of the symbols that are none and never generated."""
+    if model.byte_level:
+        return "bytes"
+    return ", ".join([str(len(model.vocabulary)), *(name for name, _ in model.specials)])

@@ -24,11 +24,16 @@ def print_event(event: "elman_client.Event") -> None:
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print left-aligned columns under a header."""
-    lines = [header, *([str(cell) for cell in row] for row in rows)]
+    lines = [header, *([printable(cell) for cell in row] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
         click.echo("  ".join(cells).rstrip())
+
+
+def printable(value: object) -> str:
+    """Return text that moves no cursor and changes no color: labels and names are other people's."""
+    return "".join(character if character.isprintable() else "\ufffd" for character in str(value))
 
 
 def local_time(moment: datetime) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import dataclass, field
 from functools import wraps
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,7 +20,32 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _FAVOURITE = "models/shakespeare"
+SECURITY = ("tls", "ca", "cert", "key", "token_file")
 _SCHEMES = {"http", "https", "grpc", "grpcs", "tcp"}
+
+
+@dataclass(frozen=True)
+class Security:
+    """How the connection is protected, and who calls.
+
+    Attributes:
+        tls: Encrypt, and check the server's certificate.
+        ca: PEM file to check it against.
+        cert, key: PEM files of the caller's own.
+        token_file: Holds the caller's token; without it the variable ELMAN_TOKEN does.
+    """
+
+    tls: bool = False
+    ca: str | None = None
+    cert: str | None = None
+    key: str | None = None
+    token_file: str | None = None
+
+    def token(self) -> str | None:
+        """Return the token, if there is one."""
+        if self.token_file is None:
+            return os.environ.get("ELMAN_TOKEN") or None
+        return Path(self.token_file).read_text("ascii", "replace").strip()
 
 
 @dataclass(frozen=True)
@@ -29,6 +56,7 @@ class Remote:
         target: Where the server listens.
         timeout: Seconds for each call; ``None``: no deadline.
         as_json: Print one JSON object a line.
+        security: How the connection is protected, and who calls.
         interrupts: What Ctrl-C does.
         output: Where generated text goes.
     """
@@ -36,6 +64,7 @@ class Remote:
     target: str
     timeout: float | None
     as_json: bool
+    security: Security = field(default_factory=Security)
     interrupts: Interrupts = field(default_factory=Interrupts)
     output: Output = field(default_factory=Output)
 
@@ -44,7 +73,32 @@ class Remote:
         logger = logging.getLogger("elman_client")
         logger.setLevel(logging.INFO)
         logger.handlers = [_Notes(self.output)]
-        return elman_client.Client(self.target, timeout=self.timeout)
+        return client_of(self.target, self.security, timeout=self.timeout)
+
+
+def client_of(target: str, security: Security, *, timeout: float | None, **options: Any) -> elman_client.Client:
+    """Return a client; raises UsageError for options that contradict one another."""
+    try:
+        return elman_client.Client(
+            target,
+            tls=security.tls or bool(security.ca or security.cert),
+            root_certificates=security.ca,
+            certificate=security.cert,
+            key=security.key,
+            token=security.token(),
+            timeout=timeout,
+            **options,
+        )
+    except ValueError as error:
+        raise click.UsageError(_in_flags(str(error))) from error
+
+
+def _in_flags(sentence: str) -> str:
+    """Return what the client says of its arguments in the words of the command line."""
+    words = {"root_certificates": "--ca", "tls=True": "--tls", "certificate and key": "--cert and --key"}
+    for argument, flag in words.items():
+        sentence = sentence.replace(argument, flag)
+    return sentence
 
 
 class _Notes(logging.Handler):
@@ -84,6 +138,15 @@ def connection_options(command: Callable[..., int | None]) -> Callable[..., int 
         callback=_checked_target,
         help="Where the server listens.",
     )
+    @click.option("--tls", is_flag=True, envvar="ELMAN_TLS", show_envvar=True, help="Encrypt the connection.")
+    @click.option("--ca", **_file("ELMAN_CA"), help="PEM file to check the server's against; implies --tls.")
+    @click.option("--cert", **_file("ELMAN_CERT"), help="Your own certificate, a PEM file; implies --tls.")
+    @click.option("--key", **_file("ELMAN_KEY"), help="The private key of --cert, a PEM file.")
+    @click.option(
+        "--token-file",
+        **_file("ELMAN_TOKEN_FILE"),
+        help="File that holds your token; ELMAN_TOKEN is the token itself.",
+    )
     @click.option(
         "--timeout",
         type=click.FloatRange(min=0, min_open=True),
@@ -93,9 +156,15 @@ def connection_options(command: Callable[..., int | None]) -> Callable[..., int 
     @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
     @wraps(command)
     def wrapped(*args: Any, target: str, timeout: float | None, as_json: bool, **options: Any) -> int | None:
-        return command(Remote(target, timeout, as_json), *args, **options)
+        security = Security(**{name: options.pop(name) for name in SECURITY})
+        return command(Remote(target, timeout, as_json, security), *args, **options)
 
     return wrapped
+
+
+def _file(variable: str) -> dict[str, Any]:
+    kind = click.Path(exists=True, dir_okay=False, readable=True)
+    return {"type": kind, "envvar": variable, "show_envvar": True, "metavar": "FILE"}
 
 
 def _checked_target(_ctx: click.Context, _parameter: click.Parameter, target: str) -> str:
@@ -121,4 +190,4 @@ def choose_model(client: elman_client.Client, name: str | None) -> elman_client.
 
 def model_of(client: elman_client.Client, session: elman_client.Session) -> elman_client.Model:
     """Return the model of a session that was looked at."""
-    return client.get_model(session.info.model.partition("/versions/")[0])
+    return client.get_model(session.info.model)

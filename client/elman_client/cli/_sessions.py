@@ -8,7 +8,7 @@ import click
 
 from elman_client.cli._completion import complete_initial_state, complete_model, complete_session
 from elman_client.cli._failures import Commands
-from elman_client.cli._output import local_time, print_json, print_table
+from elman_client.cli._output import local_time, print_json, print_table, printable
 from elman_client.cli._remote import Remote, choose_model, remote_options
 from elman_client.cli._values import duration, key_and_value
 
@@ -299,7 +299,7 @@ def print_info(info: elman_client.SessionInfo) -> None:
         ("digest", info.state_digest),
     ):
         if value is not None:
-            click.echo(f"{label:<12}{value}")
+            click.echo(f"{label:<12}{printable(value)}")
 
 
 def _row(info: elman_client.SessionInfo) -> tuple[object, ...]:

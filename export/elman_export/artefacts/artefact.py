@@ -18,11 +18,14 @@ class Artefact:
 
     Attributes:
         file: The whole file as the format sees it.
-        step: The main graph, weights included.
     """
 
     file: File
-    step: onnx.ModelProto
+
+    @property
+    def step(self) -> onnx.ModelProto:
+        """The main graph, weights included; parsed again each time, because it is as large as the file."""
+        return onnx.load_model_from_string(self.file.data)
 
     @property
     def data(self) -> bytes:
@@ -77,9 +80,11 @@ class Artefact:
 
     @classmethod
     def _sealed(cls, step: onnx.ModelProto, metadata: Metadata, skeleton: bytes | None) -> "Artefact":
-        bare = onnx.ModelProto()
-        bare.CopyFrom(step)
-        del bare.metadata_props[:]
+        bare = step
+        if step.metadata_props:
+            bare = onnx.ModelProto()
+            bare.CopyFrom(step)
+            del bare.metadata_props[:]
         with format_errors():
             return cls._of(seal(_serialized(bare), metadata, skeleton))
 
@@ -96,8 +101,9 @@ class Artefact:
     @classmethod
     def _of(cls, file: File) -> "Artefact":
         if file.prefill is not None:
-            _checked(file.prefill)
-        return cls(file, _checked(file.data))
+            _check(file.prefill)
+        _check(file.data)
+        return cls(file)
 
     def save(self, path: Path) -> None:
         """Write the file atomically.
@@ -158,14 +164,12 @@ def _serialized(model: onnx.ModelProto) -> bytes:
         raise ArtefactError("The model is larger than one ONNX file can hold: make it smaller.") from error
 
 
-def _checked(data: bytes) -> onnx.ModelProto:
-    """Parse a model and let onnx check that its graph is valid."""
+def _check(data: bytes) -> None:
+    """Let onnx check that a model's graph is valid; from its bytes, because parsed weights are as large again."""
     try:
-        model = onnx.load_model_from_string(data)
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(data)
     except onnx.checker.ValidationError as error:
         reason = str(error).strip().partition("\n")[0]
         raise ArtefactError(f"Not a valid ONNX graph: {reason}") from error
-    except Exception as error:  # protobuf's DecodeError belongs to a package not imported here
+    except Exception as error:  # what it raises for other bytes belongs to a package not imported here
         raise ArtefactError("Not an ONNX model: its bytes cannot be parsed. Export it again.") from error
-    return model

@@ -21,7 +21,8 @@ def read_vocabulary(source: str) -> Vocabulary:
 
     Args:
         source: A UTF-8 file that contains only the characters in id order; a JSON array of them, or a JSON object of
-            characters and ids either way round (in a file whose name ends in .json); or the word `bytes`.
+            characters and ids either way round (in a file whose name ends in .json); or the word `bytes`. In JSON a
+            name such as `<pad>` is a special, which is never sampled.
 
     Raises:
         ArtefactError: The file cannot be read or is not a vocabulary.
@@ -41,7 +42,6 @@ def read_vocabulary(source: str) -> Vocabulary:
         raise ArtefactError(f"The vocabulary {path} is not UTF-8 or not JSON: {error}.") from error
     if isinstance(symbols, dict):
         symbols = _in_id_order(path, symbols)
-    _check_special(path, symbols)
     with format_errors():
         return check_vocabulary(symbols)
 
@@ -59,16 +59,6 @@ def _in_id_order(path: Path, symbols: dict[str, Any]) -> list[str]:
     if sorted(ids) != list(range(len(symbols))):
         raise ArtefactError(f"The ids of the vocabulary {path} must be 0 to {len(symbols) - 1}, each of them once.")
     return [ids[index] for index in range(len(ids))]
-
-
-def _check_special(path: Path, symbols: Any) -> None:
-    listed = symbols if isinstance(symbols, list) else []
-    special = [symbol for symbol in listed if isinstance(symbol, str) and len(symbol) > 1]
-    if special:
-        raise ArtefactError(
-            f"The vocabulary {path} holds {special[0]!a:.80}, which is not one character: give each special token one "
-            "unused character, such as \\ue000, and ban it with banned_characters when you generate."
-        )
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

@@ -51,20 +51,25 @@ SIGNALLED = 128  # plus the signal's number, as shells have it
 @click.option("--hidden-size", type=int, help="Units in each layer.")
 @click.option("--embedding-size", type=int, help="Size of a character's embedding; 0: one-hot vectors.")
 @click.option("--epochs", type=float, help="The number of passes over the text.")
-@click.option("--minutes", type=float, help="The training time, instead of --epochs.")
+@click.option("--minutes", type=float, help="The training time, instead of --epochs; not reproducible.")
 @click.option("--learning-rate", type=float, help="Of AdamW at the beginning; it falls linearly.")
 @click.option("--patience", type=int, help="Epochs without improvement after which training ends early; 0: never.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16"]), help="Precision of the matrix products.")
 @click.option("--seed", type=int, help="Seed of all random choices.")
 @click.option("--device", type=click.Choice(["cpu", "cuda", "mps"]), default="cpu", show_default=True)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; by default 1, and all of them from 256 units on.")
+@click.option(
+    "--threads",
+    type=click.IntRange(1),
+    help="CPU threads; by default 1, and all of them from 256 units on. Part of the run, as is --device.",
+)
 def train(
     text: Path, output: Path, recipe_name: str, device: str, threads: int | None, *, as_bytes: bool, **settings: Any
 ) -> None:
     """Train an Elman, GRU or LSTM network on TEXT, any UTF-8 file of any size.
 
     The network with the best validation loss is kept; the last tenth of the text validates.
-    Ctrl-C saves and stops; the same command then resumes, and ends exactly as an uninterrupted run.
+    Ctrl-C saves and stops; the same command then resumes. With --epochs, the same --threads and the same --device it
+    ends exactly as an uninterrupted run; with --minutes the speed of the machine decides how much is learnt.
 
     \b
     Example:

@@ -162,6 +162,7 @@ class _Reader:
         self._chars, self._targets = ids[:-1], ids[1:]
         self._num_rows = max(1, min(MAX_ROWS, MAX_LOGITS // (WINDOW * artefact.metadata.vocabulary_size)))
         self._advance = advance
+        self._specials = list(artefact.metadata.specials.values())
 
     def streaming(self) -> Losses:
         """``[N - 1]``: one row, chunk by chunk; the length of a chunk changes no bit."""
@@ -196,6 +197,7 @@ class _Reader:
         state = self._runtime.initial_state(chars.shape[1]) if state is None else state
         logits, state = self._runtime.advance(np.ascontiguousarray(chars), state)
         self._advance(chars.size)
+        logits[..., self._specials] = -np.inf  # as a server has it: they are never sampled
         return _cross_entropy(logits, targets), state
 
 

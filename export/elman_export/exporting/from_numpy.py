@@ -46,7 +46,8 @@ def export_numpy(
     num_parameters = sum(array.size for array in weights.values()) - hidden_size  # without the zeros
     own = replace(metadata, cell="elman", num_layers=1, hidden_size=hidden_size, num_parameters=num_parameters)
     artefact = Artefact.build(graphs.step(), own, graphs.prefill())
-    verify(artefact, {"NumPy, float64": reference_step("elman", weights)}).require()
+    sources = {f"NumPy, {dtype}": reference_step("elman", weights, dtype) for dtype in ("float32", "float64")}
+    verify(artefact, sources).require()
     return artefact
 
 

@@ -57,6 +57,7 @@ def export_layers(
         num_parameters=sum(parameter.numel() for parameter in network.parameters()),
     )
     artefact = Artefact.build(graphs.step(), metadata, graphs.prefill())
+    del graphs  # its weights are as large as the file
     verify(artefact, {"PyTorch": torch_step(network), "NumPy, float64": reference_step(cell, weights)}).require()
     return artefact
 

@@ -64,7 +64,7 @@ def reference_step(cell: str, weights: Mapping[str, NDArray[np.float32]], dtype:
     w = {name: array.astype(dtype) for name, array in weights.items()}
     num_layers = sum(name.endswith(".weight_hh") for name in w)
     # Without an embedding W_ih x is a column of W_ih: x is one-hot.
-    embedding = w.get("embedding.weight", np.eye(len(w["output.bias"]), dtype=dtype))
+    embedding = w["embedding.weight"] if "embedding.weight" in w else np.eye(len(w["output.bias"]), dtype=dtype)
 
     def step(char: NDArray[np.int64], state: Sequence[Array]) -> tuple[Array, list[Array]]:
         remaining = [part.astype(dtype) for part in state]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import nn
 
 from elman_export.artefacts.runtime import Array
@@ -14,11 +14,12 @@ from elman_export.exporting.reference import Step
 _MAX_REASON = 1000  # characters of another program's error in a message
 
 
-def torch_step(module: nn.Module) -> Step:
+def torch_step(module: nn.Module, dtype: DTypeLike = np.float32) -> Step:
     """A module as a step over NumPy arrays, in evaluation mode.
 
     Args:
         module: With forward(char [B], *state [B, ...]) -> (logits [B, V], *next_state).
+        dtype: Of its weights and states.
 
     Raises:
         ModuleError: From the step, when the module fails.
@@ -28,7 +29,7 @@ def torch_step(module: nn.Module) -> Step:
     @torch.inference_mode()
     def run(char: NDArray[np.int64], state: Sequence[Array]) -> tuple[Array, list[Array]]:
         # Copies: module and caller must not change each other's arrays.
-        inputs = [torch.tensor(array) for array in (char, *state)]
+        inputs = [torch.tensor(char), *(torch.tensor(part.astype(dtype)) for part in state)]
         try:
             logits, *after = module(*inputs)
         except Exception as error:  # the user's code may raise anything

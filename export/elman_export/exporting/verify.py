@@ -22,6 +22,7 @@ from elman_format.operators import CUT_SAFE
 
 NUM_STEPS = 1000
 CHUNKS = (1, 2, 7, 64)
+MAX_LOGITS = 1 << 21  # of a chunk's rows together: tens of MiB for each source, whatever the vocabulary's size
 # Relative to the largest value of a tensor, or to 1. One float32 rounding is 6e-8, and a sum of
 # 1,000 terms in another order differs by about 2e-6; a wrong weight, gate or bias shows as 1e-2.
 TOLERANCE = 1e-5
@@ -56,7 +57,7 @@ def verify(artefact: Artefact, sources: Mapping[str, Step], num_steps: int = NUM
     for runtime.layout in allowed:
         comparison = _Comparison(artefact, runtime, sources)
         random = np.random.default_rng(0)
-        for length in _chunks(num_steps):
+        for length in _chunks(num_steps, max(1, MAX_LOGITS // (max(BATCHES) * artefact.metadata.output_size))):
             comparison.read(random.integers(0, artefact.metadata.vocabulary_size, (length, max(BATCHES))))
             if not comparison.rows_agree and runtime.layout != allowed[-1]:
                 break
@@ -142,11 +143,12 @@ def _notes(artefact: Artefact, layout: Layout) -> Iterator[str]:
         yield ONE_THREAD.format(", ".join(sorted(unsafe)))
 
 
-def _chunks(num_steps: int) -> Iterator[int]:
-    for length in cycle(CHUNKS):
+def _chunks(num_steps: int, longest: int) -> Iterator[int]:
+    for chunk in cycle(CHUNKS):
         if num_steps <= 0:
             return
-        yield min(length, num_steps)
+        length = min(chunk, longest, num_steps)
+        yield length
         num_steps -= length
 
 

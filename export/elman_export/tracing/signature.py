@@ -50,8 +50,10 @@ class Adapter(nn.Module):
     def forward(self, char: Tensor, *state: Tensor) -> tuple[Tensor, ...]:
         """One step; whatever the module raises."""
         signature = self._layout
+        kinds = [part.is_complex() for part in leaves(self._template)]
+        own = [torch.complex(*row.unbind(-1)) if kind else row for row, kind in zip(state, kinds, strict=True)]
         parts = [
-            row.movedim(0, axis).contiguous() if axis else row for row, axis in zip(state, signature.axes, strict=True)
+            row.movedim(0, axis).contiguous() if axis else row for row, axis in zip(own, signature.axes, strict=True)
         ]
         tree = rebuild(self._template, iter(parts))
         chars = {"[B]": char, "[B, 1]": char[:, None], "[1, B]": char[None]}[signature.chars]
@@ -60,7 +62,7 @@ class Adapter(nn.Module):
             raise TypeError(f"forward returned {describe(result)}")
         after = leaves_like(self._template, result[1:])
         return _rows(result[0], signature.chars), *(
-            part.movedim(axis, 0) for part, axis in zip(after, signature.axes, strict=True)
+            _real(part.movedim(axis, 0)) for part, axis in zip(after, signature.axes, strict=True)
         )
 
 
@@ -80,8 +82,8 @@ def find_signature(module: nn.Module, template: Any) -> Signature:
 
 
 def rows(template: Any, signature: Signature, num_rows: int) -> tuple[Tensor, ...]:
-    """The state of ``num_rows`` equal rows, batch first."""
-    first = (part.detach().movedim(axis, 0) for part, axis in zip(leaves(template), signature.axes, strict=True))
+    """The state of ``num_rows`` equal rows, batch first; a complex number is two, its parts."""
+    first = (_real(part.detach()).movedim(axis, 0) for part, axis in zip(leaves(template), signature.axes, strict=True))
     return tuple(part.repeat(num_rows, *(1 for _ in part.shape[1:])) for part in first)
 
 
@@ -159,6 +161,10 @@ def _axes(parts: Sequence[Tensor], first: int) -> tuple[int, ...] | None:
             return None
         axes.append(found[0])
     return tuple(axes)
+
+
+def _real(part: Tensor) -> Tensor:
+    return torch.stack([part.real, part.imag], -1) if part.is_complex() else part
 
 
 def _rows(logits: Tensor, chars: Chars) -> Tensor:

@@ -1,24 +1,35 @@
 """A user's module, from `package.module:function`."""
 
+import copy
 import importlib
 import logging
 import sys
-import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from elman_export.errors import ModuleError
 from elman_export.exporting.reference import Step
 from elman_export.exporting.torch_step import reason, torch_step
-from elman_export.tracing.signature import Adapter, Signature, describe, find_signature, leaves, rows, signatures
+from elman_export.tracing.diagnosis import check_kind, check_repeats, place
+from elman_export.tracing.signature import (
+    NUM_ROWS,
+    Adapter,
+    Signature,
+    describe,
+    find_signature,
+    leaves,
+    rows,
+    signatures,
+)
 
 _LOG = logging.getLogger("elman_export")
 _NARROW = (torch.float16, torch.bfloat16)
-_OTHERS = (str(Path(torch.__file__).parent), "importlib", str(Path(__file__).parents[1]))
+_FLOATS = (torch.float32, torch.complex64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +64,26 @@ class Source:
             raise ModuleError(f"Got {describe(module)} with 0 states: return at least one tensor of state.")
         module, state = _widened(module, state)
         for index, part in enumerate(leaves(state)):
-            if part.dtype != torch.float32 or not signatures(part):
+            if part.dtype not in _FLOATS or not signatures(part):
                 raise ModuleError(
                     f"state[{index}] is {describe(part)}: it must be float32 [1, ...], one row, or [layers, 1, ...]."
                 )
+            if part.is_complex():
+                _LOG.warning("state[%d] is complex64: each number of it is kept as two float32 numbers.", index)
+        check_kind(module)
         module.eval()
-        return cls(module, state, find_signature(module, state))
+        source = cls(module, state, find_signature(module, state))
+        check_repeats(module, source.step, source.example(NUM_ROWS))
+        return source
 
     @property
     def step(self) -> nn.Module:
         """The module as forward(char [B], *state [B, ...]) -> (logits [B, V], *next_state)."""
         return Adapter(self.module, self.template, self.signature)
+
+    def example(self, num_rows: int) -> tuple[Tensor, ...]:
+        """Characters [B] and the initial states [B, ...]: what a step reads."""
+        return torch.zeros(num_rows, dtype=torch.int64), *rows(self.template, self.signature, num_rows)
 
     @property
     def state(self) -> tuple[Tensor, ...]:
@@ -90,18 +110,15 @@ def load_source(target: str) -> Source:
 
 
 def module_steps(source: Source) -> dict[str, Step]:
-    """The sources for comparison with an artefact of this module."""
-    return {"PyTorch": torch_step(source.step)}
-
-
-def place(error: BaseException) -> str:
-    """Where in the user's own code an error was raised, for a message; empty if nowhere."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
-    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-
-
-def _is_library(filename: str) -> bool:
-    return filename.startswith("<") or "site-packages" in filename or any(part in filename for part in _OTHERS)
+    """The sources for comparison with an artefact of this module: in float64 as well, if the module allows it."""
+    steps = {"PyTorch": torch_step(source.step)}
+    wide = torch_step(Adapter(copy.deepcopy(source.module).double(), source.template, source.signature), np.float64)
+    char, *state = (part.numpy() for part in source.example(1))
+    try:
+        logits, _ = wide(char, state)
+    except ModuleError:  # it fixes float32 somewhere
+        return steps
+    return {**steps, "PyTorch, float64": wide} if logits.dtype == np.float64 else steps
 
 
 def _widened(module: nn.Module, state: Any) -> tuple[nn.Module, Any]:

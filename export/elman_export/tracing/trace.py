@@ -3,25 +3,30 @@
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import onnx
 import torch
 from onnx import helper
-from torch import Tensor
+from torch import Tensor, nn
 
 from elman_export.artefacts.artefact import Artefact
 from elman_export.artefacts.graph import graphs
 from elman_export.errors import ModuleError
 from elman_export.exporting.cells import IR_VERSION, OPSET, value_info
 from elman_export.exporting.torch_step import reason
-from elman_export.tracing.signature import NUM_ROWS, describe, rows
-from elman_export.tracing.source import Source, place
+from elman_export.tracing.diagnosis import Specializations, place
+from elman_export.tracing.rewrite import rewrite
+from elman_export.tracing.signature import NUM_ROWS, Adapter, describe
+from elman_export.tracing.source import Source
 from elman_format import Metadata
 
 _LOG = logging.getLogger("elman_export")
+_OPERATOR = re.compile(r"Error when translating node .*target=torch\.ops\.(aten\.\w+)")
 _MAX_ERROR = 1e-3  # of the sum of a row of probabilities
 
 
@@ -51,13 +56,9 @@ def trace_module(source: Source, metadata: Metadata) -> Artefact:
     )
 
 
-def _example(source: Source, num_rows: int = NUM_ROWS) -> tuple[Tensor, ...]:
-    return torch.zeros(num_rows, dtype=torch.int64), *rows(source.template, source.signature, num_rows)
-
-
 def _try(source: Source, num_rows: int, metadata: Metadata) -> None:
     """Run the module and check its outputs."""
-    example = _example(source, num_rows)
+    example = source.example(num_rows)
     num_states = len(example) - 1
     try:
         with torch.inference_mode():
@@ -97,39 +98,64 @@ def _are_probabilities(logits: Tensor) -> bool:
 
 
 def _export(source: Source) -> onnx.ModelProto:
-    batch = {0: torch.export.Dim("batch")}
-    example = _example(source)
+    step = Adapter(rewrite(source.module), source.template, source.signature).eval()
+    example = source.example(NUM_ROWS)
     num_states = len(example) - 1
     try:
         with _silence():
             program = torch.onnx.export(
-                source.step.eval(),
+                step,
                 example,
                 dynamo=True,
                 verbose=False,
                 opset_version=OPSET,
                 input_names=["char", *(f"state_{i}" for i in range(num_states))],
                 output_names=["logits", *(f"next_state_{i}" for i in range(num_states))],
-                dynamic_shapes=(batch, tuple(batch for _ in range(num_states))),
+                dynamic_shapes=_free_rows(num_states),
             )
     except Exception as error:  # what it raises differs from release to release
-        cause = error.__cause__ or error
-        first = str(cause).strip().partition("\n")[0]
-        raise ModuleError(
-            f"torch cannot trace the module, {type(cause).__name__} ({first}){place(cause)}: compute with "
-            "tensors only (torch.where instead of `if`), and never fix the number of rows."
-        ) from error
+        raise _untraceable(error.__cause__ or error) from error
     assert program is not None  # it is with dynamo=True
+    if not all(value.type.tensor_type.shape.dim[0].dim_param for value in program.model_proto.graph.input):
+        raise _fixed(step, example)
     return program.model_proto
+
+
+def _free_rows(num_states: int) -> Any:
+    batch = {0: torch.export.Dim("batch")}
+    return batch, tuple(batch for _ in range(num_states))
+
+
+def _untraceable(error: BaseException) -> ModuleError:
+    first = str(error).strip().partition("\n")[0]
+    if operator := _OPERATOR.search(first):
+        return ModuleError(
+            f"ONNX has no operator for {operator[1]}: compute it once in build, or with other operators of torch."
+        )
+    return ModuleError(
+        f"torch cannot trace the module, {type(error).__name__} ({first}){place(error)}: compute with tensors only "
+        "(torch.where instead of `if`)."
+    )
+
+
+def _fixed(step: nn.Module, example: tuple[Tensor, ...]) -> ModuleError:
+    """Trace again to find where the number of rows becomes a constant: torch's exporter keeps that to itself."""
+    failure: Exception | None = None
+    with _silence(), Specializations(NUM_ROWS) as found:
+        try:
+            torch.export.export(step, example, dynamic_shapes=_free_rows(len(example) - 1), strict=False)
+        except Exception as error:  # noqa: BLE001  the same
+            failure = error
+    if failure is not None and not found.place and "specialized" not in str(failure):
+        return _untraceable(failure)
+    return ModuleError(
+        f"The module fixes the number of rows at {NUM_ROWS}{found.place}: do not loop over the rows nor turn their "
+        "number into an int; use -1, tensor.shape[0] or torch.zeros_like."
+    )
 
 
 def _clean(traced: onnx.ModelProto, states: Sequence[Sequence[int]], output_size: int) -> onnx.ModelProto:
     """The traced graph with the artefact's names and shapes, without the author's file names."""
-    if not all(value.type.tensor_type.shape.dim[0].dim_param for value in traced.graph.input):
-        raise ModuleError(
-            f"The module fixes the number of rows at {NUM_ROWS}: do not loop over the rows nor "
-            "turn their number into an int; use -1 or the size of a tensor."
-        )
     for graph in graphs(traced.graph):
         for node in graph.node:
             node.ClearField("doc_string")

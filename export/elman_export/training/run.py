@@ -60,6 +60,9 @@ class Display(Protocol):
 class Run:
     """Trains into a folder; a folder that holds the same run already is continued.
 
+    It then ends exactly as an unbroken run does; with a recipe of `minutes` it does not, because the clock decides how
+    many steps there are.
+
     The network in the folder is the one with the best validation loss so far.
 
     Raises:
@@ -76,6 +79,8 @@ class Run:
             **asdict(recipe),
             "corpus_sha256": corpus.sha256,
             "corpus_characters": len(corpus.ids),
+            "threads": torch.get_num_threads(),  # they decide in which order sums are added up
+            "device": device,
         }
         saved = load_training(directory)
         if saved is not None:
@@ -170,7 +175,7 @@ class Run:
 
     def _resume(self, tensors: dict[str, torch.Tensor], document: dict[str, Any]) -> None:
         other = document["run"]
-        differing = [key for key in self._identity if self._identity[key] != other.get(key)]
+        differing = [key for key, value in self._identity.items() if value != other.get(key, value)]
         if differing:
             changes = ", ".join(f"{key} {other.get(key)} (now {self._identity[key]})" for key in differing)
             raise CheckpointError(

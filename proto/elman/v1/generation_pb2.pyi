@@ -64,7 +64,7 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     FINISH_REASON_CANCELLED: _FinishReason.ValueType  # 3
     """FINISH_REASON_CANCELLED means that Cancel ended the turn, or a Stop or the next turn in a Chat."""
     FINISH_REASON_DEADLINE: _FinishReason.ValueType  # 4
-    """FINISH_REASON_DEADLINE means that the call's deadline is near."""
+    """FINISH_REASON_DEADLINE means that the call's deadline is near; the status DEADLINE_EXCEEDED follows."""
     FINISH_REASON_SERVER_DRAINING: _FinishReason.ValueType  # 7
     """FINISH_REASON_SERVER_DRAINING means that the server is shutting down; Resume at another one."""
 
@@ -80,7 +80,7 @@ FINISH_REASON_STOP_STRING: FinishReason.ValueType  # 2
 FINISH_REASON_CANCELLED: FinishReason.ValueType  # 3
 """FINISH_REASON_CANCELLED means that Cancel ended the turn, or a Stop or the next turn in a Chat."""
 FINISH_REASON_DEADLINE: FinishReason.ValueType  # 4
-"""FINISH_REASON_DEADLINE means that the call's deadline is near."""
+"""FINISH_REASON_DEADLINE means that the call's deadline is near; the status DEADLINE_EXCEEDED follows."""
 FINISH_REASON_SERVER_DRAINING: FinishReason.ValueType  # 7
 """FINISH_REASON_SERVER_DRAINING means that the server is shutting down; Resume at another one."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
@@ -125,19 +125,25 @@ class Detail(_message.Message):
 
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
     TOP_N_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FIELD_NUMBER: _builtins.int
     log_probability: _builtins.bool
     """LogProbability adds the character's log-probability."""
     top_n: _builtins.int
     """TopN adds the n likeliest characters; 0 to 20 for Generate, 0 to the vocabulary's size for Score and Append."""
+    effective: _builtins.bool
+    """Effective adds what the character was sampled from: the distribution after logit_bias, repetition_penalty, temperature
+    and filters, with its top_n likeliest, and the uniform number. For Generate only; others are INVALID_ARGUMENT.
+    """
     def __init__(
         self,
         *,
         log_probability: _builtins.bool = ...,
         top_n: _builtins.int = ...,
+        effective: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probability", b"log_probability", "top_n", b"top_n"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effective", b"effective", "log_probability", b"log_probability", "top_n", b"top_n"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -382,6 +388,7 @@ class CharacterDetail(_message.Message):
     LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
     TOP_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text is the character; for byte-level models one byte, as U+0000 to U+00FF."""
     log_probability: _builtins.float
@@ -394,6 +401,10 @@ class CharacterDetail(_message.Message):
     def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelProbability]:
         """Labels are the read-out after this character, in the read-out's order; empty unless Score was asked for one."""
 
+    @_builtins.property
+    def effective(self) -> Global___EffectiveDistribution:
+        """Effective is what the character was sampled from; unset unless asked for."""
+
     def __init__(
         self,
         *,
@@ -401,16 +412,62 @@ class CharacterDetail(_message.Message):
         log_probability: _builtins.float | None = ...,
         top: _abc.Iterable[Global___CharacterProbability] | None = ...,
         labels: _abc.Iterable[Global___LabelProbability] | None = ...,
+        effective: Global___EffectiveDistribution | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "log_probability", b"log_probability"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "effective", b"effective", "log_probability", b"log_probability"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "labels", b"labels", "log_probability", b"log_probability", "text", b"text", "top", b"top"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability", "effective", b"effective", "labels", b"labels", "log_probability", b"log_probability", "text", b"text", "top", b"top"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__log_probability: _TypeAlias = _typing.Literal["log_probability"]  # noqa: Y015
     _WhichOneofArgType__log_probability: _TypeAlias = _typing.Literal["_log_probability", b"_log_probability"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__log_probability) -> _WhichOneofReturnType__log_probability | None: ...
 
 Global___CharacterDetail: _TypeAlias = CharacterDetail  # noqa: Y015
+
+@_typing.final
+class EffectiveDistribution(_message.Message):
+    """EffectiveDistribution is what a character was sampled from: softmax(logits / temperature) after logit_bias and
+    repetition_penalty, over the characters that the filters kept.
+
+    The kept characters lie side by side on [0, 1), each as wide as its probability: the likeliest first if a filter or
+    temperature 0 is set, else in the order of the vocabulary. The sample is the one whose part holds the uniform number.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    TOP_FIELD_NUMBER: _builtins.int
+    KEPT_COUNT_FIELD_NUMBER: _builtins.int
+    UNIFORM_FIELD_NUMBER: _builtins.int
+    BELOW_FIELD_NUMBER: _builtins.int
+    log_probability: _builtins.float
+    """LogProbability is the sampled character's, in nats."""
+    kept_count: _builtins.int
+    """KeptCount is how many characters were kept."""
+    uniform: _builtins.float
+    """Uniform is the number on [0, 1) that chose the character: a function of seed and position."""
+    below: _builtins.float
+    """Below is the probability of all characters that lie before the sampled one."""
+    @_builtins.property
+    def top(self) -> _containers.RepeatedCompositeFieldContainer[Global___CharacterProbability]:
+        """Top are the likeliest of the kept characters, likeliest first; at most Detail.top_n."""
+
+    def __init__(
+        self,
+        *,
+        log_probability: _builtins.float = ...,
+        top: _abc.Iterable[Global___CharacterProbability] | None = ...,
+        kept_count: _builtins.int = ...,
+        uniform: _builtins.float = ...,
+        below: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["below", b"below", "kept_count", b"kept_count", "log_probability", b"log_probability", "top", b"top", "uniform", b"uniform"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EffectiveDistribution: _TypeAlias = EffectiveDistribution  # noqa: Y015
 
 @_typing.final
 class CharacterProbability(_message.Message):
@@ -638,18 +695,29 @@ Global___ChatRequest: _TypeAlias = ChatRequest  # noqa: Y015
 
 @_typing.final
 class Stop(_message.Message):
-    """Stop has no fields yet."""
+    """Stop ends the running turn."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    POSITION_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Position is where the turn ends: Chunk.position of the last Chunk that the caller read, or Started.start_position to keep
+    nothing of the turn. A turn that has just finished is cut, too. Chunks and the Finished that were under way arrive first; then
+    one more Finished says where the session is. A position that the turn does not have is OUT_OF_RANGE. Unset: the turn keeps
+    everything that the server sent. Only after a turn on a session; else INVALID_ARGUMENT.
+    """
     def __init__(
         self,
+        *,
+        position: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_position", b"_position", "position", b"position"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__position: _TypeAlias = _typing.Literal["position"]  # noqa: Y015
+    _WhichOneofArgType__position: _TypeAlias = _typing.Literal["_position", b"_position"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__position) -> _WhichOneofReturnType__position | None: ...
 
 Global___Stop: _TypeAlias = Stop  # noqa: Y015
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x65lman/v1/model.proto\x12\x08\x65lman.v1\"\x84\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x1c\n\x04\x63\x65ll\x18\x03 \x01(\x0e\x32\x0e.elman.v1.Cell\x12\x13\n\x0blayer_count\x18\x04 \x01(\x05\x12\x13\n\x0bhidden_size\x18\x05 \x01(\x05\x12\x12\n\nvocabulary\x18\x06 \x03(\r\x12\x12\n\nbyte_level\x18\x07 \x01(\x08\x12\x13\n\x0bstate_bytes\x18\x08 \x01(\x03\x12\x0e\n\x06\x64igest\x18\t \x01(\t\x12\x17\n\x0fparameter_count\x18\n \x01(\x03\x12)\n\x0b\x65valuations\x18\x0b \x03(\x0b\x32\x14.elman.v1.Evaluation\x12 \n\x06limits\x18\x0c \x01(\x0b\x32\x10.elman.v1.Limits\x12\x13\n\x0b\x66ingerprint\x18\r \x01(\t\x12\x0e\n\x06labels\x18\x0e \x03(\t\x12$\n\tread_outs\x18\x0f \x03(\x0b\x32\x11.elman.v1.ReadOut\x12\x16\n\x0einitial_states\x18\x10 \x03(\t\"Q\n\x07ReadOut\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x10\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01\x12\x16\n\x0eheld_out_count\x18\x04 \x01(\x03\"\x82\x01\n\nEvaluation\x12\x15\n\rcorpus_sha256\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\t\x12\x1a\n\x12nats_per_character\x18\x03 \x01(\x01\x12\x16\n\x0estandard_error\x18\x04 \x01(\x01\x12\x17\n\x0f\x63haracter_count\x18\x05 \x01(\x03\"n\n\x06Limits\x12\x18\n\x10max_prompt_chars\x18\x01 \x01(\x03\x12\x11\n\tmax_chars\x18\x02 \x01(\x03\x12\x18\n\x10max_stop_strings\x18\x03 \x01(\x05\x12\x1d\n\x15max_stop_string_chars\x18\x04 \x01(\x05\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.elman.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.elman.v1.Model\"0\n\x11\x45ncodeTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"Y\n\x12\x45ncodeTextResponse\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x36\n\x12unknown_characters\x18\x02 \x03(\x0b\x32\x1a.elman.v1.UnknownCharacter\"4\n\x10UnknownCharacter\x12\x11\n\tcharacter\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03*Y\n\x04\x43\x65ll\x12\x14\n\x10\x43\x45LL_UNSPECIFIED\x10\x00\x12\x0e\n\nCELL_ELMAN\x10\x01\x12\x0c\n\x08\x43\x45LL_GRU\x10\x02\x12\r\n\tCELL_LSTM\x10\x03\x12\x0e\n\nCELL_OTHER\x10\x04\x32\xf2\x01\n\x0cModelService\x12L\n\nListModels\x12\x1b.elman.v1.ListModelsRequest\x1a\x1c.elman.v1.ListModelsResponse\"\x03\x90\x02\x01\x12\x46\n\x08GetModel\x12\x19.elman.v1.GetModelRequest\x1a\x1a.elman.v1.GetModelResponse\"\x03\x90\x02\x01\x12L\n\nEncodeText\x12\x1b.elman.v1.EncodeTextRequest\x1a\x1c.elman.v1.EncodeTextResponse\"\x03\x90\x02\x01\x42\x8e\x01\n\x18io.github.elmanserver.v1P\x01Z4github.com/elman-server/elman/proto/elman/v1;elmanv1\xa2\x02\x03\x45LM\xaa\x02\x08\x45lman.V1\xca\x02\x08\x45lman\\V1\xe2\x02\x11\x45lman\\V1\\Metadata\xea\x02\tElman::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x65lman/v1/model.proto\x12\x08\x65lman.v1\"\xa9\x03\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x1c\n\x04\x63\x65ll\x18\x03 \x01(\x0e\x32\x0e.elman.v1.Cell\x12\x13\n\x0blayer_count\x18\x04 \x01(\x05\x12\x13\n\x0bhidden_size\x18\x05 \x01(\x05\x12\x12\n\nvocabulary\x18\x06 \x03(\r\x12\x12\n\nbyte_level\x18\x07 \x01(\x08\x12\x13\n\x0bstate_bytes\x18\x08 \x01(\x03\x12\x0e\n\x06\x64igest\x18\t \x01(\t\x12\x17\n\x0fparameter_count\x18\n \x01(\x03\x12)\n\x0b\x65valuations\x18\x0b \x03(\x0b\x32\x14.elman.v1.Evaluation\x12 \n\x06limits\x18\x0c \x01(\x0b\x32\x10.elman.v1.Limits\x12\x13\n\x0b\x66ingerprint\x18\r \x01(\t\x12\x0e\n\x06labels\x18\x0e \x03(\t\x12$\n\tread_outs\x18\x0f \x03(\x0b\x32\x11.elman.v1.ReadOut\x12\x16\n\x0einitial_states\x18\x10 \x03(\t\x12#\n\x08specials\x18\x11 \x03(\x0b\x32\x11.elman.v1.Special\"#\n\x07Special\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\r\"Q\n\x07ReadOut\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06labels\x18\x02 \x03(\t\x12\x10\n\x08\x61\x63\x63uracy\x18\x03 \x01(\x01\x12\x16\n\x0eheld_out_count\x18\x04 \x01(\x03\"\x82\x01\n\nEvaluation\x12\x15\n\rcorpus_sha256\x18\x01 \x01(\t\x12\x10\n\x08protocol\x18\x02 \x01(\t\x12\x1a\n\x12nats_per_character\x18\x03 \x01(\x01\x12\x16\n\x0estandard_error\x18\x04 \x01(\x01\x12\x17\n\x0f\x63haracter_count\x18\x05 \x01(\x03\"n\n\x06Limits\x12\x18\n\x10max_prompt_chars\x18\x01 \x01(\x03\x12\x11\n\tmax_chars\x18\x02 \x01(\x03\x12\x18\n\x10max_stop_strings\x18\x03 \x01(\x05\x12\x1d\n\x15max_stop_string_chars\x18\x04 \x01(\x05\":\n\x11ListModelsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x12ListModelsResponse\x12\x1f\n\x06models\x18\x01 \x03(\x0b\x32\x0f.elman.v1.Model\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x1f\n\x0fGetModelRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"2\n\x10GetModelResponse\x12\x1e\n\x05model\x18\x01 \x01(\x0b\x32\x0f.elman.v1.Model\"0\n\x11\x45ncodeTextRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"Y\n\x12\x45ncodeTextResponse\x12\x0b\n\x03ids\x18\x01 \x03(\r\x12\x36\n\x12unknown_characters\x18\x02 \x03(\x0b\x32\x1a.elman.v1.UnknownCharacter\"4\n\x10UnknownCharacter\x12\x11\n\tcharacter\x18\x01 \x01(\t\x12\r\n\x05index\x18\x02 \x01(\x03*Y\n\x04\x43\x65ll\x12\x14\n\x10\x43\x45LL_UNSPECIFIED\x10\x00\x12\x0e\n\nCELL_ELMAN\x10\x01\x12\x0c\n\x08\x43\x45LL_GRU\x10\x02\x12\r\n\tCELL_LSTM\x10\x03\x12\x0e\n\nCELL_OTHER\x10\x04\x32\xf2\x01\n\x0cModelService\x12L\n\nListModels\x12\x1b.elman.v1.ListModelsRequest\x1a\x1c.elman.v1.ListModelsResponse\"\x03\x90\x02\x01\x12\x46\n\x08GetModel\x12\x19.elman.v1.GetModelRequest\x1a\x1a.elman.v1.GetModelResponse\"\x03\x90\x02\x01\x12L\n\nEncodeText\x12\x1b.elman.v1.EncodeTextRequest\x1a\x1c.elman.v1.EncodeTextResponse\"\x03\x90\x02\x01\x42\x8e\x01\n\x18io.github.elmanserver.v1P\x01Z4github.com/elman-server/elman/proto/elman/v1;elmanv1\xa2\x02\x03\x45LM\xaa\x02\x08\x45lman.V1\xca\x02\x08\x45lman\\V1\xe2\x02\x11\x45lman\\V1\\Metadata\xea\x02\tElman::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,30 +38,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODELSERVICE'].methods_by_name['GetModel']._serialized_options = b'\220\002\001'
   _globals['_MODELSERVICE'].methods_by_name['EncodeText']._loaded_options = None
   _globals['_MODELSERVICE'].methods_by_name['EncodeText']._serialized_options = b'\220\002\001'
-  _globals['_CELL']._serialized_start=1173
-  _globals['_CELL']._serialized_end=1262
+  _globals['_CELL']._serialized_start=1247
+  _globals['_CELL']._serialized_end=1336
   _globals['_MODEL']._serialized_start=35
-  _globals['_MODEL']._serialized_end=423
-  _globals['_READOUT']._serialized_start=425
-  _globals['_READOUT']._serialized_end=506
-  _globals['_EVALUATION']._serialized_start=509
-  _globals['_EVALUATION']._serialized_end=639
-  _globals['_LIMITS']._serialized_start=641
-  _globals['_LIMITS']._serialized_end=751
-  _globals['_LISTMODELSREQUEST']._serialized_start=753
-  _globals['_LISTMODELSREQUEST']._serialized_end=811
-  _globals['_LISTMODELSRESPONSE']._serialized_start=813
-  _globals['_LISTMODELSRESPONSE']._serialized_end=891
-  _globals['_GETMODELREQUEST']._serialized_start=893
-  _globals['_GETMODELREQUEST']._serialized_end=924
-  _globals['_GETMODELRESPONSE']._serialized_start=926
-  _globals['_GETMODELRESPONSE']._serialized_end=976
-  _globals['_ENCODETEXTREQUEST']._serialized_start=978
-  _globals['_ENCODETEXTREQUEST']._serialized_end=1026
-  _globals['_ENCODETEXTRESPONSE']._serialized_start=1028
-  _globals['_ENCODETEXTRESPONSE']._serialized_end=1117
-  _globals['_UNKNOWNCHARACTER']._serialized_start=1119
-  _globals['_UNKNOWNCHARACTER']._serialized_end=1171
-  _globals['_MODELSERVICE']._serialized_start=1265
-  _globals['_MODELSERVICE']._serialized_end=1507
+  _globals['_MODEL']._serialized_end=460
+  _globals['_SPECIAL']._serialized_start=462
+  _globals['_SPECIAL']._serialized_end=497
+  _globals['_READOUT']._serialized_start=499
+  _globals['_READOUT']._serialized_end=580
+  _globals['_EVALUATION']._serialized_start=583
+  _globals['_EVALUATION']._serialized_end=713
+  _globals['_LIMITS']._serialized_start=715
+  _globals['_LIMITS']._serialized_end=825
+  _globals['_LISTMODELSREQUEST']._serialized_start=827
+  _globals['_LISTMODELSREQUEST']._serialized_end=885
+  _globals['_LISTMODELSRESPONSE']._serialized_start=887
+  _globals['_LISTMODELSRESPONSE']._serialized_end=965
+  _globals['_GETMODELREQUEST']._serialized_start=967
+  _globals['_GETMODELREQUEST']._serialized_end=998
+  _globals['_GETMODELRESPONSE']._serialized_start=1000
+  _globals['_GETMODELRESPONSE']._serialized_end=1050
+  _globals['_ENCODETEXTREQUEST']._serialized_start=1052
+  _globals['_ENCODETEXTREQUEST']._serialized_end=1100
+  _globals['_ENCODETEXTRESPONSE']._serialized_start=1102
+  _globals['_ENCODETEXTRESPONSE']._serialized_end=1191
+  _globals['_UNKNOWNCHARACTER']._serialized_start=1193
+  _globals['_UNKNOWNCHARACTER']._serialized_end=1245
+  _globals['_MODELSERVICE']._serialized_start=1339
+  _globals['_MODELSERVICE']._serialized_end=1581
 # @@protoc_insertion_point(module_scope)

@@ -73,6 +73,7 @@ class Model(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     READ_OUTS_FIELD_NUMBER: _builtins.int
     INITIAL_STATES_FIELD_NUMBER: _builtins.int
+    SPECIALS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name is the resource name, `models/{model}`."""
     version: _builtins.str
@@ -97,7 +98,9 @@ class Model(_message.Message):
     """
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Vocabulary holds the code points that the model reads and generates, in id order; empty if byte_level."""
+        """Vocabulary holds the code points that the model reads and generates, in id order; empty if byte_level. Ids of specials are
+        not among them.
+        """
 
     @_builtins.property
     def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]:
@@ -121,6 +124,12 @@ class Model(_message.Message):
     def initial_states(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """InitialStates are the names for CreateSessionRequest.initial_state; "default" is the first."""
 
+    @_builtins.property
+    def specials(self) -> _containers.RepeatedCompositeFieldContainer[Global___Special]:
+        """Specials are symbols of the model that stand for no text, such as `<pad>`, in id order: no text is read as one, and none is
+        ever generated. All probabilities are those of the characters alone.
+        """
+
     def __init__(
         self,
         *,
@@ -140,14 +149,41 @@ class Model(_message.Message):
         labels: _abc.Iterable[_builtins.str] | None = ...,
         read_outs: _abc.Iterable[Global___ReadOut] | None = ...,
         initial_states: _abc.Iterable[_builtins.str] | None = ...,
+        specials: _abc.Iterable[Global___Special] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_level", b"byte_level", "cell", b"cell", "digest", b"digest", "evaluations", b"evaluations", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "initial_states", b"initial_states", "labels", b"labels", "layer_count", b"layer_count", "limits", b"limits", "name", b"name", "parameter_count", b"parameter_count", "read_outs", b"read_outs", "state_bytes", b"state_bytes", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["byte_level", b"byte_level", "cell", b"cell", "digest", b"digest", "evaluations", b"evaluations", "fingerprint", b"fingerprint", "hidden_size", b"hidden_size", "initial_states", b"initial_states", "labels", b"labels", "layer_count", b"layer_count", "limits", b"limits", "name", b"name", "parameter_count", b"parameter_count", "read_outs", b"read_outs", "specials", b"specials", "state_bytes", b"state_bytes", "version", b"version", "vocabulary", b"vocabulary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class Special(_message.Message):
+    """Special is a symbol of a model's vocabulary that stands for no text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name is what the model's author calls it, such as `<pad>` or `[UNK]`."""
+    id: _builtins.int
+    """Id is its place in the vocabulary."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Special: _TypeAlias = Special  # noqa: Y015
 
 @_typing.final
 class ReadOut(_message.Message):

@@ -38,9 +38,12 @@ class Sampling(_message.Message):
     MIN_P_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     allowed_characters: _builtins.str
-    """AllowedCharacters are the only ones that may be sampled; empty: all. Not together with banned_characters."""
+    """AllowedCharacters are the only ones that may be sampled, at most 4096; empty: all. Not together with banned_characters. For
+    a byte-level model each byte is written as one character of U+0000 to U+00FF, here and in the fields around; others are
+    INVALID_ARGUMENT.
+    """
     banned_characters: _builtins.str
-    """BannedCharacters are never sampled. Banning all is INVALID_ARGUMENT."""
+    """BannedCharacters are never sampled, at most 4096. Banning all is INVALID_ARGUMENT."""
     repetition_penalty: _builtins.float
     """RepetitionPenalty divides positive and multiplies negative logits of the characters in the window; 0.01 to 100; unset
     or 1: none.
@@ -61,7 +64,7 @@ class Sampling(_message.Message):
     """
     @_builtins.property
     def logit_bias(self) -> _containers.RepeatedCompositeFieldContainer[Global___LogitBias]:
-        """LogitBias is added to the logits, in nats, -100 to 100; at most one entry for a character."""
+        """LogitBias is added to the logits, in nats, -100 to 100; at most 1024, one for a character."""
 
     def __init__(
         self,

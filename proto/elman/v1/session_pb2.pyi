@@ -831,7 +831,7 @@ class ExportSessionResponse(_message.Message):
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bytes
-    """Snapshot is the session, about as large as its state and its transcript."""
+    """Snapshot is the next piece of the session, which is about as large as its state and its transcript."""
     def __init__(
         self,
         *,
@@ -855,7 +855,7 @@ class ImportSessionRequest(_message.Message):
     SESSION_ID_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.bytes
-    """Snapshot is what ExportSession returned. Required."""
+    """Snapshot is the next piece of what ExportSession returned. Required."""
     session_id: _builtins.str
     """SessionId is the last part of the new name, `^[a-z0-9-]{4,63}$`; empty: the server chooses a UUID."""
     request_id: _builtins.str

@@ -87,12 +87,12 @@ class SessionServiceStub(object):
                 request_serializer=elman_dot_v1_dot_session__pb2.RewindSessionRequest.SerializeToString,
                 response_deserializer=elman_dot_v1_dot_session__pb2.RewindSessionResponse.FromString,
                 _registered_method=True)
-        self.ExportSession = channel.unary_unary(
+        self.ExportSession = channel.unary_stream(
                 '/elman.v1.SessionService/ExportSession',
                 request_serializer=elman_dot_v1_dot_session__pb2.ExportSessionRequest.SerializeToString,
                 response_deserializer=elman_dot_v1_dot_session__pb2.ExportSessionResponse.FromString,
                 _registered_method=True)
-        self.ImportSession = channel.unary_unary(
+        self.ImportSession = channel.stream_unary(
                 '/elman.v1.SessionService/ImportSession',
                 request_serializer=elman_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,
                 response_deserializer=elman_dot_v1_dot_session__pb2.ImportSessionResponse.FromString,
@@ -185,15 +185,16 @@ class SessionServiceServicer(object):
 
     def ExportSession(self, request, context):
         """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
-        It does not change the session. The snapshot holds nothing of a running turn.
+        It does not change the session. The snapshot holds nothing of a running turn. It comes in pieces: join them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ImportSession(self, request, context):
+    def ImportSession(self, request_iterator, context):
         """ImportSession makes a session from a snapshot. INVALID_ARGUMENT if the snapshot was changed or signed with another key,
-        FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
+        FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken. The
+        snapshot may be sent in pieces, of at most 256 KiB; the other fields count in the first message.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,12 +256,12 @@ def add_SessionServiceServicer_to_server(servicer, server):
                     request_deserializer=elman_dot_v1_dot_session__pb2.RewindSessionRequest.FromString,
                     response_serializer=elman_dot_v1_dot_session__pb2.RewindSessionResponse.SerializeToString,
             ),
-            'ExportSession': grpc.unary_unary_rpc_method_handler(
+            'ExportSession': grpc.unary_stream_rpc_method_handler(
                     servicer.ExportSession,
                     request_deserializer=elman_dot_v1_dot_session__pb2.ExportSessionRequest.FromString,
                     response_serializer=elman_dot_v1_dot_session__pb2.ExportSessionResponse.SerializeToString,
             ),
-            'ImportSession': grpc.unary_unary_rpc_method_handler(
+            'ImportSession': grpc.stream_unary_rpc_method_handler(
                     servicer.ImportSession,
                     request_deserializer=elman_dot_v1_dot_session__pb2.ImportSessionRequest.FromString,
                     response_serializer=elman_dot_v1_dot_session__pb2.ImportSessionResponse.SerializeToString,
@@ -543,7 +544,7 @@ class SessionService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
+        return grpc.experimental.unary_stream(
             request,
             target,
             '/elman.v1.SessionService/ExportSession',
@@ -560,7 +561,7 @@ class SessionService(object):
             _registered_method=True)
 
     @staticmethod
-    def ImportSession(request,
+    def ImportSession(request_iterator,
             target,
             options=(),
             channel_credentials=None,
@@ -570,8 +571,8 @@ class SessionService(object):
             wait_for_ready=None,
             timeout=None,
             metadata=None):
-        return grpc.experimental.unary_unary(
-            request,
+        return grpc.experimental.stream_unary(
+            request_iterator,
             target,
             '/elman.v1.SessionService/ImportSession',
             elman_dot_v1_dot_session__pb2.ImportSessionRequest.SerializeToString,

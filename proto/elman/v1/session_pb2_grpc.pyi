@@ -69,13 +69,14 @@ class SessionServiceStub:
     """RewindSession returns a session to what it was at a position, and deletes what came after. OUT_OF_RANGE with the valid
     range if the position is past the end, UNAVAILABLE (SESSION_BUSY) with RetryInfo while a turn runs.
     """
-    ExportSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ExportSessionRequest, _session_pb2.ExportSessionResponse]
+    ExportSession: _grpc.UnaryStreamMultiCallable[_session_pb2.ExportSessionRequest, _session_pb2.ExportSessionResponse]
     """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
-    It does not change the session. The snapshot holds nothing of a running turn.
+    It does not change the session. The snapshot holds nothing of a running turn. It comes in pieces: join them.
     """
-    ImportSession: _grpc.UnaryUnaryMultiCallable[_session_pb2.ImportSessionRequest, _session_pb2.ImportSessionResponse]
+    ImportSession: _grpc.StreamUnaryMultiCallable[_session_pb2.ImportSessionRequest, _session_pb2.ImportSessionResponse]
     """ImportSession makes a session from a snapshot. INVALID_ARGUMENT if the snapshot was changed or signed with another key,
-    FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
+    FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken. The
+    snapshot may be sent in pieces, of at most 256 KiB; the other fields count in the first message.
     """
     ReplaySession: _grpc.UnaryStreamMultiCallable[_session_pb2.ReplaySessionRequest, _session_pb2.ReplaySessionResponse]
     """ReplaySession runs every turn of a session again, from the beginning, and reports turn by turn whether the text and the
@@ -123,13 +124,14 @@ class SessionServiceAsyncStub(SessionServiceStub):
     """RewindSession returns a session to what it was at a position, and deletes what came after. OUT_OF_RANGE with the valid
     range if the position is past the end, UNAVAILABLE (SESSION_BUSY) with RetryInfo while a turn runs.
     """
-    ExportSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ExportSessionRequest, _session_pb2.ExportSessionResponse]  # type: ignore[assignment]
+    ExportSession: _aio.UnaryStreamMultiCallable[_session_pb2.ExportSessionRequest, _session_pb2.ExportSessionResponse]  # type: ignore[assignment]
     """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
-    It does not change the session. The snapshot holds nothing of a running turn.
+    It does not change the session. The snapshot holds nothing of a running turn. It comes in pieces: join them.
     """
-    ImportSession: _aio.UnaryUnaryMultiCallable[_session_pb2.ImportSessionRequest, _session_pb2.ImportSessionResponse]  # type: ignore[assignment]
+    ImportSession: _aio.StreamUnaryMultiCallable[_session_pb2.ImportSessionRequest, _session_pb2.ImportSessionResponse]  # type: ignore[assignment]
     """ImportSession makes a session from a snapshot. INVALID_ARGUMENT if the snapshot was changed or signed with another key,
-    FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
+    FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken. The
+    snapshot may be sent in pieces, of at most 256 KiB; the other fields count in the first message.
     """
     ReplaySession: _aio.UnaryStreamMultiCallable[_session_pb2.ReplaySessionRequest, _session_pb2.ReplaySessionResponse]  # type: ignore[assignment]
     """ReplaySession runs every turn of a session again, from the beginning, and reports turn by turn whether the text and the
@@ -234,19 +236,20 @@ class SessionServiceServicer(metaclass=_abc_1.ABCMeta):
         self,
         request: _session_pb2.ExportSessionRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_session_pb2.ExportSessionResponse, _abc.Awaitable[_session_pb2.ExportSessionResponse]]:
+    ) -> _typing.Union[_abc.Iterator[_session_pb2.ExportSessionResponse], _abc.AsyncIterator[_session_pb2.ExportSessionResponse]]:
         """ExportSession returns a session as a signed snapshot, for ImportSession of a server with the same key and model.
-        It does not change the session. The snapshot holds nothing of a running turn.
+        It does not change the session. The snapshot holds nothing of a running turn. It comes in pieces: join them.
         """
 
     @_abc_1.abstractmethod
     def ImportSession(
         self,
-        request: _session_pb2.ImportSessionRequest,
+        request_iterator: _MaybeAsyncIterator[_session_pb2.ImportSessionRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_session_pb2.ImportSessionResponse, _abc.Awaitable[_session_pb2.ImportSessionResponse]]:
         """ImportSession makes a session from a snapshot. INVALID_ARGUMENT if the snapshot was changed or signed with another key,
-        FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken.
+        FAILED_PRECONDITION (MODEL_MISMATCH) if its model is not served here, ALREADY_EXISTS if the chosen id is taken. The
+        snapshot may be sent in pieces, of at most 256 KiB; the other fields count in the first message.
         """
 
     @_abc_1.abstractmethod

@@ -3,9 +3,12 @@
 ServerError
 ├── SettingsError               at start: a setting is out of range
 ├── ArtefactError               at start: a model file cannot be served
+├── BackupError                 a copy of the sessions cannot be made or put back
 ├── InvalidFieldError           a value of the request is wrong
 │   ├── ValueRangeError         a number is out of range
 │   └── UnknownCharacterError   a character is not in the model's vocabulary
+├── UnauthenticatedError        nobody knows the caller
+├── PermissionDeniedError       the caller may not do this
 ├── NotThereError
 │   ├── ModelNotFoundError
 │   ├── SessionNotFoundError
@@ -17,17 +20,23 @@ ServerError
 ├── RevisionMismatchError       another writer changed the session in the store; callers never see it
 ├── LeaseLostError              another call continues the turn, or has ended it
 ├── TurnCancelledError          somebody has ended the turn with Cancel
+├── StalledReaderError          the reader of a stream took nothing for a long time
 ├── ModelMismatchError          the session belongs to a version that is not served
+├── GatesAbsentError            a model's gates are not known, or its weights are too many
+├── SessionFullError            the session has as much text as one may have
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
 │   ├── QuotaError              a limit on how many may be in use is reached
+│   │   └── OwnQuotaError       it is the caller's own
 │   └── UnavailableError
 │       ├── StartingError
 │       ├── OverloadedError
 │       ├── DrainingError
 │       ├── EngineRestartedError
-│       └── StoreUnavailableError
+│       ├── StoreUnavailableError
+│       │   └── StoreFullError  its disk has no room
+│       └── IssuerUnavailableError
 ├── CorruptRecordError          a stored session does not match its checksum
 └── NotFiniteError              the model computed NaN or infinity
 """
@@ -35,6 +44,8 @@ ServerError
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from elman_server.domain.owner import id_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +61,10 @@ class SettingsError(ServerError):
 
 class ArtefactError(ServerError):
     """A model file cannot be served; the message says why."""
+
+
+class BackupError(ServerError):
+    """A copy of the sessions cannot be made or put back; the message says why."""
 
 
 class InvalidFieldError(ServerError):
@@ -99,6 +114,25 @@ class UnknownCharacterError(InvalidFieldError):
         self.characters = tuple(characters)
 
 
+class UnauthenticatedError(ServerError):
+    """Nobody knows the caller; the message never holds what was sent."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what}; send `authorization: Bearer TOKEN` with a token that this server knows")
+
+
+class PermissionDeniedError(ServerError):
+    """The caller may not do this.
+
+    Attributes:
+        scope: what is missing.
+    """
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"this needs the scope {scope}, which you do not have; contact the operator")
+        self.scope = scope
+
+
 class NotThereError(ServerError):
     """A resource does not exist.
 
@@ -107,8 +141,8 @@ class NotThereError(ServerError):
     """
 
     def __init__(self, resource: str, message: str) -> None:
-        super().__init__(f"{resource} {message}")
-        self.resource = resource
+        self.resource = _shown(resource)
+        super().__init__(f"{self.resource} {message}")
 
 
 class ModelNotFoundError(NotThereError):
@@ -154,8 +188,8 @@ class SessionExistsError(ServerError):
     """
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"{resource} already exists; choose another id, or leave it empty")
-        self.resource = resource
+        self.resource = _shown(resource)
+        super().__init__(f"{self.resource} already exists; choose another id, or leave it empty")
 
 
 class EtagMismatchError(ServerError):
@@ -166,7 +200,7 @@ class EtagMismatchError(ServerError):
     """
 
     def __init__(self, resource: str, current: str) -> None:
-        super().__init__(f"{resource} has changed; its etag is now {current}; read it again")
+        super().__init__(f"{_shown(resource)} has changed; its etag is now {current}; read it again")
         self.current = current
 
 
@@ -174,14 +208,16 @@ class RevisionMismatchError(ServerError):
     """The session in the store is not the one that was read from it: read it again."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"{resource} was changed since it was read")
+        super().__init__(f"{_shown(resource)} was changed since it was read")
 
 
 class LeaseLostError(ServerError):
     """This stream no longer runs the turn: another call continues it, or another server has ended it."""
 
     def __init__(self, resource: str) -> None:
-        super().__init__(f"another call continues this turn of {resource}, or has ended it; resume it to take it back")
+        super().__init__(
+            f"another call continues this turn of {_shown(resource)}, or has ended it; resume it to take it back"
+        )
 
 
 class TurnCancelledError(ServerError):
@@ -189,6 +225,13 @@ class TurnCancelledError(ServerError):
 
     def __init__(self) -> None:
         super().__init__("the turn was ended by Cancel; get the session to see what it kept")
+
+
+class StalledReaderError(ServerError):
+    """The reader of a stream took nothing for a long time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"nothing was read of the answer for {seconds:g} s, so the call was ended; read faster")
 
 
 class RetryableError(ServerError):
@@ -207,7 +250,7 @@ class SessionBusyError(RetryableError):
     """A turn is running on the session."""
 
     def __init__(self, resource: str, retry_after: float = 0.1) -> None:
-        super().__init__(f"a turn is running on {resource}; wait for it, or cancel it", retry_after)
+        super().__init__(f"a turn is running on {_shown(resource)}; wait for it, or cancel it", retry_after)
 
 
 class ModelMismatchError(ServerError):
@@ -229,6 +272,14 @@ class FingerprintMismatchError(ServerError):
         )
         self.expected = expected
         self.actual = actual
+
+
+class GatesAbsentError(ServerError):
+    """The gates and weights of a model cannot be shown; the message says why."""
+
+
+class SessionFullError(ServerError):
+    """The session has as much text, or as many turns, as one may have."""
 
 
 class PositionOutOfRangeError(ServerError):
@@ -261,6 +312,15 @@ class QuotaError(RetryableError):
         self.limit = limit
 
 
+class OwnQuotaError(QuotaError):
+    """A limit of the caller's own is reached."""
+
+    def __init__(self, subject: str, limit: int, retry_after: float) -> None:
+        RetryableError.__init__(self, f"you have reached your limit of {limit} {subject}", retry_after)
+        self.subject = subject
+        self.limit = limit
+
+
 class UnavailableError(RetryableError):
     """The server cannot run the request now."""
 
@@ -274,6 +334,13 @@ class StartingError(UnavailableError):
 
     def __init__(self) -> None:
         super().__init__("the server is loading its models", 1.0)
+
+
+class DeadlineError(ServerError):
+    """A turn was ended and committed because the call's deadline is near."""
+
+    def __init__(self) -> None:
+        super().__init__("the call's deadline has passed; the session ends where the text that was sent ends")
 
 
 class DrainingError(UnavailableError):
@@ -294,9 +361,25 @@ class StoreUnavailableError(UnavailableError):
     """The session store cannot be reached."""
 
 
+class StoreFullError(StoreUnavailableError):
+    """The session store has no room."""
+
+
+class IssuerUnavailableError(UnavailableError):
+    """The keys that tokens are checked with cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__("the keys of the tokens' issuer cannot be read", 5.0)
+
+
 class CorruptRecordError(ServerError):
     """A stored session does not match its checksum or version."""
 
 
 class NotFiniteError(ServerError):
     """The model's logits or state hold NaN or infinity."""
+
+
+def _shown(resource: str) -> str:
+    """Return a resource's name without its owner."""
+    return f"sessions/{id_of(resource)}" if resource.startswith("sessions/") else resource

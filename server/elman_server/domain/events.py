@@ -21,6 +21,23 @@ class FinishReason(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class EffectiveDistribution:
+    """What a character was sampled from, after bias, penalty, temperature and filters; in nats.
+
+    Attributes:
+        top: the likeliest of the kept characters first.
+        uniform: the number on [0, 1) that chose it.
+        below: the probability of the kept characters before it, in the sampler's order.
+    """
+
+    log_probability: float
+    top: tuple[tuple[str, float], ...]
+    num_kept: int
+    uniform: float
+    below: float
+
+
+@dataclass(frozen=True, slots=True)
 class CharacterDetail:
     """How likely one character was, in nats, under the model's own distribution (no filter, temperature 1).
 
@@ -29,12 +46,14 @@ class CharacterDetail:
         log_probability: None at position 0, where nothing came before.
         top: the likeliest first.
         labels: what was read out after it, in the read-out's order.
+        effective: what it was sampled from, if that was asked for.
     """
 
     text: str
     log_probability: float | None
     top: tuple[tuple[str, float], ...] = ()
     labels: tuple[tuple[str, float], ...] = ()
+    effective: EffectiveDistribution | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 
 from elman_server.domain.errors import InvalidFieldError, ValueRangeError
+from elman_server.domain.owner import key_of
 from elman_server.domain.sampling import Sampling
 from elman_server.domain.vocabulary import REJECT, Unknown, Vocabulary
 
@@ -25,6 +26,8 @@ MAX_PENALTY: Final = 100.0
 MAX_WINDOW: Final = 1024
 MAX_BIAS: Final = 100.0
 MAX_TOP_N: Final = 20
+MAX_BIASES: Final = 1024
+MAX_LISTED_CHARS: Final = 4096  # allowed or banned: the parameters of every turn are stored
 MAX_SEED: Final = 2**64 - 1
 
 
@@ -40,13 +43,18 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """How much to return for each character: its log-probability, and the `top_n` likeliest characters."""
+    """How much to return for each character: its log-probability, and the `top_n` likeliest characters.
+
+    Attributes:
+        effective: also what it was sampled from; of sampled characters only.
+    """
 
     log_probability: bool = False
     top_n: int = 0
+    effective: bool = False
 
     def __bool__(self) -> bool:
-        return self.log_probability or self.top_n > 0
+        return self.log_probability or self.top_n > 0 or self.effective
 
 
 class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -104,6 +112,10 @@ class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(self, seed=seed)
 
     def _bias(self, vocabulary: Vocabulary) -> tuple[tuple[int, float], ...]:
+        if len(self.logit_bias) > MAX_BIASES:
+            raise InvalidFieldError(
+                "sampling.logit_bias", f"has {len(self.logit_bias)} entries; at most {MAX_BIASES} are allowed"
+            )
         bias: dict[int, float] = {}
         for index, (character, nats) in enumerate(self.logit_bias):
             where = f"sampling.logit_bias[{index}]"
@@ -122,12 +134,18 @@ class SamplingRequest(msgspec.Struct, frozen=True, omit_defaults=True):
             raise InvalidFieldError(
                 "sampling.banned_characters", "cannot be combined with allowed_characters; set one of them"
             )
+        for name in ("allowed_characters", "banned_characters"):
+            if len(characters := getattr(self, name)) > MAX_LISTED_CHARS:
+                raise InvalidFieldError(
+                    f"sampling.{name}", f"has {len(characters)} characters; at most {MAX_LISTED_CHARS} are allowed"
+                )
         every = set(range(len(vocabulary)))
         if self.allowed_characters:
             name = "sampling.allowed_characters"
             return every - {vocabulary.id_of(character, name) for character in self.allowed_characters}
         name = "sampling.banned_characters"
         banned = {vocabulary.id_of(character, name) for character in self.banned_characters}
+        banned.update(vocabulary.specials.values())
         if banned == every:
             raise InvalidFieldError(name, "bans the whole vocabulary; allow at least one character")
         return banned
@@ -196,6 +214,13 @@ class GenerateRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class StopRequest:
+    """The end of the turn that a chat runs; `position`: up to where it is kept, None: all that was delivered."""
+
+    position: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ResumeRequest:
     """A turn to continue.
 
@@ -233,24 +258,28 @@ class Creation:
         request_id: 16 bytes; empty: it is not recognized.
         digest: of the request; empty without a request id.
         index: which of the sessions that it makes.
+        owner: whose they are.
     """
 
     request_id: bytes = b""
     digest: bytes = b""
     index: int = 0
+    owner: str = ""
 
     def part(self, index: int) -> Creation:
         """Return the creation of one of several sessions."""
         return replace(self, index=index)
 
-    def name(self) -> str:
-        """Return an id for the session: a new one, or always the same one for the same request id."""
+    def key(self, session_id: str = "") -> str:
+        """Return the session's key; without an id it is a new one, or always the same one for the same request id."""
+        if session_id:
+            return key_of(self.owner, session_id)
         if not self.request_id:
-            return str(uuid.uuid4())
-        return str(uuid.uuid5(uuid.UUID(bytes=self.request_id), str(self.index)))
+            return key_of(self.owner, str(uuid.uuid4()))
+        return key_of(self.owner, str(uuid.uuid5(uuid.UUID(bytes=self.request_id), str(self.index))))
 
 
-ANONYMOUS: Final = Creation()  # of a request without an id
+ANONYMOUS: Final = Creation()  # of a request without an id, where nobody is known
 
 
 @dataclass(frozen=True, slots=True)

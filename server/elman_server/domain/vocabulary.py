@@ -6,7 +6,8 @@ import codecs
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from elman_server.domain.errors import UnknownCharacterError
+from elman_format import specials_of
+from elman_server.domain.errors import InvalidFieldError, UnknownCharacterError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,14 +30,25 @@ REJECT: Final = Unknown()
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The characters of a model in id order; `characters` is None for a byte-level model."""
+    """The symbols of a model in id order; `characters` is None for a byte-level model.
+
+    A symbol of several characters, such as `<pad>`, is a special: no text is read as it, and it is never sampled.
+    """
 
     characters: tuple[str, ...] | None
+    _specials: dict[str, int] = field(init=False, repr=False, compare=False)
     _ids: dict[str, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        ids = {character: index for index, character in enumerate(self.characters or ())}
+        specials = specials_of(self.characters or ())
+        ids = {symbol: index for index, symbol in enumerate(self.characters or ()) if symbol not in specials}
+        object.__setattr__(self, "_specials", specials)
         object.__setattr__(self, "_ids", ids)
+
+    @property
+    def specials(self) -> dict[str, int]:
+        """Their names and ids."""
+        return self._specials
 
     def __len__(self) -> int:
         return NUM_BYTES if self.characters is None else len(self.characters)
@@ -70,9 +82,13 @@ class Vocabulary:
         return [(c, index) for index, c in enumerate(text) if c not in self._ids]
 
     def id_of(self, character: str, field_name: str) -> int:
-        """Return one character's id; raises UnknownCharacterError."""
-        if self.characters is None and len(character) == 1 and ord(character) < NUM_BYTES:
-            return ord(character)
+        """Return one character's id; byte-level: of a byte, U+0000 to U+00FF.
+
+        Raises:
+            InvalidFieldError: it is no such character; names the field.
+        """
+        if self.characters is None and len(character) == 1:
+            return _byte(character, field_name)
         try:
             return self._ids[character]
         except KeyError:
@@ -105,6 +121,17 @@ class Decoder:
         if self._characters is None:
             return self._utf8.decode(bytes(ids))
         return "".join([self._characters[index] for index in ids])
+
+
+def _byte(character: str, field_name: str) -> int:
+    if ord(character) < NUM_BYTES:
+        return ord(character)
+    encoded = character.encode("utf-8", "backslashreplace")
+    raise InvalidFieldError(
+        field_name,
+        f"holds {character!a}, but this model generates bytes: write each as a character of U+0000 to U+00FF "
+        f"({character!a} is {encoded.decode('latin-1')!a})",
+    )
 
 
 def _utf8(text: str, field_name: str) -> list[int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import enum
 import itertools
 import os
+import signal
 import socket
 import sys
 from typing import TYPE_CHECKING, Final, Self
@@ -14,10 +16,12 @@ from typing import TYPE_CHECKING, Final, Self
 import structlog
 from msgspec.structs import replace
 
-from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError
+from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError, QuotaError
+from elman_server.domain.owner import owner
 from elman_server.engine import protocol
 from elman_server.engine.job import Output
 from elman_server.process.light_event import LightEvent
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.process.tasks import background
 
 if TYPE_CHECKING:
@@ -34,9 +38,18 @@ FIRST_RETRY_SECONDS: Final = 0.1
 LAST_RETRY_SECONDS: Final = 5.0
 EXIT_SECONDS: Final = 2.0
 BEAT_SECONDS: Final = 2.5
+MAX_UNREAD: Final = 2_000_000
 MAX_SILENT_BEATS: Final = 4  # beats, not a time: a server that was paused itself must not blame its engines
+# Of NumPy's products, which inspections need: their threads would fight with onnxruntime's for the cores.
+_ONE_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "VECLIB_MAXIMUM_THREADS": "1"}
+_VARIABLES: Final = (
+    "PATH", "HOME", "LANG", "LC_", "TZ", "TMPDIR", "PYTHON", "VIRTUAL_ENV", "LD_", "DYLD_", "OMP_", "OPENBLAS_", "MKL_",
+    "KMP_", "ORT_", "CUDA_", "COVERAGE_",
+)  # fmt: skip
 _TEXT_BYTES: Final = 1 << 14
 _STREAM_BYTES: Final = 1 << 22
+_SHORT_CHARS: Final = 256  # prompts up to that do not count as unread: the number of streams bounds them
+_SENT_BYTES: Final = 1 << 16  # that the process has not taken; further jobs wait here, where they can be taken back
 
 
 class EngineStatus(enum.Enum):
@@ -126,24 +139,33 @@ class Engine:
         configure: what to load and how.
         max_streams: the most jobs, running or waiting.
         changed: is called when `status` has changed.
+        max_unread: the most characters of all long prompts that were not read yet.
 
     Attributes:
         status: where it is in its life.
     """
 
     def __init__(
-        self, configure: protocol.Configure, max_streams: int, changed: Callable[[], None] = lambda: None
+        self,
+        configure: protocol.Configure,
+        max_streams: int,
+        changed: Callable[[], None] = lambda: None,
+        max_unread: int = MAX_UNREAD,
     ) -> None:
         self._configure = configure
         self._max_streams = max_streams
+        self._max_unread = max_unread
         self._changed = changed
         self.status = EngineStatus.STARTING
         self._streams: dict[int, JobStream] = {}
         self._ids = itertools.count()
+        self._unread: dict[int, int] = {}  # characters of long prompts, by job
+        self._unsent: dict[int, Job] = {}  # jobs that the process has no room for
         self._allowed: dict[int, int] = {}  # characters that the engine does not know of yet, by job
         self._serving = asyncio.Event()
         self._model: ModelInfo | None = None
         self._is_silent = True  # since the last beat
+        self._has_killed = False  # the process, because it hung
         self._supervisor: asyncio.Task[None] | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -170,15 +192,43 @@ class Engine:
         Raises:
             EngineRestartedError: the process is down.
             OverloadedError: too many jobs wait.
+            QuotaError: too many characters wait to be read.
         """
         if self.status is not EngineStatus.SERVING:
             raise EngineRestartedError
         if len(self._streams) >= self._max_streams and not ignore_limit:
             raise OverloadedError(f"{self._max_streams} streams run or wait on this model", 1.0)
-        identity = next(self._ids)
+        identity, num_chars = next(self._ids), len(job.prompt)
+        if num_chars > _SHORT_CHARS:
+            if self._unread and sum(self._unread.values()) + num_chars > self._max_unread and not ignore_limit:
+                raise QuotaError("unread characters", self._max_unread, 1.0)
+            self._unread[identity] = num_chars
+        if who := owner.get():
+            job = dataclasses.replace(job, owner=who)
         stream = self._streams[identity] = JobStream(self, identity)
-        self.send(protocol.OpenJob(identity, job))
+        if self._unsent or self._is_behind:
+            if not self._unsent:
+                background(self._send_jobs(), f"send jobs to {self._configure.path}")
+            self._unsent[identity] = job
+        else:
+            self.send(protocol.OpenJob(identity, job))
         return stream
+
+    @property
+    def _is_behind(self) -> bool:
+        """Whether the process does not take what it is sent."""
+        return self._writer is not None and self._writer.transport.get_write_buffer_size() > _SENT_BYTES
+
+    async def _send_jobs(self) -> None:
+        """Send the jobs that wait, when there is room."""
+        while self._unsent and self._writer is not None:
+            try:
+                await self._writer.drain()
+            except ConnectionError:
+                return  # its streams are lost
+            if self._unsent:
+                identity = next(iter(self._unsent))
+                self.send(protocol.OpenJob(identity, self._unsent.pop(identity)))
 
     def allow(self, identity: int, num_chars: int) -> None:
         """Let a job sample more; what the readers of one flush received is sent to the engine in one message."""
@@ -193,7 +243,9 @@ class Engine:
     def close(self, identity: int) -> None:
         """End a job."""
         if self._streams.pop(identity, None):
-            self.send(protocol.CloseJob(identity))
+            self._unread.pop(identity, None)
+            if self._unsent.pop(identity, None) is None:
+                self.send(protocol.CloseJob(identity))
 
     async def wait_until_serving(self) -> None:
         """Return when jobs can be opened."""
@@ -282,7 +334,9 @@ class Engine:
         """Start the process. A stop in that moment comes after it: otherwise nobody could end the process."""
         command = (sys.executable, "-m", "elman_server.engine.core", str(theirs.fileno()), str(os.getpid()))
         spawning = asyncio.create_task(
-            asyncio.create_subprocess_exec(*command, pass_fds=[theirs.fileno()], stderr=asyncio.subprocess.PIPE)
+            asyncio.create_subprocess_exec(
+                *command, pass_fds=[theirs.fileno()], stderr=asyncio.subprocess.PIPE, env=_environment()
+            )
         )
         try:
             await asyncio.shield(spawning)
@@ -307,7 +361,11 @@ class Engine:
             except Exception:
                 log.exception("engine_lost", path=self._configure.path)
             self._lose_streams()
-            await self._reap()
+            pid, code = self._process.pid if self._process else 0, await self._reap()
+            if not self._has_killed:
+                hint = {"hint": "the system kills when memory runs out"} if code == -signal.SIGKILL else {}
+                log.error("engine_died", path=self._configure.path, pid=pid, cause=_cause(code), **hint)
+            self._has_killed = False
             reader = await self._relaunch()
 
     async def _follow(self, reader: asyncio.StreamReader) -> None:
@@ -318,7 +376,9 @@ class Engine:
             while True:
                 message = await protocol.receive(reader)
                 self._is_silent = False
-                if not isinstance(message, protocol.Pong):
+                if isinstance(message, protocol.Pong):
+                    self._count(message.report)
+                else:
                     self._dispatch(message)
         finally:
             watch.cancel()
@@ -332,6 +392,7 @@ class Engine:
             await asyncio.sleep(BEAT_SECONDS)
             num_silent = num_silent + 1 if self._is_silent else 0
         log.error("engine_hangs", path=self._configure.path, pid=process.pid, seconds=MAX_SILENT_BEATS * BEAT_SECONDS)
+        self._has_killed = True
         with contextlib.suppress(ProcessLookupError):
             process.kill()
 
@@ -342,11 +403,23 @@ class Engine:
             find = self._streams.pop if is_last else self._streams.get  # the engine drops a job with its last output
             if stream := find(output.stream, None):
                 stream.push(output)
+                if self._unread and (is_last or output.ids):
+                    self._unread.pop(output.stream, None)
+
+    def _count(self, report: protocol.Report) -> None:
+        assert self._model is not None
+        counters = COUNTERS.models[self._model.name]
+        counters.step.merge(report.steps, report.step_seconds)
+        counters.batch.merge(report.batches, report.num_rows)
+        counters.queue.merge(report.waits, report.wait_seconds)
+        counters.engine_cpu += report.cpu_seconds
 
     def _lose_streams(self) -> None:
         self._set(EngineStatus.RESTARTING)
         self._serving.clear()
         streams, self._streams = self._streams, {}
+        self._unread.clear()
+        self._unsent.clear()
         for stream in streams.values():
             stream.push(EngineRestartedError())
 
@@ -364,6 +437,7 @@ class Engine:
                 assert self._model is not None
                 if (now.digest, now.fingerprint) == (self._model.digest, self._model.fingerprint):
                     log.warning("engine_restarted", model=now.name)
+                    COUNTERS.models[now.name].num_restarts += 1
                     self._begin_serving()
                     return reader
                 found = {"digest": now.digest, "fingerprint": now.fingerprint}
@@ -391,6 +465,12 @@ class Engine:
         log.info("engine_exited", code=code)
         self._process = None
         return code
+
+
+def _environment() -> dict[str, str]:
+    """Return the variables of an engine: what finds and tunes its libraries. Keys and passwords are not among them."""
+    kept = {name: value for name, value in os.environ.items() if name.startswith(_VARIABLES)}
+    return {**kept, **_ONE_THREAD}
 
 
 def _cause(code: int) -> str:

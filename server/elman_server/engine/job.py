@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -11,6 +11,7 @@ from elman_server.domain.events import FinishReason
 from elman_server.domain.requests import Detail
 from elman_server.domain.sampling import Sampling
 from elman_server.domain.state import SessionState
+from elman_server.engine.inspection import Ask, Report
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,9 @@ class Job:
         stops: stop strings.
         read_out: of a job that only reads: what to return for each character of the prompt, "" the labels that the
             model has for output, else the name of a probe; None: nothing.
-        window: how many characters may be sampled ahead of the reader.
+        window: how many characters may be sampled, or watched, ahead of the reader.
+        owner: whose job it is; owners get equal parts of the rows. The engine's client sets it.
+        inspect: of a job that only reads, behind all turns: what to report of the network.
     """
 
     state: SessionState
@@ -43,14 +46,46 @@ class Job:
     detail: Detail = Detail()
     read_out: str | None = None
     window: int = 1024
+    owner: str = ""
+    inspect: Ask | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class IdDetail:
+class IdEffective:
+    """What one character was sampled from, in ids; see `EffectiveDistribution`."""
+
+    log_probability: float
+    top: list[tuple[int, float]]
+    num_kept: int
+    uniform: float
+    below: float
+
+
+class IdDetail(msgspec.Struct, frozen=True, array_like=True):
     """How likely one character was: its log-probability in nats and (id, log-probability) of the likeliest."""
 
     log_probability: float | None
     top: list[tuple[int, float]]
+    effective: IdEffective | None = None
+
+
+_details: Final = msgspec.msgpack.Decoder(list[IdDetail])
+_labels: Final = msgspec.msgpack.Decoder(list[list[float]])
+
+
+def pack(values: Sequence[IdDetail] | list[list[float]]) -> bytes:
+    """Return details or labels of some characters as bytes: as objects they take ten times as much memory."""
+    return msgspec.msgpack.encode(values)
+
+
+def unpack_details(packed: bytes) -> list[IdDetail]:
+    """Return the details that were packed."""
+    return _details.decode(packed)
+
+
+def unpack_labels(packed: bytes) -> list[list[float]]:
+    """Return the labels' log-probabilities that were packed, by character."""
+    return _labels.decode(packed)
 
 
 class Output(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,22 +94,25 @@ class Output(msgspec.Struct, frozen=True, omit_defaults=True):
     Attributes:
         stream: which job.
         ids: sampled characters.
-        details: of those ids; of a job that only reads, of the characters read.
+        details: of those ids, each packed; of a job that only reads, of the characters read, packed together.
         state: after the last of `ids`; only now and then, and at the end.
         finished: why the job is over, on its last output; a job that only reads ends with MAX_CHARS.
         stop: the index of the stop string that ended it.
         not_finite: the row's logits are not finite; the job is over.
-        labels: of a job with a read-out: log-probabilities in nats of the labels, once more characters were read.
+        labels: of a job with a read-out: log-probabilities in nats of the labels, once more characters were read,
+            packed together.
+        report: of an inspection.
     """
 
     stream: int
     ids: list[int] = []
-    details: list[IdDetail] = []
+    details: list[bytes] = []
     state: SessionState | None = None
     finished: FinishReason | None = None
     stop: int = -1
     not_finite: bool = False
-    labels: list[list[float]] = []
+    labels: list[bytes] = []
+    report: Report | None = None
 
 
 class StopMatcher:

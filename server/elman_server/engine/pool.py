@@ -9,7 +9,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from elman_server.domain.errors import ArtefactError, EngineRestartedError
-from elman_server.engine.client import Engine, EngineStatus
+from elman_server.engine.client import MAX_UNREAD, Engine, EngineStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,15 +27,32 @@ class EnginePool:
         configure: what each of them loads and how; it says how many there are.
         max_streams: the most jobs of one engine, running or waiting.
         changed: is called when the status of an engine has changed.
+        max_unread: see Engine.
     """
 
-    def __init__(self, configure: Configure, max_streams: int, changed: Callable[[], None] = lambda: None) -> None:
-        self._engines = [Engine(configure, max_streams, changed) for _ in range(configure.num_engines)]
+    def __init__(
+        self,
+        configure: Configure,
+        max_streams: int,
+        changed: Callable[[], None] = lambda: None,
+        max_unread: int = MAX_UNREAD,
+    ) -> None:
+        self._engines = [Engine(configure, max_streams, changed, max_unread) for _ in range(configure.num_engines)]
 
     @property
     def is_well(self) -> bool:
         """Whether jobs can be opened, or soon can be."""
         return any(engine.status is not EngineStatus.FAILED for engine in self._engines)
+
+    @property
+    def num_serving(self) -> int:
+        """How many processes serve."""
+        return sum(engine.status is EngineStatus.SERVING for engine in self._engines)
+
+    @property
+    def num_streams(self) -> int:
+        """How many jobs run or wait."""
+        return sum(engine.num_streams for engine in self._engines)
 
     async def start(self) -> ModelInfo:
         """Start all processes; return what they loaded.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from elman_server.domain.events import FinishReason
     from elman_server.domain.state import SessionState
     from elman_server.engine import AnyEngine, JobStream
-    from elman_server.engine.job import IdDetail, Job
+    from elman_server.engine.job import Job
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +25,8 @@ class Reading(NamedTuple):
     """What a job that only reads returns: the state after it, and details and labels as in `Output`."""
 
     state: SessionState
-    details: list[IdDetail]
-    labels: list[list[float]]
+    details: list[bytes]
+    labels: list[bytes]
 
 
 async def read(engine: AnyEngine, job: Job, *, ignore_limit: bool = False) -> Reading:
@@ -39,8 +39,8 @@ async def read(engine: AnyEngine, job: Job, *, ignore_limit: bool = False) -> Re
 
 async def read_from(stream: JobStream) -> Reading | FinishReason:
     """Return what a job that only reads returns, or why it was interrupted."""
-    details: list[IdDetail] = []
-    labels: list[list[float]] = []
+    details: list[bytes] = []
+    labels: list[bytes] = []
     while True:
         output = await stream.next()
         details += output.details

@@ -60,8 +60,29 @@ class Ping(msgspec.Struct, tag=True, frozen=True):
     """To the engine: send a Pong."""
 
 
+class Report(msgspec.Struct, frozen=True):
+    """What an engine has counted since its last report; histograms with the bounds of `ModelCounters`.
+
+    Attributes:
+        steps, step_seconds: seconds of a step, and their sum.
+        batches, num_rows: rows of a step, and their sum.
+        waits, wait_seconds: seconds that jobs waited for a place, and their sum.
+        cpu_seconds: of the processor.
+    """
+
+    steps: list[int]
+    step_seconds: float
+    batches: list[int]
+    num_rows: float
+    waits: list[int]
+    wait_seconds: float
+    cpu_seconds: float
+
+
 class Pong(msgspec.Struct, tag=True, frozen=True):
-    """From the engine: it does not hang."""
+    """From the engine: it does not hang, and what it has counted."""
+
+    report: Report
 
 
 class Ready(msgspec.Struct, tag=True, frozen=True):

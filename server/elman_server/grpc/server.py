@@ -10,19 +10,24 @@ import structlog
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
-from elman.v1 import generation_pb2, model_pb2, session_pb2
+from elman.v1 import generation_pb2, inspection_pb2, model_pb2, session_pb2
 from elman.v1.generation_pb2_grpc import add_GenerationServiceServicer_to_server
+from elman.v1.inspection_pb2_grpc import add_InspectionServiceServicer_to_server
 from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
+from elman_server.grpc.access.certificates import credentials
 from elman_server.grpc.generation_service import GenerationService
-from elman_server.grpc.health import Health, Need
 from elman_server.grpc.interceptors import CallInterceptor
-from elman_server.grpc.model_service import ModelService
-from elman_server.grpc.reflection import add_reflection
+from elman_server.grpc.models.inspection_service import InspectionService
+from elman_server.grpc.models.model_service import ModelService
 from elman_server.grpc.session_service import SessionService
+from elman_server.grpc.standard.health import Health, Need
+from elman_server.grpc.standard.reflection import add_reflection
 
 if TYPE_CHECKING:
+    from elman_server.grpc.access.door import Door
+    from elman_server.history.inspection import Inspection
     from elman_server.history.service import History
     from elman_server.models.registry import Models
     from elman_server.process.settings import Settings
@@ -34,6 +39,7 @@ _SERVICES: Final = [
     for module in (generation_pb2, model_pb2, session_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
+_INSPECTION: Final = inspection_pb2.DESCRIPTOR.services_by_name["InspectionService"].full_name
 # A fork or a replay needs an engine, too; but every other method of its service does not.
 _NEEDS: Final = {
     "": frozenset(Need),
@@ -44,6 +50,7 @@ _NEEDS: Final = {
 _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 # Far above any burst: beyond its own small default gRPC cancels calls at random; the server refuses with a reason.
 _MAX_PENDING: Final = 100_000
+_MAX_REQUEST_BYTES: Final = 1 << 16  # beside a prompt, whose characters take up to four bytes each
 _log = structlog.get_logger()
 
 
@@ -54,14 +61,27 @@ class GrpcServer:
         address: where it listens, with the real port once started.
     """
 
-    def __init__(self, settings: Settings, sessions: Sessions, turns: Turns, models: Models, history: History) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sessions: Sessions,
+        turns: Turns,
+        models: Models,
+        history: History,
+        *,
+        inspection: Inspection | None = None,
+        door: Door | None = None,
+    ) -> None:
         self.address = settings.listen
         self._settings = settings
         self._sessions = sessions
         self._turns = turns
         self._models = models
         self._history = history
-        self._health = Health(_NEEDS)
+        self._inspection = inspection
+        self._door = door
+        needs = _NEEDS if inspection is None else _NEEDS | {_INSPECTION: frozenset(Need)}
+        self._health = Health(needs)
         self._server: grpc.aio.Server | None = None
 
     async def start(self) -> int:
@@ -70,19 +90,29 @@ class GrpcServer:
         Raises:
             SettingsError: the address is in use or not of this machine, or the certificate cannot be used.
         """
-        self._server = server = grpc.aio.server(interceptors=[CallInterceptor()], options=_options(self._settings))
+        self._server = server = grpc.aio.server(
+            interceptors=[CallInterceptor(self._settings.stalled_seconds, self._door)], options=_options(self._settings)
+        )
         add_SessionServiceServicer_to_server(SessionService(self._sessions, self._history), server)
         add_GenerationServiceServicer_to_server(GenerationService(self._turns, self._settings.max_streams), server)
         add_ModelServiceServicer_to_server(ModelService(self._models), server)
+        if self._inspection is not None:
+            add_InspectionServiceServicer_to_server(InspectionService(self._inspection), server)
         server.add_generic_rpc_handlers([self._health.list_handler()])  # first: so it is used if there are two
         add_HealthServicer_to_server(self._health, server)
         if self._settings.reflection:
-            add_reflection([*_SERVICES, _HEALTH], server)
+            shown = [_HEALTH] if self._inspection is None else [_INSPECTION, _HEALTH]
+            add_reflection([*_SERVICES, *shown], server)
         port = _listen(server, self._settings)
         await server.start()
         if not self.address.startswith("unix:"):
             self.address = f"{self.address.rpartition(':')[0]}:{port}"
         return port
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether health is SERVING for the server as a whole."""
+        return self._health.is_serving("")
 
     async def set_serving(self, is_serving: bool) -> None:  # noqa: FBT001  the name says which
         """Report to health and the log whether the server accepts calls."""
@@ -108,8 +138,13 @@ class GrpcServer:
 
 def _options(settings: Settings) -> list[tuple[str, int]]:
     return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        # A part of a request is kept until the rest comes, and callers need not send it.
+        (
+            "grpc.max_receive_message_length",
+            min(settings.max_message_bytes, 4 * settings.max_prompt_chars + _MAX_REQUEST_BYTES),
+        ),
         ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.max_concurrent_streams", settings.max_connection_streams),
         ("grpc.server.max_pending_requests", _MAX_PENDING),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING),
         # gRPC must not cancel a call, without a reason, because the loop was too busy to accept it for 30 s.
@@ -125,18 +160,18 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
 
 
 def _listen(server: grpc.aio.Server, settings: Settings) -> int:
-    credentials = _credentials(settings)
+    secured = credentials(settings)
     if settings.listen.startswith("unix:") and _is_in_use(settings.listen.removeprefix("unix:")):
         raise SettingsError(f"cannot listen on {settings.listen}: it is in use; choose another with --listen")
     try:
-        if credentials is None:
+        if secured is None:
             return server.add_insecure_port(settings.listen)
-        return server.add_secure_port(settings.listen, credentials)
+        return server.add_secure_port(settings.listen, secured)
     except RuntimeError:
-        causes = "the address is in use or not of this machine"
-        if credentials is not None:
-            causes += ", or certificate and key are not PEM files of one pair"
-        raise SettingsError(f"cannot listen on {settings.listen}: {causes}; choose another with --listen") from None
+        raise SettingsError(
+            f"cannot listen on {settings.listen}: the address is in use or not of this machine; choose another with "
+            "--listen"
+        ) from None
 
 
 def _is_in_use(path: str) -> bool:
@@ -150,13 +185,3 @@ def _is_in_use(path: str) -> bool:
         except OSError:
             return False
         return True
-
-
-def _credentials(settings: Settings) -> grpc.ServerCredentials | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
-        return None
-    try:
-        certificate, key = settings.tls_certificate.read_bytes(), settings.tls_key.read_bytes()
-    except OSError as error:
-        raise SettingsError(f"cannot read {error.filename}: {error.strerror}; TLS needs it") from error
-    return grpc.ssl_server_credentials([(key, certificate)])

@@ -74,7 +74,7 @@ def to_failure(error: Exception, request_id: str) -> Failure:
     row = next((TABLE[kind] for kind in type(error).__mro__ if kind in TABLE), _UNEXPECTED)
     is_expected = row.code not in {StatusCode.INTERNAL, StatusCode.DATA_LOSS}
     message = INTERNAL_SENTENCE if row.code is StatusCode.INTERNAL else _cut(str(error), _MAX_SENTENCE)
-    reason = _TOO_MANY.get(error.subject, row.reason) if isinstance(error, errors.QuotaError) else row.reason
+    reason = TOO_MANY.get(error.subject, row.reason) if isinstance(error, errors.QuotaError) else row.reason
     metadata = {key: _cut(value, _MAX_VALUE) for key, value in row.metadata(error).items()}
     details = [
         ErrorInfo(reason=reason, domain=DOMAIN, metadata=metadata),
@@ -115,6 +115,10 @@ def _quota(error: errors.QuotaError) -> list[Message]:
     return [QuotaFailure(violations=[violation]), *_retry(error)]
 
 
+def _scope(error: errors.PermissionDeniedError) -> dict[str, str]:
+    return {"scope": error.scope}
+
+
 def _etag(error: errors.EtagMismatchError) -> dict[str, str]:
     return {"etag": error.current}
 
@@ -127,7 +131,15 @@ def _range(error: errors.PositionOutOfRangeError) -> dict[str, str]:
     return {"field": error.field, "value": str(error.value), "start": str(error.start), "end": str(error.end)}
 
 
-_TOO_MANY: Final = {"streams": "TOO_MANY_STREAMS"}
+TOO_MANY: Final = {
+    "streams": "TOO_MANY_STREAMS",
+    "inspections": "TOO_MANY_INSPECTIONS",
+    "stored bytes": "TOO_MANY_BYTES",
+    "characters a minute": "TOO_MANY_CHARACTERS",
+    "requests a minute": "TOO_MANY_REQUESTS",
+    "unread characters": "TOO_MANY_UNREAD",
+    "calls that read sessions": "TOO_MANY_CALLS",
+}
 _UNEXPECTED: Final = Row(StatusCode.INTERNAL, "INTERNAL")
 
 TABLE: Final[Mapping[type[Any], Row]] = {
@@ -136,6 +148,8 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.UnknownCharacterError: Row(
         StatusCode.INVALID_ARGUMENT, "CHARACTER_NOT_IN_VOCABULARY", _bad_request, _characters
     ),
+    errors.UnauthenticatedError: Row(StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    errors.PermissionDeniedError: Row(StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", metadata=_scope),
     errors.ModelNotFoundError: Row(StatusCode.NOT_FOUND, "MODEL_NOT_FOUND", _resource),
     errors.SessionNotFoundError: Row(StatusCode.NOT_FOUND, "SESSION_NOT_FOUND", _resource),
     errors.SessionExpiredError: Row(StatusCode.NOT_FOUND, "SESSION_EXPIRED", _resource),
@@ -145,18 +159,25 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.EtagMismatchError: Row(StatusCode.ABORTED, "ETAG_MISMATCH", metadata=_etag),
     errors.LeaseLostError: Row(StatusCode.ABORTED, "LEASE_LOST"),
     errors.TurnCancelledError: Row(StatusCode.CANCELLED, "TURN_CANCELLED"),
+    errors.GatesAbsentError: Row(StatusCode.FAILED_PRECONDITION, "GATES_ABSENT"),
+    errors.StalledReaderError: Row(StatusCode.CANCELLED, "READER_STALLED"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
     errors.FingerprintMismatchError: Row(
         StatusCode.FAILED_PRECONDITION, "FINGERPRINT_MISMATCH", metadata=_fingerprints
     ),
+    errors.SessionFullError: Row(StatusCode.FAILED_PRECONDITION, "SESSION_FULL"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),
     errors.QuotaError: Row(StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", _quota),
+    errors.OwnQuotaError: Row(StatusCode.RESOURCE_EXHAUSTED, "TOO_MANY_SESSIONS", _quota),
     errors.StartingError: Row(StatusCode.UNAVAILABLE, "STARTING", _retry),
     errors.OverloadedError: Row(StatusCode.UNAVAILABLE, "OVERLOADED", _retry),
     errors.DrainingError: Row(StatusCode.UNAVAILABLE, "DRAINING", _retry),
+    errors.DeadlineError: Row(StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     errors.EngineRestartedError: Row(StatusCode.UNAVAILABLE, "ENGINE_RESTARTED", _retry),
     errors.StoreUnavailableError: Row(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
+    errors.StoreFullError: Row(StatusCode.UNAVAILABLE, "STORE_UNAVAILABLE", _retry),
+    errors.IssuerUnavailableError: Row(StatusCode.UNAVAILABLE, "ISSUER_UNAVAILABLE", _retry),
     errors.CorruptRecordError: Row(StatusCode.DATA_LOSS, "CORRUPT_RECORD"),
     errors.NotFiniteError: Row(StatusCode.INTERNAL, "NOT_FINITE"),
 }

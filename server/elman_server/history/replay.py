@@ -48,7 +48,7 @@ async def replay(
     ids = [character for segment in segments for character in segment.ids]
     state = model.start(head.initial_state)
     for turn in turns_of(segments):
-        state, difference = await _rerun(engines[model.name], model, turn, state, ids)
+        state, difference = await _rerun(engines[model.digest], model, turn, state, ids)
         if turn.end == head.position:
             expected = head.state.digest()
         else:

@@ -11,10 +11,12 @@ from msgspec.structs import replace
 from elman_server.domain.errors import (
     InvalidFieldError,
     ModelMismatchError,
+    ModelNotFoundError,
     SessionBusyError,
     SessionExpiredError,
     ValueRangeError,
 )
+from elman_server.domain.owner import id_of
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read
@@ -55,7 +57,7 @@ class History:
     """Works on the past of a server's sessions.
 
     Args:
-        engines: by model name.
+        engines: by the digest of their model.
         key: signs snapshots.
     """
 
@@ -80,20 +82,21 @@ class History:
         forks = {one: info for one in creations if (info := await self._sessions.made("", one)) is not None}
         if len(forks) == len(creations):
             return list(forks.values())
-        head, segments = await self._sessions.read(session_id)
+        head, found = await self._sessions.read(session_id)
         for known in forks.values():  # the session may have moved on since
             position = known.forked_from[1] if known.forked_from else position
         position = head.position if position is None else position
-        cut, head = await self._at(head, segments, position)
-        head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(session_id, position))
+        cut, head = await self._at(head, found, position)
+        head = replace(head, recent=[], older=b"", last_token=b"", open=None, forked_from=(id_of(session_id), position))
         expiration = _expiration_of(head)
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
             raise SessionExpiredError(f"sessions/{session_id}")  # a turn runs on it, which keeps it a little longer
 
         missing = [one for one in creations if one not in forks]
+        segments = await self._sessions.prepared(cut.segments)
 
         async def make(number: int) -> SessionInfo:
-            return await self._sessions.add("", head, expiration, cut.segments, creation=missing[number])
+            return await self._sessions.add("", head, expiration, segments, creation=missing[number])
 
         made = await all_or_none(self._sessions, len(missing), make, is_repeatable=bool(creation.request_id))
         forks.update(zip(missing, made, strict=True))
@@ -128,28 +131,29 @@ class History:
     async def export(self, session_id: str) -> bytes:
         """Return a session as a snapshot, without its running turn."""
         head, segments = await self._sessions.read(session_id)
-        return seal(self._key, replace(head, open=None), segments)
+        return await seal(self._key, replace(head, open=None), segments)
 
     async def restore(self, snapshot: bytes, session_id: str, creation: Creation = ANONYMOUS) -> SessionInfo:
         """Make a session from a snapshot; "" lets the server choose a UUID.
 
         Raises:
-            InvalidFieldError: it was changed, signed with another key, or its session has expired.
+            InvalidFieldError: it was changed, signed with another key or for another owner, or its session has expired.
             ModelMismatchError: its model is not served here.
             SessionExistsError, QuotaError.
         """
-        head, segments = unseal(self._key, snapshot)
-        served = {model.digest: model for model in self._models.list()}
-        model = served.get(head.model_digest)
-        if model is None:
+        head, segments = await unseal(self._key, snapshot, creation.owner)
+        try:
+            model = self._models.pinned(head.model, head.model_digest)
+        except (ModelMismatchError, ModelNotFoundError):
             raise ModelMismatchError(
                 f"the snapshot is of {head.model_digest[:12]}, models/{head.model}, which this server does not serve"
-            )
+            ) from None
         head = replace(head, model=model.name, model_version=model.version)
         expiration = _expiration_of(head)
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
             raise InvalidFieldError("snapshot", f"is of a session that expired at {_utc(expiration.expire_time)}")
-        return await self._sessions.add(session_id, head, expiration, segments, creation=creation)
+        prepared = await self._sessions.prepared(segments)
+        return await self._sessions.add(session_id, head, expiration, prepared, creation=creation)
 
     def replay(self, session_id: str) -> AsyncGenerator[Replayed, None]:
         """Run every turn of a session again from the beginning; end at the first difference."""
@@ -161,7 +165,7 @@ class History:
         model = self._sessions.model_of(head)
         state = head.state
         if position < head.position:
-            state = await state_at(self._engines[model.name], model.start(head.initial_state), segments, position)
+            state = await state_at(self._engines[model.digest], model.start(head.initial_state), segments, position)
         cut = cut_at(segments, position)
         head = replace(
             head,

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from elman_server.domain.errors import InvalidFieldError, ModelNotFoundError, StartingError
+from elman_server.domain.errors import InvalidFieldError, ModelMismatchError, ModelNotFoundError, StartingError
 from elman_server.domain.requests import Limits
 from elman_server.domain.state import DEFAULT, SessionState
 from elman_server.domain.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from elman_server.models.artefact import Artefact
 
@@ -115,32 +116,90 @@ def describe(artefact: Artefact, initial_states: Mapping[str, SessionState], fin
     )
 
 
+_Infos: TypeAlias = "list[ModelInfo]"  # within Models `list` is its method
+
+
 class Models:
-    """The served models by name; empty and not to be asked until `load`."""
+    """The served models; empty and not to be asked until `load`.
+
+    Several versions of a name may be served. The *default*, which a name without a version means, is the highest that
+    is not retired; a retired one is for the sessions that are pinned to it, and for callers who name its version.
+    """
 
     def __init__(self, models: Iterable[ModelInfo] | None = None) -> None:
-        self._models: dict[str, ModelInfo] | None = None
+        self._models: _Infos | None = None
+        self._retired: set[str] = set()  # digests
         if models is not None:
             self.load(models)
 
     def load(self, models: Iterable[ModelInfo]) -> None:
         """Say what is served."""
-        self._models = {model.name: model for model in sorted(models, key=lambda model: model.name)}
+        self._models = list(models)
+
+    def add(self, model: ModelInfo) -> None:
+        """Serve a model, too."""
+        self.remove(model)
+        self._loaded().append(model)
+        self._retired.discard(model.digest)
+
+    def retire_others(self, digests: Collection[str]) -> None:
+        """Retire every model but these."""
+        self._retired = {model.digest for model in self._loaded()} - set(digests)
+
+    def is_retired(self, model: ModelInfo) -> bool:
+        """Whether a model is kept for its sessions alone."""
+        return model.digest in self._retired
+
+    def remove(self, model: ModelInfo) -> None:
+        """Serve a model no longer."""
+        self._models = [other for other in self._loaded() if other.digest != model.digest]
+        self._retired.discard(model.digest)
 
     def list(self) -> list[ModelInfo]:
-        """Return every served model, ordered by name."""
-        return list(self._loaded().values())
+        """Return every model that is not retired, ordered by name and version."""
+        return sorted((model for model in self._loaded() if not self.is_retired(model)), key=_order)
 
     def get(self, name: str, version: str | None = None) -> ModelInfo:
         """Return one model, of exactly `version` if given; raises ModelNotFoundError."""
-        model = self._loaded().get(name)
-        if model is None:
-            raise ModelNotFoundError(f"models/{name}")
-        if version not in {None, model.version}:
-            raise ModelNotFoundError(f"models/{name}/versions/{version}")
-        return model
+        named = [model for model in self._loaded() if model.name == name]
+        current = [model for model in named if not self.is_retired(model)]
+        if version is None:
+            if not current:
+                raise ModelNotFoundError(f"models/{name}")
+            return max(current, key=_order)
+        for model in [*current, *named]:
+            if model.version == version:
+                return model
+        raise ModelNotFoundError(f"models/{name}/versions/{version}" if named else f"models/{name}")
 
-    def _loaded(self) -> dict[str, ModelInfo]:
+    def pinned(self, name: str, digest: str) -> ModelInfo:
+        """Return the model that a session is pinned to.
+
+        Raises:
+            ModelMismatchError: other versions of it are served.
+            ModelNotFoundError: none is.
+        """
+        found = [model for model in self._loaded() if model.digest == digest]
+        if found:
+            return next((model for model in found if model.name == name), found[0])
+        others = ", ".join(model.digest[:12] for model in self.list() if model.name == name)
+        if not others:
+            raise ModelNotFoundError(f"models/{name}")
+        raise ModelMismatchError(
+            f"the session is pinned to {digest[:12]} of models/{name}, this server has {others}; create a new session"
+        )
+
+    def _loaded(self) -> _Infos:
         if self._models is None:
             raise StartingError
         return self._models
+
+
+def order(name: str, version: str) -> tuple[str, list[tuple[int, str]]]:
+    """Return what models are sorted by: name, then version, in which numbers count as numbers."""
+    words = re.findall(r"\d+|\D+", version)
+    return name, [(int(word), "") if word.isdigit() else (-1, word) for word in words]
+
+
+def _order(model: ModelInfo) -> tuple[str, list[tuple[int, str]]]:
+    return order(model.name, model.version)

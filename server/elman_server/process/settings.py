@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import ipaddress
 import json
 import math
 import re
@@ -21,13 +22,15 @@ BUNDLED: Final = Path(__file__).parent.parent / "bundled"
 # The client's, docker-compose.yml's, and what Kubernetes and docker put into the environment beside a service `elman`
 # or `elman-…`: ELMAN_PORT, ELMAN_SERVICE_HOST, ELMAN_PORT_50051_TCP_ADDR, ELMAN_REDIS_NAME, …
 FOREIGN: Final = re.compile(
-    r"ELMAN_(TARGET|CLUSTER_PORT|(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|NAME|ENV_\w+|"
+    r"ELMAN_(TARGET|TLS|CA|CERT|KEY|TOKEN|TOKEN_FILE|CLUSTER_PORT|TLS_PORT|WEB_PORT|CPUS|GRAFANA_PORT|"
+    r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|NAME|ENV_\w+|"
     r"PORT(_\d+_(TCP|UDP|SCTP)(_(ADDR|PORT|PROTO))?)?))"
 )
 _HOUR: Final = 3600.0
 _DAY: Final = 24 * _HOUR
 _YEAR: Final = 365 * _DAY
-_ADDRESS: Final = re.compile(r"unix:(?P<path>.+)|(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
+_HOST_PORT: Final = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:.%]+\]):(?P<port>\d{1,5})")
+_ADDRESS: Final = re.compile(rf"unix:(?P<path>.+)|{_HOST_PORT.pattern}")
 _MAX_PORT: Final = 65535
 _STORE: Final = re.compile(r"memory:|sqlite:.+|rediss?(\+cluster)?://[^/?]+.*")
 _KEYS: Final = re.compile(r"file:.+|env:.+")
@@ -116,16 +119,38 @@ class Settings:
     max_session_bytes: Annotated[int, Rule("Memory of all sessions together, in `memory:`.", "bytes", 1024, 2**42)] = (
         2**30
     )
+    max_store_bytes: Annotated[int, Rule("Size of the file of `sqlite:`.", "bytes", 2**20, 2**46)] = 2**36
+    max_session_chars: Annotated[
+        int, Rule("Most characters that one session may have; it may have a tenth as many turns.", "", 1, 10**12)
+    ] = 10_000_000
     max_streams: Annotated[int, Rule("Generate streams open at once.", "", 1, 10**6)] = 20_000
     max_batch: Annotated[int, Rule("Rows of one model stepped together.", "", 1, 1024)] = 256
     max_waiting: Annotated[int, Rule("Streams of one model waiting for a row.", "", 0, 10**6)] = 20_000
     max_prompt_chars: Annotated[int, Rule("Longest prompt or text.", "characters", 1, 10**8)] = 100_000
+    max_unread_chars: Annotated[
+        int, Rule("Characters of long prompts and texts that wait to be read by one engine.", "characters", 1, 10**10)
+    ] = 2_000_000
     max_chars: Annotated[int, Rule("Most characters that one Generate may sample.", "characters", 1, 10**9)] = 100_000
-    max_message_bytes: Annotated[int, Rule("Largest gRPC message, either way.", "bytes", 1024, 2**31 - 1)] = 2**23
+    max_message_bytes: Annotated[
+        int,
+        Rule(
+            "Largest gRPC message; of a request also 4 for each of `max_prompt_chars` and 64 KiB.",
+            "bytes",
+            1024,
+            2**31 - 1,
+        ),
+    ] = 2**23
+    max_connection_streams: Annotated[
+        int, Rule("Most calls at once on one connection; a client that needs more opens another.", "", 1, 100_000)
+    ] = 1000
+    stalled_seconds: Annotated[
+        float, Rule("Time after which a stream ends whose reader takes nothing; its turn is committed.", "s", 1, 86400)
+    ] = 60.0
     flush_interval_ms: Annotated[
         float,
         Rule(
-            "Longest time that a sampled character waits for others; with n > 32 streams sqrt(n / 32) times that. "
+            "Time for which sampled characters are joined in one message; with n > 32 streams sqrt(n / 32) times that. "
+            "In CPU time of the engine: on a busy machine up to four times as long. "
             "Before the end of a turn up to four times as long, to be sent with it.",
             "ms",
             0,
@@ -167,7 +192,23 @@ class Settings:
     drain_delay_seconds: Annotated[
         float, Rule("How long health reports NOT_SERVING before new turns are refused.", "s", 0, 3600)
     ] = 0.0
+    inspection: Annotated[
+        str,
+        Rule(
+            "Serve InspectionService, which shows states and weights of the models; `auto`: on a loopback or `unix:` "
+            "address.",
+            choices=("auto", "on", "off"),
+        ),
+    ] = "auto"
     reflection: Annotated[bool, Rule("Serve the contract to callers (gRPC reflection).")] = True
+    metrics_listen: Annotated[
+        str | None,
+        Rule("Address of /metrics, /healthz and /readyz: plain HTTP, `host:port` (port 0: a free one)."),
+    ] = None
+    open_telemetry: Annotated[
+        bool,
+        Rule("Send traces and the times of calls by OTLP; OpenTelemetry's own `OTEL_*` variables say where and how."),
+    ] = False
     log_format: Annotated[
         str,
         Rule("Format of the log; `auto`: console on a terminal, else json.", choices=("auto", "console", "json")),
@@ -179,6 +220,16 @@ class Settings:
         Path | None, Rule("PEM file of the certificate chain; with `tls_key` it switches TLS on.")
     ] = None
     tls_key: Annotated[Path | None, Rule("PEM file of the certificate's private key.")] = None
+    tls_client_ca: Annotated[
+        Path | None,
+        Rule("PEM file of the authorities whose certificates callers have to show (mutual TLS); needs `tls_key`."),
+    ] = None
+    access: Annotated[
+        Path | None, Rule("TOML file of who may call, and how much (docs/security.md); read again when it changes.")
+    ] = None
+    insecure: Annotated[
+        bool, Rule("Listen beyond the loopback device although TLS or `access` (or `tls_client_ca`) is missing.")
+    ] = False
 
     def __post_init__(self) -> None:
         for name, rule in RULES.items():
@@ -189,7 +240,9 @@ class Settings:
             in_range = value in rule.choices if rule.choices else not rule.allowed or rule.low <= value <= rule.high
             if not in_range:
                 raise _refusal(name, value, rule.allowed)
-        _check_address(self.listen)
+        _check_address("listen", self.listen, _ADDRESS, ", or unix:/path")
+        if self.metrics_listen is not None:
+            _check_address("metrics_listen", self.metrics_listen, _HOST_PORT)
         if not _STORE.fullmatch(self.store):
             raise _refusal(
                 "store", self.store, "memory:, sqlite:PATH, redis://, rediss:// or redis+cluster://HOST:PORT"
@@ -200,9 +253,40 @@ class Settings:
             raise _refusal(
                 "commit_seconds", self.commit_seconds, f"up to half of lease_seconds, {self.lease_seconds / 2:g}"
             )
+        self._check_transport()
+
+    def _check_transport(self) -> None:
         if (self.tls_certificate is None) != (self.tls_key is None):
             missing = "tls_key" if self.tls_key is None else "tls_certificate"
             raise _refusal(missing, "not set", "a PEM file, because TLS needs a certificate and its key")
+        if self.tls_client_ca is not None and self.tls_key is None:
+            raise _refusal("tls_key", "not set", "a PEM file, because tls_client_ca needs TLS")
+        if self.lacks and not self.insecure:
+            raise SettingsError(
+                f"--listen (ELMAN_LISTEN) is {self.listen!a}, which others can reach, without {self.lacks}; see "
+                "docs/security.md, or say --insecure true (ELMAN_INSECURE)"
+            )
+
+    @property
+    def lacks(self) -> str:
+        """What a server that others can reach should have and this one does not, in words; empty: nothing."""
+        if self._is_local:
+            return ""
+        lacks = {
+            "TLS (--tls-certificate, --tls-key)": self.tls_key is None,
+            "authentication (--access or --tls-client-ca)": self.access is None and self.tls_client_ca is None,
+        }
+        return " and without ".join(name for name, is_missing in lacks.items() if is_missing)
+
+    @property
+    def serves_inspection(self) -> bool:
+        """Whether InspectionService is served."""
+        return self.inspection == "on" or (self.inspection == "auto" and self._is_local)
+
+    @property
+    def _is_local(self) -> bool:
+        """Whether only this machine can reach the address."""
+        return self.listen.startswith("unix:") or _is_loopback(self.listen.rpartition(":")[0].strip("[]"))
 
     @property
     def lifetimes(self) -> tuple[float, float]:
@@ -314,10 +398,17 @@ def _parse(name: str, kind: object, text: str) -> object:
     return Path(text) if kind in {Path, Path | None} else text
 
 
-def _check_address(listen: str) -> None:
-    match = _ADDRESS.fullmatch(listen)
+def _check_address(name: str, listen: str, form: re.Pattern[str], or_else: str = "") -> None:
+    match = form.fullmatch(listen)
     if match is None or int(match["port"] or 0) > _MAX_PORT:
-        raise _refusal("listen", listen, f"host:port with a port of 0 to {_MAX_PORT}, or unix:/path")
+        raise _refusal(name, listen, f"host:port with a port of 0 to {_MAX_PORT}{or_else}")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _refusal(name: str, value: object, allowed: str) -> SettingsError:

@@ -1,4 +1,4 @@
-"""Signals: the first SIGTERM or SIGINT asks the server to stop, the second ends it at once, and SIGHUP does nothing."""
+"""Signals: the first SIGTERM or SIGINT asks the server to stop, the second ends it at once, SIGHUP reloads."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -25,20 +26,22 @@ class StopSignals:
 
     Args:
         limit_seconds: how long a stop may take. Then the process ends without cleaning up.
+        hang_up: is called at each SIGHUP. A server outlives the terminal that it was started from.
 
     Attributes:
         stop: set once the server has to drain.
     """
 
-    def __init__(self, limit_seconds: float) -> None:
+    def __init__(self, limit_seconds: float, hang_up: Callable[[], None]) -> None:
         self.stop = asyncio.Event()
+        self._hang_up = hang_up
         # A thread, because the loop may be what hangs.
         self._limit = threading.Timer(limit_seconds, self._give_up, [limit_seconds])
         self._limit.daemon = True
 
     def __enter__(self) -> asyncio.Event:
         """Watch the signals of the running loop; return the event."""
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a server outlives the terminal that it was started from
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hang_up)
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._received, number)
         return self.stop
@@ -48,7 +51,7 @@ class StopSignals:
     ) -> None:
         """Stop watching."""
         self._limit.cancel()
-        for number in _SIGNALS:
+        for number in (*_SIGNALS, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
 
     def _received(self, number: int) -> None:

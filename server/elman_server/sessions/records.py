@@ -24,10 +24,13 @@ from elman_server.sessions import codec
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-VERSION: Final = b"\x03"
-PLAIN_VERSION: Final = b"\x02"  # of earlier servers: nothing in it is compact
-_READ: Final = f"this server reads {PLAIN_VERSION.hex()} and {VERSION.hex()}"
+VERSION: Final = b"\x04"
+UNBOUND_VERSION: Final = b"\x03"  # of earlier servers: its checksum does not know where the record belongs,
+PLAIN_VERSION: Final = b"\x02"  # and nothing in this one is compact
+HEAD: Final = -1  # the place of a head; that of a segment is its number in the session
+_READ: Final = f"this server reads {PLAIN_VERSION.hex()} to {VERSION.hex()}"
 _CRC_BYTES: Final = 4
+_BIAS_BYTES: Final = 100
 OBJECT_BYTES: Final = 400  # what Python's own structures take of a record that is kept as an object
 _ID_TYPES: Final = {1: "B", 2: "H", 4: "I"}
 
@@ -53,11 +56,21 @@ class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     log_probability: bool = False
     top_n: int = 0
     chunk_chars: int = 0
+    effective: bool = False
+
+    @property
+    def num_bytes(self) -> int:
+        """Size in memory of what callers choose, about."""
+        stops = sum(map(len, self.stop_strings))
+        if self.sampling is None:
+            return stops
+        listed = len(self.sampling.allowed_characters) + len(self.sampling.banned_characters)
+        return stops + listed + _BIAS_BYTES * len(self.sampling.logit_bias)
 
     @property
     def detail(self) -> Detail:
         """What to report of each character."""
-        return Detail(self.log_probability, self.top_n)
+        return Detail(self.log_probability, self.top_n, self.effective)
 
 
 class Outcome(msgspec.Struct, frozen=True, array_like=True):
@@ -117,7 +130,8 @@ class Segment(msgspec.Struct, frozen=True, array_like=True):
     @property
     def num_bytes(self) -> int:
         """Size in memory, about: what a quota counts."""
-        return OBJECT_BYTES + len(self.packed) + (self.state.num_bytes if self.state else 0)
+        state = self.state.num_bytes if self.state else 0
+        return OBJECT_BYTES + len(self.packed) + state + (self.parameters.num_bytes if self.parameters else 0)
 
 
 class OpenTurn(msgspec.Struct, frozen=True, array_like=True):
@@ -162,15 +176,15 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         ttl: idle seconds; None if `expires` is a fixed moment.
         expires: unix seconds.
         last: unix seconds that no use postpones.
-        owner: kept for authentication.
+        owner: whose it is; empty: of nobody who was known, as all from before there were owners.
         etag: another one with every change that callers can see.
         num_segments: how many segments belong to committed turns.
         checkpoint: the position of the last checkpoint in them.
         last_token: of the turn that was committed last.
-        recent: the last turns that had a request id: the id's beginning, and the index of the turn's first segment.
+        recent: the last turns that had a request id: its key, and the index of the turn's first segment.
         forked_from: the session and the position in it that this one was made from.
         initial_state: the name of the one that it started from.
-        older: of the turns before those of `recent`, four bytes of each id.
+        older: of the turns before those of `recent`, four bytes of each key.
         creation: the digest of the request that made it, if that had a request id.
     """
 
@@ -221,26 +235,34 @@ def unpack(size: int, packed: bytes) -> list[int]:
     return array.array(_ID_TYPES[size], packed).tolist()
 
 
-def encode(record: Head | Segment) -> bytes:
-    """Return the stored bytes: version, CRC-32, msgpack in a compact form."""
+def encode(record: Head | Segment, session: str, place: int = HEAD) -> bytes:
+    """Return the stored bytes of a session's record: version, CRC-32, msgpack in a compact form."""
+    return bound(body_of(record), session, place)
+
+
+def body_of(record: Head | Segment) -> bytes:
+    """Return what of the stored bytes is the same in every session."""
     body = msgspec.msgpack.encode(_with_states(record, codec.pack))
-    if isinstance(record, Segment):
-        body = codec.deflate(body)
-    return VERSION + _checksum(VERSION, body) + body
+    return codec.deflate(body) if isinstance(record, Segment) else body
 
 
-def decode(data: bytes, kind: type[_Kind]) -> _Kind:
+def bound(body: bytes, session: str, place: int) -> bytes:
+    """Return the stored bytes of a record with that body."""
+    return VERSION + _checksum(VERSION, body, session, place) + body
+
+
+def decode(data: bytes, kind: type[_Kind], session: str, place: int = HEAD) -> _Kind:
     """Return what was stored.
 
     Raises:
-        CorruptRecordError: another version, or a changed byte.
+        CorruptRecordError: another version, a changed byte, or a record of another session or place.
     """
     version = data[:1]
-    if version not in {VERSION, PLAIN_VERSION}:
+    if version not in {VERSION, UNBOUND_VERSION, PLAIN_VERSION}:
         raise CorruptRecordError(f"a stored record has version {version.hex() or 'none'}, {_READ}")
     body = data[1 + _CRC_BYTES :]
-    if _checksum(version, body) != data[1 : 1 + _CRC_BYTES]:
-        raise CorruptRecordError("a stored record does not match its checksum")
+    if _checksum(version, body, session, place) != data[1 : 1 + _CRC_BYTES]:
+        raise CorruptRecordError("a stored record does not match its checksum, or belongs elsewhere")
     try:
         if version == PLAIN_VERSION:
             return msgspec.msgpack.decode(body, type=kind)
@@ -252,9 +274,11 @@ def decode(data: bytes, kind: type[_Kind]) -> _Kind:
     return whole
 
 
-def _checksum(version: bytes, body: bytes) -> bytes:
+def _checksum(version: bytes, body: bytes, session: str, place: int) -> bytes:
     # Of the version, too: one flipped bit would make an old record of a new one.
     start = 0 if version == PLAIN_VERSION else zlib.crc32(version)
+    if version == VERSION:
+        start = zlib.crc32(f"{session} {place}".encode(), start)
     return zlib.crc32(body, start).to_bytes(_CRC_BYTES, "little")
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from elman_server.domain.errors import EtagMismatchError, LeaseLostError, RevisionMismatchError, SessionBusyError
+from elman_server.domain.errors import (
+    CorruptRecordError,
+    EtagMismatchError,
+    LeaseLostError,
+    RevisionMismatchError,
+    SessionBusyError,
+)
+from elman_server.domain.owner import is_of
 from elman_server.sessions import records
 from elman_server.sessions.leases import Leases
 from elman_server.sessions.lifetimes import renewed
@@ -19,9 +27,13 @@ if TYPE_CHECKING:
 
     from elman_server.sessions.leases import Lease
     from elman_server.sessions.stores import Store
-    from elman_server.sessions.stores.base import Record
+    from elman_server.sessions.stores.base import Record, Stored
+
+    Prepared = records.Segment | bytes
 
 COMMIT_TRIES: Final = 8
+TOGETHER: Final = 16  # segments that are decoded or encoded at once: other tasks run between
+MISSING: Final = "a part of the session's stored text is missing"
 CLOCK_SECONDS: Final = 60.0  # that the clocks of servers may differ
 FIRST_TAIL: Final = 8  # segments that are read at first where the end of a transcript is wanted
 
@@ -87,7 +99,7 @@ class SessionRepository:
     async def load(self, session_id: str, etag: str = "") -> Loaded:
         """Return a session's head; raises EtagMismatchError if `etag` is given and stale."""
         stored = await self._store.load(session_id)
-        head = self.decoded(stored.head)
+        head = self.head(session_id, stored)
         if etag and etag != etag_of(head):
             raise EtagMismatchError(f"sessions/{session_id}", etag_of(head))
         self.leases.found(session_id)
@@ -99,24 +111,65 @@ class SessionRepository:
             head, _ = await self.load(session_id, etag)
             segments = await self.segments(session_id, 0, head.num_segments)
             if (await self.load(session_id))[0].etag == head.etag:
+                if segments and segments[-1].end != head.position:
+                    raise CorruptRecordError(MISSING)
                 return head, segments
         raise SessionBusyError(f"sessions/{session_id}")
 
     async def segments(self, session_id: str, start: int, end: int) -> Sequence[records.Segment]:
-        """Return some of a session's segments, the oldest first."""
+        """Return some of a session's segments, the oldest first; fewer if a rewind came between.
+
+        Raises:
+            CorruptRecordError: one is damaged, missing, or belongs elsewhere.
+        """
         stored = await self._store.segments(session_id, start, end)
-        return stored if self._store.keeps_objects else [records.decode(segment, records.Segment) for segment in stored]
-
-    def decoded(self, head: Record) -> records.Head:
-        """Return a head as the store has it."""
+        if len(stored) < end - start:
+            head, _ = await self.load(session_id)
+            if end <= (head.open or head).num_segments:
+                raise CorruptRecordError(MISSING)
         if self._store.keeps_objects:
-            assert isinstance(head, records.Head)
-            return head
-        return records.decode(head, records.Head)
+            return stored
+        segments: list[records.Segment] = []
+        for place, data in enumerate(stored, start):
+            segment = records.decode(data, records.Segment, session_id, place)
+            if segments and segment.start != segments[-1].end:
+                raise CorruptRecordError(MISSING)
+            segments.append(segment)
+            if len(segments) % TOGETHER == 0:
+                await asyncio.sleep(0)  # others wait
+        return segments
 
-    def encoded(self, record: records.Head | records.Segment) -> Record:
-        """Return a record as the store has it."""
-        return record if self._store.keeps_objects else records.encode(record)
+    def head(self, key: str, stored: Stored) -> records.Head:
+        """Return a head that the store has under a key; raises CorruptRecordError."""
+        is_plain = self._store.keeps_objects
+        head: records.Head = stored.head if is_plain else records.decode(stored.head, records.Head, key)
+        if not is_of(head.owner, key):
+            raise CorruptRecordError("a stored session belongs to another owner")
+        return head
+
+    def encoded(self, session_id: str, record: records.Head | records.Segment, place: int = records.HEAD) -> Record:
+        """Return a record of a session as the store has it."""
+        return record if self._store.keeps_objects else records.encode(record, session_id, place)
+
+    async def prepared(self, segments: Sequence[records.Segment]) -> Sequence[Prepared]:
+        """Return segments for new sessions, encoded as far as they are the same in each."""
+        if self._store.keeps_objects:
+            return segments
+        bodies = []
+        for segment in segments:
+            bodies.append(records.body_of(segment))
+            if len(bodies) % TOGETHER == 0:
+                await asyncio.sleep(0)  # others wait
+        return bodies
+
+    async def bound(self, session_id: str, prepared: Sequence[Prepared]) -> Sequence[Record]:
+        """Return the segments of a new session as the store has them."""
+        parts: list[Record] = []
+        for place, part in enumerate(prepared):
+            parts.append(records.bound(part, session_id, place) if isinstance(part, bytes) else part)
+            if len(parts) % (8 * TOGETHER) == 0:
+                await asyncio.sleep(0)  # others wait
+        return parts
 
     async def tail(self, session_id: str, num_segments: int, num_chars: int) -> Sequence[int]:
         """Return the last ids of the first segments of a session, `num_chars` of them or all that there are."""
@@ -168,10 +221,12 @@ class SessionRepository:
             head, segments, keep = changed
             # A running turn keeps its session, which the store may not know of.
             expires = head.expires if head.open is None else max(head.expires, head.open.lease_expires)
-            parts = [self.encoded(segment) for segment in segments]
+            place = (loaded.head.open or loaded.head).num_segments if keep is None else keep
+            parts = [self.encoded(session_id, segment, at) for at, segment in enumerate(segments, place)]
+            encoded = self.encoded(session_id, head)
             try:
                 revision = await self._store.commit(
-                    session_id, loaded.revision, self.encoded(head), expires, parts, keep=keep
+                    session_id, loaded.revision, encoded, expires, parts, keep=keep, place=place
                 )
             except RevisionMismatchError:
                 loaded = None

@@ -13,7 +13,6 @@ from elman_server.domain.errors import (
     CorruptRecordError,
     EtagMismatchError,
     InvalidFieldError,
-    ModelMismatchError,
     NotThereError,
     PositionOutOfRangeError,
     RevisionMismatchError,
@@ -21,12 +20,15 @@ from elman_server.domain.errors import (
     SessionExistsError,
     SessionNotFoundError,
 )
+from elman_server.domain.owner import id_of, is_of, prefix_of
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.domain.state import DEFAULT
 from elman_server.domain.vocabulary import MAX_UNFINISHED
+from elman_server.process.observe.call import this_call
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions import records
 from elman_server.sessions.pages import MAX_PAGE, PageToken, page_limit
-from elman_server.sessions.repository import COMMIT_TRIES, SessionRepository, etag_of
+from elman_server.sessions.repository import COMMIT_TRIES, MISSING, SessionRepository, etag_of
 from elman_server.sessions.session import (
     Expiration,
     Filter,
@@ -47,7 +49,8 @@ if TYPE_CHECKING:
     from elman_server.domain.vocabulary import Vocabulary
     from elman_server.models.registry import ModelInfo, Models
     from elman_server.sessions.lifetimes import Lifetimes
-    from elman_server.sessions.stores import Store
+    from elman_server.sessions.repository import Prepared
+    from elman_server.sessions.stores import Store, Stored
 
 SEED_BITS: Final = 32  # of a seed that the server chooses: short enough to type
 FEW_SEGMENTS: Final = 16  # as many are read at once rather than one after another
@@ -113,11 +116,13 @@ class Sessions(SessionRepository):
         session_id: str,
         head: records.Head,
         expiration: Expiration,
-        segments: Sequence[records.Segment] = (),
+        segments: Sequence[Prepared] = (),
         *,
         creation: Creation = ANONYMOUS,
     ) -> SessionInfo:
         """Store a new session, with times of its own; one that the same request made before is returned instead.
+
+        `segments` are `prepared`.
 
         Raises:
             InvalidFieldError, SessionExistsError, QuotaError.
@@ -126,20 +131,28 @@ class Sessions(SessionRepository):
             check_id("session_id", session_id)
         if (made := await self.made(session_id, creation)) is not None:
             return made
-        now, name = self._clock(), session_id or creation.name()
+        now, key = self._clock(), creation.key(session_id)
         last = now + self._lifetimes.absolute
         head = msgspec.structs.replace(
-            head, created=now, updated=now, last=last, etag=new_etag(), creation=creation.digest
+            head,
+            created=now,
+            updated=now,
+            last=last,
+            etag=new_etag(),
+            creation=creation.digest,
+            owner=creation.owner,
         )
         head = self._lifetimes.expiring("", head, expiration, now)
-        parts = [self.encoded(segment) for segment in segments]
+        parts = await self.bound(key, segments)
         try:
-            await self._store.create(name, self.encoded(head), head.expires, parts)
+            await self._store.create(key, self.encoded(key, head), head.expires, parts)
         except SessionExistsError:
             if (made := await self.made(session_id, creation)) is None:
                 raise
             return made  # by the same request, at the same time
-        return self.info(name, head)
+        COUNTERS.sessions_created[head.model] += 1
+        this_call().session, this_call().model = id_of(key), head.model
+        return self.info(key, head)
 
     async def made(self, session_id: str, creation: Creation) -> SessionInfo | None:
         """Return the session that a request made when it came before; None: it did not, or has no id.
@@ -149,11 +162,11 @@ class Sessions(SessionRepository):
         """
         if not creation.request_id:
             return None
-        name = session_id or creation.name()
+        key = creation.key(session_id)
         with contextlib.suppress(NotThereError):
-            head, _ = await self.load(name)
+            head, _ = await self.load(key)
             if head.creation == creation.digest:
-                return self.info(name, head)
+                return self.info(key, head)
             if not session_id:
                 raise InvalidFieldError("request_id", "was used for another request; choose a new one")
         return None
@@ -167,11 +180,11 @@ class Sessions(SessionRepository):
         limit = page_limit(page_size)
         after = PageToken.decode(page_token, filter.scope)
         # One store page an answer, however few match: an answer's cost is bounded and an empty page is allowed.
-        rows = await self._store.page(after, limit)
+        rows = await self._page(filter.owner, after, limit)
         found = []
         for name, stored in rows:
             try:
-                head = self.decoded(stored.head)
+                head = self.head(name, stored)
             except CorruptRecordError:
                 if filter.matches_unreadable:
                     found.append(unreadable(name, stored.expires))
@@ -207,6 +220,7 @@ class Sessions(SessionRepository):
                 revision = (await self.load(session_id, etag)).revision
             with contextlib.suppress(RevisionMismatchError):  # a turn has made something durable
                 await self._store.delete(session_id, revision)
+                COUNTERS.sessions_ended["deleted"] += 1
                 break
         else:
             raise SessionBusyError(f"sessions/{session_id}")
@@ -216,10 +230,10 @@ class Sessions(SessionRepository):
     async def delete_all(self, filter: Filter) -> int:  # noqa: A002  the API's word
         """Delete every session that a filter keeps; return how many. Sessions made meanwhile may stay."""
         after, num_deleted = "", 0
-        while rows := await self._store.page(after, MAX_PAGE):
+        while rows := await self._page(filter.owner, after, MAX_PAGE):
             for name, stored in rows:
                 try:
-                    head = self.decoded(stored.head)
+                    head = self.head(name, stored)
                     is_kept, etag = filter.matches(head, self.info(name, head).status), etag_of(head)
                 except CorruptRecordError:
                     is_kept, etag = filter.matches_unreadable, ""
@@ -230,6 +244,11 @@ class Sessions(SessionRepository):
                         num_deleted += 1
             after = rows[-1][0]
         return num_deleted
+
+    async def _page(self, owner: str, after: str, limit: int) -> Sequence[tuple[str, Stored]]:
+        """Return an owner's sessions in name order, from the first after a key; fewer than `limit` are the last."""
+        rows = await self._store.page(after or prefix_of(owner), limit)
+        return [row for row in rows if is_of(owner, row[0])]
 
     async def transcript(self, session_id: str, start: int, end: int | None) -> Transcript:
         """Return a part of a session's text; raises PositionOutOfRangeError. Only what it needs is read."""
@@ -285,7 +304,7 @@ class Sessions(SessionRepository):
             if segment.end > begin and segment.start < end:
                 ids += segment.ids[max(0, begin - segment.start) : end - segment.start]
         if len(ids) != end - begin:
-            raise CorruptRecordError("a part of the session's stored text is missing")
+            raise CorruptRecordError(MISSING)
         decoder = self.model_of(head).vocabulary.decoder(ids[: start - begin])
         turns = [turn for turn in turns_of(segments, index) if turn.end > start and turn.start < end]
         return Transcript(decoder.decode(ids[start - begin :]), start, end, tuple(turns))
@@ -299,14 +318,18 @@ class Sessions(SessionRepository):
         return await self.before(session_id, start, MAX_UNFINISHED)
 
     def model_of(self, head: records.Head) -> ModelInfo:
-        """Return the model that a session is pinned to; raises ModelMismatchError."""
-        model = self._models.get(head.model)
-        if model.digest != head.model_digest:
-            raise ModelMismatchError(
-                f"the session is pinned to {head.model_digest[:12]} of models/{head.model}, this server has "
-                f"{model.digest[:12]}; create a new session"
-            )
-        return model
+        """Return the model that a session is pinned to; raises ModelMismatchError, ModelNotFoundError."""
+        return self._models.pinned(head.model, head.model_digest)
+
+    async def pinned(self) -> set[str]:
+        """Return the digests of all models that a session is pinned to."""
+        after, found = "", set()
+        while rows := await self._store.page(after, MAX_PAGE):
+            for key, stored in rows:
+                with contextlib.suppress(CorruptRecordError):
+                    found.add(self.head(key, stored).model_digest)
+            after = rows[-1][0]
+        return found
 
     def info(self, name: str, head: records.Head) -> SessionInfo:
         """Return what callers see of a session."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.owner import prefix_of
 from elman_server.domain.state import DEFAULT
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class SessionInfo:
     """What callers see of a session; times are unix seconds, `model` is the pinned version's full name.
 
     Attributes:
+        name: its key.
         forked_from: the session that it was made from, and the position there.
     """
 
@@ -118,17 +120,18 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Keeps sessions of a model, or of one version of it, in a state, and with certain labels; None: any."""
+    """Keeps an owner's sessions of a model, or of one version of it, in a state, with certain labels; None: any."""
 
     model: str | None = None
     version: str | None = None
     status: SessionStatus | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    owner: str = ""
 
     @property
     def scope(self) -> str:
         """What a page token is bound to: filters with equal scopes keep the same sessions."""
-        return f"{self.model} {self.version} {self.status} {sorted(self.labels.items())}"
+        return f"{prefix_of(self.owner)}{self.model} {self.version} {self.status} {sorted(self.labels.items())}"
 
     def matches(self, head: records.Head, status: SessionStatus) -> bool:
         """Whether a session is kept."""

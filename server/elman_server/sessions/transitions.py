@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 CHECKPOINT_CHARS: Final = 4096  # between two checkpoints; a young session has none and stays small
 NUM_RECENT: Final = 32  # turns that are found at once by their request id; for older ones all segments are read
-KEY_BYTES: Final = 8  # of a request id that the head keeps; the turn's first segment has all of it
+KEY_BYTES: Final = 8  # that the head keeps of a request id; the turn's first segment has all of it
 OLD_KEY_BYTES: Final = 4  # of an older one: enough to know of nearly every new id that it is new
 
 
@@ -48,6 +49,11 @@ class Change(NamedTuple):
     head: Head
     segments: tuple[Segment, ...] = ()
     keep: int | None = None
+
+
+def key_of(request_id: bytes) -> bytes:
+    """Return what the head keeps of a request id: a hash, because the ids of UUIDv7 begin alike."""
+    return hashlib.blake2b(request_id, digest_size=KEY_BYTES).digest()
 
 
 def new_etag() -> int:
@@ -81,7 +87,7 @@ def closed(head: Head, prompt: Sequence[int], sampled: Sequence[int], state: Ses
     segment, checkpoint = _part(head, prompt, sampled, state, outcome)
     recent, older = head.recent, head.older
     if (request_id := opened.parameters.request_id) and not opened.is_continuation:
-        recent = [*recent, (request_id[:KEY_BYTES], head.num_segments)]
+        recent = [*recent, (key_of(request_id), head.num_segments)]
         older += b"".join(key[:OLD_KEY_BYTES] for key, _ in recent[:-NUM_RECENT])
         recent = recent[-NUM_RECENT:]
     head = replace(

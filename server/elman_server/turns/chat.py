@@ -6,7 +6,9 @@ import asyncio
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 
-from elman_server.domain.events import Event, FinishReason
+from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.events import Event, Finished, FinishReason
+from elman_server.domain.requests import StopRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,14 +17,14 @@ if TYPE_CHECKING:
     from elman_server.sessions.leases import Lease
     from elman_server.turns.service import Turns
 
-    Action = GenerateRequest | None
+    Action = GenerateRequest | StopRequest
 
 
 class Chat:
     """One conversation.
 
     Args:
-        actions: turns, and None for a stop.
+        actions: turns and stops.
     """
 
     def __init__(self, turns: Turns, actions: AsyncIterator[Action]) -> None:
@@ -31,6 +33,7 @@ class Chat:
         self._inbox: asyncio.Queue[Action | Exception | StopAsyncIteration] = asyncio.Queue(1)
         self._running: Lease | None = None
         self._is_ended = False  # what runs, or is about to, has to end
+        self._last: tuple[GenerateRequest, Finished] | None = None  # the last turn, and how it ended
 
     async def events(self) -> AsyncGenerator[tuple[Event, ...], None]:
         """Run the turns in order; yield what happens in them. What is wrong with an action is raised here."""
@@ -43,13 +46,39 @@ class Chat:
                 if isinstance(action, Exception):
                     raise action
                 self._is_ended = False
-                if action is not None:
-                    async with aclosing(self._turns.generate(action, self._begun)) as events:
-                        async for event in events:
-                            yield event
-                    self._running = None
+                if isinstance(action, StopRequest):
+                    if action.position is not None:
+                        yield (await self._cut(action.position),)
+                    continue
+                self._last = None
+                async with aclosing(self._turns.generate(action, self._begun)) as turn:
+                    async for events in turn:
+                        if isinstance(events[-1], Finished):
+                            self._last = action, events[-1]
+                        yield events
+                self._running = None
         finally:
             reader.cancel()
+
+    async def _cut(self, position: int) -> Finished:
+        """Keep the last turn up to where its reader is; return how it ended."""
+        session = self._last and self._last[0].target.session
+        if self._last is None or session is None:
+            raise InvalidFieldError("stop.position", "needs a turn on a session before it; leave it out")
+        request, finished = self._last
+        info = await self._turns.cancel(session, position, request.request_id)
+        num_cut = finished.position - info.position
+        if not num_cut:
+            return finished
+        generated = max(0, finished.generated_chars - num_cut)
+        return Finished(
+            FinishReason.CANCELLED,
+            prompt_chars=finished.prompt_chars + finished.generated_chars - num_cut - generated,
+            generated_chars=generated,
+            position=info.position,
+            state_digest=info.state_digest,
+            etag=info.etag,
+        )
 
     async def _read(self) -> None:
         try:

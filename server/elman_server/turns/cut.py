@@ -40,7 +40,7 @@ async def cut_turn(
 
     Args:
         sessions: where it is.
-        engines: by model name.
+        engines: by the digest of their model.
         session_id: of an idle session.
         position: from the end of the turn's prompt to the turn's end; also its start if `request_id` names it.
         request_id: of the turn; empty: whichever is the last.
@@ -57,7 +57,7 @@ async def cut_turn(
         tail = await _tail(sessions, session_id, head, position)
         turn = _last_turn(head, tail, position, request_id)
         model = sessions.model_of(head)
-        state = await state_at(engines[model.name], model.start(head.initial_state), tail.segments, position)
+        state = await state_at(engines[model.digest], model.start(head.initial_state), tail.segments, position)
         token = secrets.token_bytes(8)
 
         def change(now: Head) -> Change | None:

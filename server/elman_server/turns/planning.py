@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from elman_server.turns.running_turn import RunningTurn
 
 TELLS_LABELS: Final = "returns labels instead of characters; call Score"
+MAX_WINDOW: Final = 1024
+WINDOW_BYTES: Final = 32_768
 MAX_DETAILS: Final = 200_000  # candidates in one answer: about 4 MB
 
 
@@ -80,6 +82,7 @@ def parameters_of(request: GenerateRequest, model: ModelInfo, turn: RunningTurn,
         log_probability=request.detail.log_probability,
         top_n=request.detail.top_n,
         chunk_chars=request.chunk_chars,
+        effective=request.detail.effective,
     )
 
 
@@ -96,6 +99,14 @@ def job_of(parameters: Parameters, turn: RunningTurn, model: ModelInfo, recent: 
         stops=[model.vocabulary.encode(stop, "stopping.stop_strings") for stop in parameters.stop_strings],
         include_stop=parameters.include_stop,
         detail=parameters.detail,
+        window=_window_of(parameters.detail),
+    )
+
+
+def _window_of(detail: Detail) -> int:
+    """Return how many characters the engine may be ahead of the reader: of details a few kilobytes."""
+    return (
+        min(MAX_WINDOW, WINDOW_BYTES // ((1 + detail.effective) * (48 + 14 * detail.top_n))) if detail else MAX_WINDOW
     )
 
 
@@ -122,7 +133,9 @@ def text_ids(name: str, text: str, model: ModelInfo, unknown: Unknown) -> list[i
 
 def checked(detail: Detail, ids: list[int], model: ModelInfo, *, num_labels: int = 0) -> Detail:
     """Refuse a request for more details of a text than one answer can carry."""
-    check_top_n("top_n", detail.top_n, len(model.vocabulary))
+    if detail.effective:
+        raise InvalidFieldError("detail.effective", "is about characters that are sampled; ask for it in a Generate")
+    check_top_n("top_n", detail.top_n, len(model.vocabulary) - len(model.vocabulary.specials))
     if (detail or num_labels) and len(ids) * (1 + detail.top_n + num_labels) > MAX_DETAILS:
         raise InvalidFieldError("text", f"asks for more than {MAX_DETAILS} candidates in one answer; send it in pieces")
     return detail

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from elman_server.domain.errors import InvalidFieldError, SessionBusyError
 from elman_server.domain.events import Finished, FinishReason
+from elman_server.domain.requests import MAX_WINDOW
 from elman_server.engine.job import Job, StopMatcher
 from elman_server.engine.prefill import read
 from elman_server.history.service import state_at
 from elman_server.sessions.repository import Loaded, etag_of
 from elman_server.sessions.service import check_position
 from elman_server.sessions.session import turns_of
-from elman_server.sessions.transitions import KEY_BYTES, OLD_KEY_BYTES
-from elman_server.turns.output import read_details, replayed
+from elman_server.sessions.transitions import OLD_KEY_BYTES, key_of
+from elman_server.turns.output import TextDetails, replayed
 from elman_server.turns.planning import started
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Iterable, Sequence
 
     from elman_server.domain.events import CharacterDetail, Chunk, Started
     from elman_server.domain.requests import Detail
@@ -124,10 +124,11 @@ class Redelivery:
         vocabulary, ends = self._model.vocabulary, (past.start, past.prompt_end)
         decoder = vocabulary.decoder(await self._sessions.unfinished(self._session_id, *ends, vocabulary))
         decoder.decode(past.sampled[: known - past.prompt_end])
-        for chunk in replayed(again, known, details, decoder, chunk_chars=parameters.chunk_chars):
+        pieces = replayed(again, known, details, decoder, chunk_chars=parameters.chunk_chars, detail=parameters.detail)
+        for chunk in pieces:
             yield chunk
 
-    async def details(self, position: int, ids: list[int], detail: Detail) -> tuple[CharacterDetail, ...]:
+    async def details(self, position: int, ids: list[int], detail: Detail) -> Iterable[CharacterDetail]:
         """Return how likely the ids at a position were: they are read again, which gives the same numbers."""
         if not detail or not ids:
             return ()
@@ -135,8 +136,14 @@ class Redelivery:
         num_segments = past.opened.num_segments if past.opened else past.head.num_segments
         segments = await self._sessions.segments(self._session_id, 0, num_segments)
         state = await state_at(self._engine, self._model.start(past.head.initial_state), segments, position)
-        job = Job(state, position, ids, detail=detail)
-        return read_details(job, await read(self._engine, job), self._model)
+        sampling = past.parameters.sampling
+        if not detail.effective or sampling is None:
+            job = Job(state, position, ids, detail=detail)
+        else:
+            before = [character for segment in segments for character in segment.ids][:position]
+            resolved = sampling.resolve(self._model.vocabulary, 0)
+            job = Job(state, position, ids, detail=detail, sampling=resolved, recent=before[-MAX_WINDOW:])
+        return TextDetails(job, await read(self._engine, job), self._model)
 
 
 async def find(sessions: Sessions, session_id: str, request_id: bytes) -> tuple[Loaded, EarlierTurn | None]:
@@ -197,16 +204,24 @@ async def _earlier(sessions: Sessions, session_id: str, head: Head, first: int, 
 
 def _keys(head: Head, request_id: bytes) -> list[int]:
     """Return the first segments of the turns that may have a request id, the newest first."""
-    return [first for key, first in reversed(head.recent) if key == request_id[:KEY_BYTES]]
+    sought = key_of(request_id)
+    return [first for key, first in reversed(head.recent) if key == sought]
 
 
 async def _older(sessions: Sessions, session_id: str, head: Head, request_id: bytes) -> list[int]:
     """Return the first segment of an older turn that has a request id; what a rewind has cut has it no more."""
-    key = int.from_bytes(request_id[:OLD_KEY_BYTES], sys.byteorder)
-    if key not in memoryview(head.older).cast("I"):
+    if not _holds(head.older, key_of(request_id)[:OLD_KEY_BYTES]):
         return []
     turns = turns_of(await sessions.segments(session_id, 0, head.num_segments))
     return [turn.index for turn in turns if turn.parameters.request_id == request_id and turn.outcome is not None]
+
+
+def _holds(keys: bytes, key: bytes) -> bool:
+    """Whether a key is among keys of its length that follow one another."""
+    at = keys.find(key)
+    while at >= 0 and at % len(key):
+        at = keys.find(key, at + 1)
+    return at >= 0
 
 
 def _index(head: Head, request_id: bytes) -> int:

@@ -14,10 +14,12 @@ from elman_server.domain.errors import (
     DrainingError,
     LeaseLostError,
     NotThereError,
+    QuotaError,
     ServerError,
     StoreUnavailableError,
 )
 from elman_server.domain.events import FinishReason
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.process.tasks import background
 from elman_server.sessions.leases import wait_for
 
@@ -37,6 +39,7 @@ log = structlog.get_logger(__name__)
 
 DEADLINE_MARGIN_SECONDS: Final = 0.1  # to commit and to report it before the call is cut off
 RETRY_SECONDS: Final = 0.2
+RETRY_AFTER_SECONDS: Final = 1.0  # for a caller past the limit
 POLL_SECONDS: Final = 0.05  # between two looks at a turn that another server runs
 _NO_DEADLINE: Final = nullcontext()
 
@@ -59,19 +62,27 @@ class Run:
 class TurnRunner:
     """Lets turns run, one on a session at a time."""
 
-    def __init__(self, sessions: Sessions, durability: Durability) -> None:
+    def __init__(self, sessions: Sessions, durability: Durability, max_streams: int) -> None:
         self._sessions = sessions
+        self._max_streams = max_streams
         self._durability = durability
         self._leases: set[Lease] = set()
         self._is_draining = False
 
     @asynccontextmanager
     async def lease(self, session_id: str | None, request_id: bytes) -> AsyncIterator[Run]:
-        """Become the session's writer; at the end commit what is left to commit, and release the session."""
+        """Become the session's writer; at the end commit what is left to commit, and release the session.
+
+        Raises:
+            QuotaError: as many turns run as may.
+        """
         self._check_draining()
+        if len(self._leases) >= self._max_streams:
+            raise QuotaError("streams", self._max_streams, RETRY_AFTER_SECONDS)
         run = Run(await self._sessions.lease(session_id, request_id))
         lease = run.lease
         self._leases.add(lease)
+        COUNTERS.num_streams = len(self._leases)
         lease.task = asyncio.current_task()
         try:
             self._check_draining()  # it may have begun while another turn finished
@@ -114,6 +125,7 @@ class TurnRunner:
         if run.renewal is not None:
             run.renewal.cancel()
         self._leases.discard(run.lease)
+        COUNTERS.num_streams = len(self._leases)
         self._sessions.leases.release(run.lease)
 
     async def begin(

@@ -17,19 +17,23 @@ from elman_server.domain.errors import (
     FingerprintMismatchError,
     InvalidFieldError,
     SessionBusyError,
+    SessionFullError,
     TurnCancelledError,
     TurnNotFoundError,
 )
-from elman_server.domain.events import CharacterDetail, Event, Finished, FinishReason
+from elman_server.domain.events import Event, Finished, FinishReason
 from elman_server.domain.requests import MAX_WINDOW, Target
 from elman_server.engine.job import Job
 from elman_server.engine.prefill import read_from
+from elman_server.process.observe.call import this_call
+from elman_server.process.observe.counters import COUNTERS
+from elman_server.process.observe.tracing import TRACING
 from elman_server.sessions.records import Parameters
 from elman_server.sessions.repository import COMMIT_TRIES, Loaded, etag_of
 from elman_server.sessions.service import SEED_BITS, check_position
 from elman_server.sessions.transitions import Durability
 from elman_server.turns.cut import cut_turn
-from elman_server.turns.output import chunks, read_details
+from elman_server.turns.output import TextDetails, chunks
 from elman_server.turns.planning import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
 from elman_server.turns.resume import COMPLETE, Redelivery, find
 from elman_server.turns.runner import Run, TurnRunner, watched
@@ -37,8 +41,9 @@ from elman_server.turns.running_turn import RunningTurn, TurnStatus
 from elman_server.turns.scoring import score
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 
+    from elman_server.domain.events import CharacterDetail
     from elman_server.domain.requests import AppendRequest, GenerateRequest, ResumeRequest, ScoreRequest
     from elman_server.engine import AnyEngine, JobStream
     from elman_server.engine.job import Output
@@ -49,6 +54,9 @@ if TYPE_CHECKING:
     from elman_server.sessions.session import SessionInfo
     from elman_server.turns.resume import EarlierTurn
 
+MAX_STREAMS: Final = 20_000
+MAX_SESSION_CHARS: Final = 10_000_000
+MIN_CHARS_A_TURN: Final = 10  # on an average: its parameters are stored, too
 STARTED_SECONDS: Final = 0.25  # Started waits for the first text this long, to go out in one message;
 LAST_TEXT_SECONDS: Final = 0.05  # and the last text for the commit, to go out with Finished
 
@@ -57,7 +65,9 @@ class Turns:
     """Runs every turn of a server. What happens in a turn is yielded in tuples of events: each is one message.
 
     Args:
-        engines: by model name.
+        engines: by the digest of their model.
+        max_streams: the most turns that run at once.
+        max_session_chars: the most characters of one session; it may have a tenth as many turns.
     """
 
     def __init__(
@@ -66,12 +76,16 @@ class Turns:
         models: Models,
         engines: Mapping[str, AnyEngine],
         durability: Durability = Durability(),
+        *,
+        max_streams: int = MAX_STREAMS,
+        max_session_chars: int = MAX_SESSION_CHARS,
     ) -> None:
         self._sessions = sessions
         self._models = models
         self._engines = engines
         self._durability = durability
-        self._runner = TurnRunner(sessions, durability)
+        self._max_session_chars = max_session_chars
+        self._runner = TurnRunner(sessions, durability, max_streams)
 
     async def generate(
         self, request: GenerateRequest, begun: Callable[[Lease], None] | None = None
@@ -86,6 +100,7 @@ class Turns:
         delivered; if that is nothing, or the request asks for rollback, it is as if it had never been asked.
         """
         session_id = request.target.session
+        this_call().begin_turn(session_id)
         if session_id is None and request.request_id:
             raise InvalidFieldError("request_id", "works on a session alone; leave it out, or name a session")
         async with self._runner.lease(session_id, request.request_id) as run:
@@ -115,6 +130,7 @@ class Turns:
                 raise InvalidFieldError("request_id", "is one of an Append; send that again instead")
             earlier.known(request.position)
 
+        this_call().begin_turn(request.session)
         async with self._runner.lease(request.session, request.request_id) as run:
             _, earlier = await self._find(run, request.request_id, check)
             if earlier is None:
@@ -124,11 +140,12 @@ class Turns:
                 async for happened in events:
                     yield happened
 
-    async def append(self, request: AppendRequest) -> tuple[SessionInfo, tuple[CharacterDetail, ...]]:
+    async def append(self, request: AppendRequest) -> tuple[SessionInfo, Iterable[CharacterDetail]]:
         """Feed a text to a session; return the session after it and what was asked of each character.
 
         A request that came before is not fed again.
         """
+        this_call().begin_turn(request.session)
         async with self._runner.lease(request.session, request.request_id) as run:
             loaded, earlier = await find(self._sessions, request.session, request.request_id)
             head = loaded.head
@@ -146,24 +163,27 @@ class Turns:
                 raise InvalidFieldError("detail", f"is not available: {model.resource} {TELLS_LABELS}")
             run.turn = turn = self._turn(model, request.session, loaded)
             turn.plan(ids)
+            self._check_room(head, turn)
             parameters = Parameters(model.fingerprint, request.request_id, request.digest())
             await self._runner.begin(run, parameters, "" if earlier else request.etag)
             job = Job(head.state, head.position, ids, detail=detail)
-            with self._engines[model.name].open(job) as stream, watched(stream, run.lease, None):
+            with self._engines[model.digest].open(job) as stream, watched(stream, run.lease, None):
                 reading = await read_from(stream)
             if isinstance(reading, FinishReason):
                 raise DrainingError if reading is FinishReason.SERVER_DRAINING else TurnCancelledError
             turn.progress.remember(0, reading.state)
             after = await self._runner.settle(run, FinishReason.MAX_CHARS)
             assert after is not None
-            return self._sessions.info(request.session, after), read_details(job, reading, model)
+            _count(turn, FinishReason.MAX_CHARS)
+            details = TextDetails(job, reading, model) if job.detail else ()
+            return self._sessions.info(request.session, after), details
 
-    async def score(self, request: ScoreRequest) -> tuple[CharacterDetail, ...]:
+    async def score(self, request: ScoreRequest) -> Iterable[CharacterDetail]:
         """Return how likely each character of a text is after a state, which stays as it is; or its labels."""
         head = (await self._sessions.load(request.target.session))[0] if request.target.session else None
         model = self._model(request.target, head)
         state, position = (head.state, head.position) if head else (model.initial, 0)
-        return await score(self._engines[model.name], model, state, position, request)
+        return await score(self._engines[model.digest], model, state, position, request)
 
     async def cancel(self, session_id: str, position: int | None = None, request_id: bytes = b"") -> SessionInfo:
         """End the turn that runs on a session, if any; return the idle session.
@@ -194,6 +214,8 @@ class Turns:
         run.turn = turn = self._turn(model, request.target.session, loaded)
         seed = head.seed if head else secrets.randbits(SEED_BITS)
         parameters = parameters_of(request, model, turn, seed)
+        if head is not None:
+            self._check_room(head, turn)
         job = await self._job(run, model, parameters, head.num_segments if head else 0)
         event = started(turn.start, turn.prompt_end, model, parameters)
         return Plan(model, job, parameters, (event,), request.etag)
@@ -215,12 +237,14 @@ class Turns:
         before = await self._sessions.unfinished(run.lease.session_id, turn.start, turn.prompt_end, vocabulary)
         decoder = vocabulary.decoder(before)
         decoder.decode(plan.sampled)
-        with self._engines[plan.model.name].open(plan.job) as stream, watched(stream, run.lease, time_left):
+        engine = self._engines[plan.model.digest]
+        with TRACING.part("stream"), engine.open(plan.job) as stream, watched(stream, run.lease, time_left):
             if not turn.has_begun:
                 await self._runner.begin(run, parameters, plan.etag)
             run.keep = not parameters.rollback
             opening: tuple[Event, ...] = plan.started
-            output = await _first(stream, is_awaited=bool(opening))
+            with TRACING.part("engine first output"):
+                output = await _first(stream, is_awaited=bool(opening))
             while output is None or output.finished is None:
                 pieces = () if output is None else chunks(output, turn, decoder, plan)
                 for chunk in pieces:
@@ -256,6 +280,7 @@ class Turns:
         if reason not in COMPLETE and not (run.keep and turn.has_news):
             turn.undo()
         position = turn.position
+        _count(turn, reason)
         if last and not turn.can_settle_at_once:
             await asyncio.wait({self._runner.settling(run, reason, stop_string)}, timeout=LAST_TEXT_SECONDS)
             if turn.status is not TurnStatus.OVER:  # the store is slow: the text need not wait for it
@@ -272,6 +297,15 @@ class Turns:
             stop_string=stop_string,
         )
         yield (*last, finished)
+
+    def _check_room(self, head: Head, turn: RunningTurn) -> None:
+        """Refuse a turn on a session that has as much as one may have."""
+        most = self._max_session_chars
+        if turn.prompt_end > most or head.turn_count * MIN_CHARS_A_TURN > most:
+            raise SessionFullError(
+                f"the session has {head.position} characters in {head.turn_count} turns; one has at most {most} in "
+                f"{most // MIN_CHARS_A_TURN}; create another one"
+            )
 
     # A turn that was asked for before
 
@@ -291,6 +325,7 @@ class Turns:
             if earlier is None:
                 return loaded, None
             check(earlier)
+            COUNTERS.resumes["continued" if earlier.can_continue else "complete"] += 1
             if not earlier.can_continue:
                 return loaded, earlier
             self._check_fingerprint(session_id, earlier)
@@ -336,13 +371,14 @@ class Turns:
 
     def _redelivery(self, run: Run, earlier: EarlierTurn) -> Redelivery:
         assert run.lease.session_id is not None
-        return Redelivery(self._sessions, self._engines[earlier.head.model], run.lease.session_id, earlier)
+        return Redelivery(self._sessions, self._engines[earlier.head.model_digest], run.lease.session_id, earlier)
 
     # What it stands on
 
     def _turn(self, model: ModelInfo, session_id: str | None, loaded: Loaded | None) -> RunningTurn:
+        this_call().model = model.name
         return RunningTurn(
-            self._engines[model.name],
+            self._engines[model.digest],
             self._sessions,
             session_id,
             loaded=loaded,
@@ -355,6 +391,14 @@ class Turns:
             return self._sessions.model_of(head)
         assert target.model is not None
         return self._models.get(target.model, target.version)
+
+
+def _count(turn: RunningTurn, reason: FinishReason) -> None:
+    """Count a turn that has ended."""
+    call, num_read = this_call(), turn.prompt_end - turn.start if turn.position > turn.start else 0
+    call.num_read += num_read
+    COUNTERS.models[call.model].num_read += num_read
+    COUNTERS.turn_ended(call, reason.value)
 
 
 async def _first(stream: JobStream, *, is_awaited: bool) -> Output | None:

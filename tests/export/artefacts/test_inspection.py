@@ -22,6 +22,7 @@ def test_a_known_cell_is_described(tmp_path: Path):
         "num_parameters": 4 * 16 * (3 + 16 + 2) + 4 * 16 * (16 + 16 + 2) + 3 * 16 + 3,
         "vocabulary_size": 3,
         "vocabulary": "ab\n",
+        "specials": {},
         "state_shapes": [[16]] * 4,
         "state_bytes": 256,
         "labels": [],

@@ -6,11 +6,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from elman_export.artefacts.artefact import Artefact, read_artefact
+from elman_export.artefacts.runtime import Runtime
 from elman_export.errors import ArtefactError, DifferenceError
 from elman_export.exporting.cells import GATES, StepGraphs, make_model
 from elman_export.exporting.reference import Step, reference_step
 from elman_export.exporting.report import PREFILL, ROWS
-from elman_export.exporting.verify import TOLERANCE, verify
+from elman_export.exporting.verify import MAX_LOGITS, TOLERANCE, verify
 from elman_format import Metadata
 from elman_format.layout import BATCHES
 from tests.models import CHARACTERS, random_weights, tiny_model
@@ -214,3 +215,18 @@ def test_a_report_is_json(tmp_path: Path):
     assert json.loads(json.dumps(report, allow_nan=False)) == report
     bad = next(finding for finding in report["findings"] if finding["against"] == "bad")
     assert (report["passed"], bad["difference"], bad["passed"]) == (False, None, False)
+
+
+def test_a_large_vocabulary_is_read_in_short_chunks(tmp_path: Path):
+    """However many symbols there are, no source returns more than MAX_LOGITS numbers at a time."""
+    size = 4096
+    artefact = read_artefact(tiny_model(tmp_path / "a.onnx", vocabulary=[chr(0x4E00 + i) for i in range(size)]))
+    runtime = Runtime(artefact)
+    rows: list[int] = []
+
+    def source(char, state):
+        rows.append(len(char))
+        return runtime.step(char, state)
+
+    verify(artefact, {"itself": source}, num_steps=20).require()
+    assert MAX_LOGITS // 2 < max(rows) * size <= MAX_LOGITS

@@ -10,7 +10,7 @@ import torch
 from elman_export.artefacts.artefact import Artefact
 from elman_export.artefacts.runtime import Runtime
 from elman_export.errors import DifferenceError, ExportError, ModuleError
-from elman_export.exporting.verify import verify
+from elman_export.exporting.verify import TOLERANCE, verify
 from elman_export.tracing.source import Source, load_source, module_steps
 from elman_export.tracing.trace import trace_module
 from elman_format import Metadata
@@ -27,11 +27,11 @@ def trace(name: str) -> tuple[Source, Artefact]:
     return source, trace_module(source, METADATA)
 
 
-@pytest.mark.parametrize("name", ["min_gru", "learned_start", "torch_rnn", "torch_gru", "torch_lstm"])
+@pytest.mark.parametrize("name", ["min_gru", "learned_start"])
 def test_any_module_becomes_an_artefact_that_computes_the_same(name: str):
     """At every batch, whatever it was traced with; its cell is `other`, its parameters are counted."""
     source, artefact = trace(name)
-    verify(artefact, module_steps(source), num_steps=100).require()
+    verify(artefact, module_steps(source), num_steps=20).require()
     metadata = artefact.metadata
     assert (metadata.name, metadata.version, metadata.cell) == ("mine", "7", "other")
     assert metadata.num_parameters == sum(weight.numel() for weight in source.module.parameters())
@@ -45,14 +45,31 @@ def test_any_module_becomes_an_artefact_that_computes_the_same(name: str):
         ("usual_rnn_of_one_layer", ((1, 16),)),
         ("named_states", ((16,), (1,))),
         ("torch_lstm", ((2, 16), (2, 16))),
+        ("projected_lstm", ((2, 8), (2, 16))),
+        ("complex_state", ((16, 2),)),
     ],
 )
 def test_the_usual_networks_need_no_wrapper(name: str, shapes: tuple[tuple[int, ...], ...]):
     """Time axes, PyTorch's states [layers, batch, hidden], nested and named states: all of them are recognised."""
     source, artefact = trace(name)
     assert artefact.state_shapes == shapes
-    verify(artefact, module_steps(source), num_steps=100).require()
+    verify(artefact, module_steps(source), num_steps=20).require()
     assert [tuple(part.shape) for part in source.state] == [(1, *shape) for shape in shapes]
+
+
+def test_parametrized_weights_are_folded():
+    """An orthogonal W_hh is a plain matrix in the artefact, and the module stays as it was."""
+    source, artefact = trace("parametrized")
+    verify(artefact, module_steps(source), num_steps=20).require()
+    assert torch.nn.utils.parametrize.is_parametrized(source.module.get_submodule("gate"), "weight")
+
+
+def test_large_weights_are_measured_by_the_module_itself():
+    """In float32 it is further from itself in float64 than the usual bound: so may the artefact be."""
+    source, artefact = trace("wide_weights")
+    report = verify(artefact, module_steps(source), num_steps=20)
+    report.require()
+    assert max(finding.difference for finding in report.findings if finding.limit) > TOLERANCE
 
 
 def test_the_batch_axis_is_not_mistaken_for_time():
@@ -69,7 +86,7 @@ def test_the_batch_axis_is_not_mistaken_for_time():
 def test_sixteen_bits_are_converted_with_a_note(caplog):
     """A module in half precision becomes float32, and a line says so."""
     source, artefact = trace("half")
-    verify(artefact, module_steps(source), num_steps=50).require()
+    verify(artefact, module_steps(source), num_steps=20).require()
     assert "torch.bfloat16: it is converted to float32" in caplog.text
 
 
@@ -114,7 +131,13 @@ def test_tracing_is_quiet_and_leaves_logging_as_it_was(capfd):
     ("name", "sentence"),
     [
         ("data_dependent", "torch cannot trace the module"),
-        ("loop_over_rows", "The module fixes the number of rows"),
+        ("loop_over_rows", "The module fixes the number of rows at 3 at modules.py:"),
+        ("matrix_exponential", "ONNX has no operator for aten.linalg_matrix_exp"),
+        ("compiled", "The module was compiled by torch.jit"),
+        ("hidden_attribute", "The module keeps a state of its own in hidden:"),
+        ("memory_of_its_own", "The module returns different results for the same character and state"),
+        ("bidirectional", "layers is bidirectional"),
+        ("dropout", "The module returns different results for the same character and state"),
         ("one_row", "forward failed with RuntimeError"),
         ("squeezed", "The next state 0 are float32 [16] for 1 rows, must be float32 [1, 16]"),
         ("growing_state", "The next state 0 are float32 [1, 32] for 1 rows, must be float32 [1, 16]"),
@@ -140,8 +163,6 @@ def test_what_breaks_the_convention_is_refused(name: str, sentence: str):
     ("name", "sentence"),
     [
         ("mean_over_rows", "rows must be independent"),
-        ("dropout", "and deterministic"),
-        ("memory_of_its_own", "depends on char and state alone"),
         ("not_finite", "not finite"),
     ],
 )

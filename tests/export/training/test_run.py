@@ -12,7 +12,7 @@ import torch
 from click.testing import CliRunner
 
 from elman_export.commands.progress import _printable
-from elman_export.commands.train import train
+from elman_export.commands.train import _first_signal, train
 from elman_export.errors import CheckpointError, CorpusError, ExportError
 from elman_export.evaluation.corpus import Corpus, read_corpus
 from elman_export.training.checkpoint import load_checkpoint, load_training
@@ -82,8 +82,9 @@ def test_a_repeated_sentence_is_learnt(corpus: Corpus, cell: str):
     assert sum(losses[-10:]) / 10 < 1.5
 
 
-@pytest.mark.parametrize("stop_after", [1, 23, 30])  # within the first epoch, at its end, within the second
-@pytest.mark.parametrize("cell", ["elman", "lstm"])
+@pytest.mark.parametrize(  # within the first epoch, at its end, within the second
+    ("cell", "stop_after"), [("elman", 1), ("elman", 23), ("lstm", 30)]
+)
 def test_a_stopped_run_ends_where_an_unbroken_one_does(corpus: Corpus, tmp_path: Path, cell: str, stop_after: int):
     """Stopping and resuming changes not one bit of the weights, nor of the log's losses."""
     recipe = change(RECIPE, cell=cell)
@@ -125,6 +126,14 @@ def test_another_configuration_is_refused(corpus: Corpus, tmp_path: Path):
     Run(RECIPE, corpus, tmp_path / "run").go(Silent(), after(1))
     with pytest.raises(CheckpointError, match=r"hidden_size 16 \(now 17\)"):
         Run(change(RECIPE, hidden_size=17), corpus, tmp_path / "run")
+
+
+def test_threads_and_device_are_part_of_a_run(corpus: Corpus, tmp_path: Path, monkeypatch):
+    """Another number of threads adds sums up in another order: such a run is not the same."""
+    Run(RECIPE, corpus, tmp_path / "run").go(Silent(), after(1))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    with pytest.raises(CheckpointError, match=r"with threads \d+ \(now 64\)\. Repeat its settings"):
+        Run(RECIPE, corpus, tmp_path / "run")
 
 
 def test_a_text_too_short_for_its_streams_is_refused(corpus: Corpus):
@@ -207,8 +216,23 @@ def test_the_command_leaves_a_checkpoint_a_log_and_a_picture(text: Path, tmp_pat
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_says_how_to_continue(text: Path, tmp_path: Path, number: signal.Signals):
-    """The first Ctrl-C or SIGTERM ends with 128 and its number, and all that was learnt is in the folder."""
+def test_the_first_signal_is_noted_and_the_second_acts(number: signal.Signals):
+    """Ctrl-C and SIGTERM alike; afterwards both mean what they meant before."""
+    seen: list[int] = []
+    before = signal.signal(number, lambda signum, _: seen.append(signum))
+    try:
+        with _first_signal() as received:
+            signal.raise_signal(number)
+            assert (received, seen) == ([number], [])
+            signal.raise_signal(number)
+        assert (received, seen) == ([number], [number])
+    finally:
+        signal.signal(number, before)
+
+
+def test_a_signal_saves_and_says_how_to_continue(text: Path, tmp_path: Path):
+    """The first one ends with 128 and its number, and all that was learnt is in the folder."""
+    number = signal.SIGTERM
     program = "from elman_export.commands.train import train; train()"
     out = tmp_path / "out"
     command = [sys.executable, "-c", program, str(text), "-o", str(out), "--epochs", "100000", *small_recipe(tmp_path)]

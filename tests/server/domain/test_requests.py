@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from elman_server.domain.errors import InvalidFieldError, UnknownCharacterError
+from elman_server.domain.errors import InvalidFieldError
 from elman_server.domain.requests import (
     AppendRequest,
     Creation,
@@ -130,8 +130,9 @@ def test_characters_that_cannot_be_honoured_are_refused(request_, field):
 def test_characters_of_a_byte_level_model_are_bytes():
     """U+0000 to U+00FF name the 256 bytes."""
     assert SamplingRequest(banned_characters="\0ÿ").resolve(BYTES, 1).bias == ((0, -math.inf), (255, -math.inf))
-    with pytest.raises(UnknownCharacterError):
-        SamplingRequest(banned_characters="Ā").resolve(BYTES, 1)
+    for request in (SamplingRequest(allowed_characters="a€"), SamplingRequest(logit_bias=(("€", 1.0),))):
+        with pytest.raises(InvalidFieldError, match=r"'\\u20ac' is '\\xe2\\x82\\xac'"):
+            request.resolve(BYTES, 1)
 
 
 @pytest.mark.parametrize(("max_chars", "expected"), [(None, 100), (1, 1), (100, 100)])
@@ -248,11 +249,11 @@ def test_a_digest_has_only_what_makes_another_turn():
 def test_a_creation_with_a_request_id_has_always_the_same_names():
     """Two requests share none, and neither do the sessions of one; without an id every name is a new one."""
     one, other = Creation(bytes(16), b"1"), Creation(bytes(15) + b"\x01", b"1")
-    names = [creation.part(index).name() for creation in (one, other) for index in range(3)]
+    names = [creation.part(index).key() for creation in (one, other) for index in range(3)]
     assert names[0] == "b6c54489-38a0-5f50-a60a-fd8d76219cae"
-    assert names[:3] == [one.part(index).name() for index in range(3)]
+    assert names[:3] == [one.part(index).key() for index in range(3)]
     assert len(set(names)) == 6
-    assert Creation().name() != Creation().name()
+    assert Creation().key() != Creation().key()
 
 
 def test_texts_have_a_longest_and_perhaps_a_shortest():

@@ -15,7 +15,7 @@ from elman_server.domain.events import FinishReason
 from elman_server.domain.requests import GenerateRequest, SamplingRequest, StoppingRequest, Target
 from elman_server.domain.sampling import Sampling
 from elman_server.engine import Configure, Engine, JobStream
-from elman_server.engine.job import IdDetail, Job, Output
+from elman_server.engine.job import IdDetail, Job, Output, pack
 from elman_server.models.registry import ModelInfo
 from tests.models import CHARACTERS, nan_model, tiny_model
 from tests.server.house import PLAIN, House
@@ -122,7 +122,7 @@ async def test_a_reader_that_is_behind_gets_longer_pieces(small):
     """Pieces that wait for a reader are joined up to a state; their details stay with them."""
     engine, model = small
     stream = JobStream(engine, -1)
-    details = [IdDetail(-float(number), []) for number in range(4)]
+    details = [pack([IdDetail(-float(number), [])]) for number in range(4)]
     stream.push(Output(-1, [1, 2], details[:2]))
     stream.push(Output(-1, [3], details[2:3], model.initial))
     stream.push(Output(-1, [4], details[3:]))
@@ -203,7 +203,7 @@ async def test_a_prompt_that_is_not_finite_leaves_no_trace(tmp_path):
 async def test_a_killed_engine_ends_streams_and_harms_no_session(path):
     """SIGKILL: running streams end with UNAVAILABLE, the engine restarts, and every session continues bit for bit."""
     async with House([path]) as house:
-        engine = house.engines["tiny"]
+        (engine,) = house.engines.values()
         expected = (await house.generate(Target(model="tiny"), PROMPT, 400)).text
         resting, running = await house.session("tiny"), await house.session("tiny")
         before = await house.generate(Target(session=resting.name), PROMPT, 100)

@@ -19,6 +19,7 @@ from elman.v1.model_pb2_grpc import ModelServiceStub
 from elman.v1.session_pb2_grpc import SessionServiceStub
 from elman_server.grpc.server import GrpcServer
 from elman_server.models.registry import ModelInfo, Models
+from elman_server.process import logs
 from elman_server.process.logs import set_up_logs
 from elman_server.process.settings import Settings
 from tests.server.grpc.fakes import MODEL, FakeHistory, FakeSessions, FakeTurns
@@ -101,5 +102,6 @@ def log() -> Iterator[Callable[[], list[dict[str, Any]]]]:
 
         yield lines
         structlog.reset_defaults()
+        logs._fast.writer = None
         writer.drain(PATIENCE)
     logging.root.handlers, logging.root.level = handlers, level

@@ -173,7 +173,7 @@ class FakeHistory:
 
     async def export(self, session_id: str) -> bytes:
         self.calls.append(session_id)
-        return b"snapshot"
+        return b"s" * 65537
 
     async def restore(self, snapshot: bytes, session_id: str, creation: Creation) -> SessionInfo:
         self.calls.append((snapshot, session_id, creation.request_id))

@@ -8,6 +8,7 @@ import pytest
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from elman.v1.generation_pb2 import GenerateRequest
+from elman.v1.generation_pb2_grpc import GenerationServiceStub
 from elman.v1.model_pb2 import ListModelsRequest
 from elman.v1.model_pb2_grpc import ModelServiceStub
 from elman.v1.session_pb2 import CreateSessionRequest, GetSessionRequest
@@ -128,12 +129,15 @@ async def test_a_message_has_its_size(serve):
 async def test_a_burst_of_streams_is_not_cancelled(served):
     """Thousands of streams that are opened at once all begin: gRPC's own small queue is out of the way."""
     served.turns.is_endless = True
-    calls = [served.generation.Generate(GenerateRequest(model="models/tiny")) for _ in range(2000)]
-    begun = await asyncio.gather(*(call.read() for call in calls))
+    address, options = f"127.0.0.1:{served.port}", [("grpc.use_local_subchannel_pool", 1)]
+    async with grpc.aio.insecure_channel(address, options) as other:  # one connection has 1000
+        stubs = [served.generation, GenerationServiceStub(other)]
+        calls = [stub.Generate(GenerateRequest(model="models/tiny")) for stub in stubs for _ in range(1000)]
+        begun = await asyncio.gather(*(call.read() for call in calls))
+        for call in calls:
+            call.cancel()
 
     assert all(event.HasField("started") for event in begun)
-    for call in calls:
-        call.cancel()
 
 
 async def test_a_proxy_may_ask_every_second_whether_the_server_is_there(served):

@@ -79,22 +79,21 @@ async def test_calls_about_the_past_reach_the_domain(served):
     )
     await stub.ForkSession(session_pb2.ForkSessionRequest(name=name))
     rewound = await stub.RewindSession(session_pb2.RewindSessionRequest(name=name, position=3, etag="1f"))
-    exported = await stub.ExportSession(session_pb2.ExportSessionRequest(name=name))
-    imported = await stub.ImportSession(
-        session_pb2.ImportSessionRequest(snapshot=b"x", session_id="efgh", request_id=REQUEST_ID)
-    )
+    exported = [answer async for answer in stub.ExportSession(session_pb2.ExportSessionRequest(name=name))]
+    first = session_pb2.ImportSessionRequest(snapshot=b"x", session_id="efgh", request_id=REQUEST_ID)
+    imported = await stub.ImportSession(iter([first, session_pb2.ImportSessionRequest(snapshot=b"yz")]))
     replayed = [answer async for answer in stub.ReplaySession(session_pb2.ReplaySessionRequest(name=name))]
 
     assert list(forked.sessions) == [from_session(SESSION)] * 2
     assert rewound.session == imported.session == from_session(SESSION)
-    assert exported.snapshot == b"snapshot"
+    assert [answer.snapshot for answer in exported] == [b"s" * 65536, b"s"]
     assert replayed == [from_replayed(REPLAYED)]
     assert served.history.calls == [
         ("abcd", 0, 2, RAW_ID),
         ("abcd", None, 0, b""),
         ("abcd", 3, "1f"),
         "abcd",
-        (b"x", "efgh", RAW_ID),
+        (b"xyz", "efgh", RAW_ID),
         "abcd",
     ]
 
@@ -262,32 +261,24 @@ async def test_cancelling_at_any_moment_leaves_nothing_open(served, log):
     assert [line for line in log() if line["level"] == "error"] == []
 
 
-async def test_streams_are_counted(serve):
-    """One stream more than allowed is refused at once with its reason; one that ended makes room."""
-    request = generation_pb2.GenerateRequest(model="models/tiny")
+async def test_chats_are_counted(serve):
+    """One chat more than allowed is refused at once with its reason; one that ended makes room."""
     async with serve(max_streams=1) as served:
         served.turns.is_endless = True
-        first = served.generation.Generate(request)
+        turn = generation_pb2.ChatRequest(turn=generation_pb2.GenerateRequest(model="models/tiny"))
+        first = served.generation.Chat()
+        await first.write(turn)
         await first.read()
-        second = served.generation.Generate(request)
+        second = served.generation.Chat()
+        await second.write(turn)
 
         assert await second.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         assert await second.details() == "the server has reached its limit of 1 streams; try again in 1 s"
 
         first.cancel()
         await served.turns.closed.wait()
-        third = served.generation.Generate(request)
+        third = served.generation.Chat()
+        await third.write(turn)
 
         assert (await third.read()).HasField("started")
         third.cancel()
-
-
-async def test_a_refused_stream_does_not_count(serve):
-    """A Generate that is refused for its fields takes no place."""
-    async with serve(max_streams=1) as served:
-        for _ in range(3):
-            refused = served.generation.Generate(generation_pb2.GenerateRequest())
-            assert await refused.code() is grpc.StatusCode.INVALID_ARGUMENT
-        accepted = served.generation.Generate(generation_pb2.GenerateRequest(model="models/tiny"))
-
-        assert (await accepted.read()).HasField("started")

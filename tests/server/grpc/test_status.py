@@ -9,10 +9,10 @@ from google.rpc.status_pb2 import Status
 from grpc import StatusCode
 
 from elman_server.domain import errors
-from elman_server.grpc.status import INTERNAL_SENTENCE, TABLE, to_failure
+from elman_server.grpc.status import INTERNAL_SENTENCE, TABLE, TOO_MANY, to_failure
 
 GROUPS = {errors.ServerError, errors.NotThereError, errors.RetryableError, errors.UnavailableError}
-START_UP = {errors.SettingsError, errors.ArtefactError}
+START_UP = {errors.SettingsError, errors.ArtefactError, errors.BackupError}
 WITHIN = {errors.RevisionMismatchError}  # the stores raise it, the repository reads again  # never raised by a call
 
 CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
@@ -49,9 +49,17 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
         {},
         [ResourceInfo(resource_type="elman.v1.Model", resource_name="models/x")],
     ),
+    (
+        errors.UnauthenticatedError("the token is not known"),
+        StatusCode.UNAUTHENTICATED,
+        "UNAUTHENTICATED",
+        {},
+        [],
+    ),
+    (errors.PermissionDeniedError("admin"), StatusCode.PERMISSION_DENIED, "PERMISSION_DENIED", {"scope": "admin"}, []),
     *(
         (
-            kind("sessions/abcd"),
+            kind("sessions/~auth0%7C1/abcd"),  # without the owner
             code,
             reason,
             {},
@@ -67,6 +75,8 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
     ),
     (errors.EtagMismatchError("sessions/abcd", "1f"), StatusCode.ABORTED, "ETAG_MISMATCH", {"etag": "1f"}, []),
     (errors.LeaseLostError("sessions/abcd"), StatusCode.ABORTED, "LEASE_LOST", {}, []),
+    (errors.StalledReaderError(60), StatusCode.CANCELLED, "READER_STALLED", {}, []),
+    (errors.SessionFullError("full"), StatusCode.FAILED_PRECONDITION, "SESSION_FULL", {}, []),
     (errors.ModelMismatchError("pinned"), StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH", {}, []),
     (
         errors.FingerprintMismatchError("sessions/abcd", "portable-1", "another"),
@@ -101,6 +111,26 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
             ],
         )
         for subject, reason in (("sessions", "TOO_MANY_SESSIONS"), ("streams", "TOO_MANY_STREAMS"))
+    ),
+    *(
+        (
+            errors.OwnQuotaError(subject, 5, 2),
+            StatusCode.RESOURCE_EXHAUSTED,
+            reason,
+            {},
+            [
+                QuotaFailure(violations=[QuotaFailure.Violation(subject=subject, description="at most 5")]),
+                RetryInfo(retry_delay=Duration(seconds=2)),
+            ],
+        )
+        for subject, reason in (("sessions", "TOO_MANY_SESSIONS"), *TOO_MANY.items())
+    ),
+    (
+        errors.IssuerUnavailableError(),
+        StatusCode.UNAVAILABLE,
+        "ISSUER_UNAVAILABLE",
+        {},
+        [RetryInfo(retry_delay=Duration(seconds=5))],
     ),
     *(
         (error, StatusCode.UNAVAILABLE, reason, {}, [RetryInfo(retry_delay=Duration(seconds=1))])

@@ -72,7 +72,7 @@ async def test_a_fork_that_is_cancelled_and_comes_again_is_completed():
     create, arrived, gate = rest.store.create, asyncio.Event(), asyncio.Event()
 
     async def slow(name: str, head: Any, expires: float, segments: Any = ()) -> int:
-        if name == once.part(2).name():
+        if name == once.part(2).key():
             arrived.set()
             await gate.wait()
         return await create(name, head, expires, segments)
@@ -89,7 +89,7 @@ async def test_a_fork_that_is_cancelled_and_comes_again_is_completed():
     forks = await second
     for _ in range(100):  # nothing is deleted later
         await asyncio.sleep(0)
-    assert [fork.name for fork in forks] == [once.part(index).name() for index in range(5)]
+    assert [fork.name for fork in forks] == [once.part(index).key() for index in range(5)]
     assert await names(rest) == sorted(["abcd", *(fork.name for fork in forks)])
 
 

@@ -66,7 +66,7 @@ async def house(tmp_path_factory) -> AsyncIterator[House]:
 
 async def score(house: House, target: Target, text: str = TEXT, read_out: str = "") -> tuple[CharacterDetail, ...]:
     """Return the details of a text: log-probabilities, or labels."""
-    return await house.turns.score(ScoreRequest(target, text, read_out=read_out))
+    return tuple(await house.turns.score(ScoreRequest(target, text, read_out=read_out)))
 
 
 async def start(house: House, model: str, initial_state: str) -> SessionInfo:

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import structlog
 
+from elman_server.process import logs
 from elman_server.process.logs import MAX_LINES, LineWriter, set_up_logs
+from elman_server.process.observe.call import Call, begin_call
 from tests.server_process import PATIENCE
 
 
@@ -46,7 +48,8 @@ def output(tmp_path) -> Iterator[Output]:
     output = Output(tmp_path / "log")
     yield output
     structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
+    logs._fast.writer = None
+    begin_call(None)
     logging.root.handlers, logging.root.level = handlers, level
     output._writer.drain(PATIENCE)
     output._file.close()
@@ -55,12 +58,39 @@ def output(tmp_path) -> Iterator[Output]:
 def test_json_is_one_object_a_line(output):
     """Each event is one JSON object with level, time and what is bound."""
     output.set_up("json", "info")
-    structlog.contextvars.bind_contextvars(request_id="id-1")
-    structlog.get_logger().info("call", code="OK")
+    begin_call(Call("/a/B", "id-1"))
+    structlog.get_logger().info("hello", code="OK")
     (line,) = output.lines
 
     assert str(line.pop("timestamp")).endswith("Z")
-    assert line == {"event": "call", "level": "info", "code": "OK", "request_id": "id-1"}
+    assert line == {"event": "hello", "level": "info", "code": "OK", "request_id": "id-1"}
+
+
+CALL = Call("/a/B", "id-1", "unix:", "OK", principal="ann", session="abcd", model="m", num_read=2, num_sampled=3)
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_call_is_one_line_with_what_it_did(output, log_format: str):
+    """Who, what, how much and how it ended; what a call does not have is left out."""
+    output.set_up(log_format, "info")
+    logs.log_call("info", CALL)
+    logs.log_call("debug", CALL)
+    (line,) = output.text.splitlines()
+
+    for word in ("call", "/a/B", "unix:", "OK", "ann", "abcd", "sampled", "3"):
+        assert word in line
+    assert "finish" not in line
+
+
+def test_the_line_of_a_call_is_as_structlog_writes_it(output):
+    """The short way and structlog's own give the same fields; an error has its traceback."""
+    output.set_up("json", "info")
+    logs.log_call("info", CALL)
+    logs.log_call("error", CALL, ValueError("no"))
+    short, long = output.lines
+
+    assert "ValueError: no" in str(long.pop("exception"))
+    assert set(short) == set(long) | {"request_id"}
 
 
 @pytest.mark.parametrize(("log_format", "is_json"), [("auto", True), ("console", False), ("json", True)])

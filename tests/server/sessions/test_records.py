@@ -15,12 +15,14 @@ from elman_server.domain.state import NO_CHARACTER, SessionState
 from elman_server.sessions.codec import pack, unpack
 from elman_server.sessions.records import (
     PLAIN_VERSION,
+    UNBOUND_VERSION,
     VERSION,
     Head,
     OpenTurn,
     Outcome,
     Parameters,
     Segment,
+    body_of,
     decode,
     encode,
 )
@@ -102,21 +104,22 @@ segments = st.builds(
     state=st.none() | states,
 )
 
+NAME = "abcd"
 HEAD = encode(
-    Head("m", "1", "0" * 64, 1.0, 2.0, 60.0, 62.0, 90.0, 2**64 - 1, {"a": "b"}, 3, 1, SessionState((b"abcd",), 2))
+    Head("m", "1", "0" * 64, 1.0, 2.0, 60.0, 62.0, 90.0, 2**64 - 1, {"a": "b"}, 3, 1, SessionState((b"abcd",), 2)), NAME
 )
 
 
 @given(heads)
 def test_a_head_is_read_back(head):
     """What was stored of a session is what is loaded."""
-    assert decode(encode(head), Head) == head
+    assert decode(encode(head, NAME), Head, NAME) == head
 
 
 @given(segments)
 def test_a_segment_is_read_back(segment):
     """What was stored of a turn is what is loaded."""
-    assert decode(encode(segment), Segment) == segment
+    assert decode(encode(segment, NAME), Segment, NAME) == segment
 
 
 @given(start=st.integers(0, 1000), prompt=ids, sampled=ids)
@@ -142,8 +145,21 @@ def test_a_young_session_is_small():
     head = Head(
         "shakespeare", "1", "0" * 64, 1e9, 1e9, 60.0, 1e9, 1e9, 2**63, {}, 520, 1, state, recent=[(b"r" * 8, 0)]
     )
-    assert len(encode(head)) < state.num_bytes * 7 / 8 + 300
-    assert len(encode(segment)) - len(ids) < 160
+    assert len(encode(head, NAME)) < state.num_bytes * 7 / 8 + 300
+    assert len(encode(segment, NAME)) - len(ids) < 160
+
+
+def test_a_record_belongs_to_its_session_and_place():
+    """That of another session or place is corrupt; a record of the version before did not know where it belongs."""
+    segment = Segment.of(0, [1], [2])
+    stored = encode(segment, NAME, 3)
+    assert decode(stored, Segment, NAME, 3) == segment
+    for session, place in (("efgh", 3), (NAME, 2), (NAME, -1), ("abcd 3", 3)):
+        with pytest.raises(CorruptRecordError, match="belongs elsewhere"):
+            decode(stored, Segment, session, place)
+    body = body_of(segment)
+    unbound = UNBOUND_VERSION + zlib.crc32(UNBOUND_VERSION + body).to_bytes(4, "little") + body
+    assert decode(unbound, Segment, "efgh", 7) == segment
 
 
 @given(heads | segments)
@@ -151,7 +167,7 @@ def test_a_record_of_an_earlier_server_is_read(record):
     """Version 2 was the same, without compact forms."""
     body = msgspec.msgpack.encode(record)
     stored = PLAIN_VERSION + zlib.crc32(body).to_bytes(4, "little") + body
-    assert decode(stored, type(record)) == record
+    assert decode(stored, type(record), NAME) == record
 
 
 def test_a_state_comes_back_to_the_bit():
@@ -183,34 +199,34 @@ def test_a_changed_byte_is_found(flip):
         changed = bytearray(HEAD)
         changed[at] ^= flip
         with pytest.raises(CorruptRecordError):
-            decode(bytes(changed), Head)
+            decode(bytes(changed), Head, NAME)
 
 
 @given(st.binary() | st.binary().map(lambda rest: VERSION + rest))
 def test_other_bytes_are_refused(data):
     """Garbage is a CorruptRecordError and nothing else."""
     with pytest.raises(CorruptRecordError):
-        decode(data, Head)
+        decode(data, Head, NAME)
     with pytest.raises(CorruptRecordError):
-        decode(data, Segment)
+        decode(data, Segment, NAME)
 
 
 def test_a_record_that_was_cut_is_refused():
     """Every beginning of a record is corrupt."""
     for size in range(len(HEAD)):
         with pytest.raises(CorruptRecordError):
-            decode(HEAD[:size], Head)
+            decode(HEAD[:size], Head, NAME)
 
 
 def test_another_version_is_refused():
     """A record of another format version is named as such."""
-    with pytest.raises(CorruptRecordError, match="version 01, this server reads 02 and 03"):
-        decode(b"\x01" + HEAD[1:], Head)
+    with pytest.raises(CorruptRecordError, match="version 01, this server reads 02 to 04"):
+        decode(b"\x01" + HEAD[1:], Head, NAME)
 
 
 def test_a_record_of_another_kind_is_refused():
     """A segment is not a head, even with the right checksum."""
     with pytest.raises(CorruptRecordError, match="cannot be read"):
-        decode(encode(Segment.of(0, [1], [2])), Head)
+        decode(encode(Segment.of(0, [1], [2]), NAME), Head, NAME)
     with pytest.raises(CorruptRecordError, match="cannot be read"):
-        decode(HEAD, Segment)
+        decode(HEAD, Segment, NAME)

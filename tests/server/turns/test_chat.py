@@ -6,9 +6,14 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from elman_server.domain.errors import SessionBusyError, SessionNotFoundError
+from elman_server.domain.errors import (
+    InvalidFieldError,
+    PositionOutOfRangeError,
+    SessionBusyError,
+    SessionNotFoundError,
+)
 from elman_server.domain.events import Chunk, Finished, FinishReason, Started
-from elman_server.domain.requests import GenerateRequest, StoppingRequest, Target
+from elman_server.domain.requests import GenerateRequest, StoppingRequest, StopRequest, Target
 from elman_server.turns.chat import Chat
 from tests.models import tiny_model
 from tests.server.house import PLAIN, House
@@ -29,13 +34,13 @@ class Talk:
     """A caller of Chat: says things and takes down what happens."""
 
     def __init__(self, house: House) -> None:
-        self._said: asyncio.Queue[GenerateRequest | StopAsyncIteration | Exception | None] = asyncio.Queue()
+        self._said: asyncio.Queue[GenerateRequest | StopRequest | StopAsyncIteration | Exception] = asyncio.Queue()
         self.events: list[Started | Chunk | Finished] = []
         self._changed = asyncio.Event()
         self.task = asyncio.create_task(self._run(Chat(house.turns, self._actions())))
 
-    def say(self, action: GenerateRequest | Exception | None) -> None:
-        """Do something; None is a stop."""
+    def say(self, action: GenerateRequest | StopRequest | Exception) -> None:
+        """Do something."""
         self._said.put_nowait(action)
 
     async def end(self) -> None:
@@ -54,7 +59,7 @@ class Talk:
         """Why the turns ended."""
         return [event.reason for event in self.events if isinstance(event, Finished)]
 
-    async def _actions(self) -> AsyncIterator[GenerateRequest | None]:
+    async def _actions(self) -> AsyncIterator[GenerateRequest | StopRequest]:
         while True:
             action = await self._said.get()
             if isinstance(action, StopAsyncIteration):
@@ -112,13 +117,13 @@ async def test_a_stop_ends_the_running_turn(house):
     """And nothing else: the session is idle, the chat continues, and a stop without a turn does nothing."""
     session = await house.session("tiny")
     talk = Talk(house)
-    talk.say(None)
+    talk.say(StopRequest())
     talk.say(turn(session.name, "ab"))
     await talk.has(Chunk)
-    talk.say(None)
+    talk.say(StopRequest())
     await talk.has(Finished)
     assert (await house.sessions.get(session.name)).position == talk.events[-1].position  # type: ignore[union-attr]
-    talk.say(None)
+    talk.say(StopRequest())
     talk.say(turn(session.name, "c", StoppingRequest(3)))
     await talk.end()
     assert talk.ends == [FinishReason.CANCELLED, FinishReason.MAX_CHARS]
@@ -170,3 +175,52 @@ async def test_a_chat_that_is_left_leaves_nothing_running(house):
     text = "".join(event.text for event in talk.events if isinstance(event, Chunk))
     assert info.position == 2 + len(text)
     assert not house.sessions.leases.is_running(session.name)
+
+
+@pytest.mark.parametrize("stopping", [ENDLESS, StoppingRequest(max_chars=300)], ids=["running", "finished"])
+async def test_a_stop_keeps_what_its_caller_read(house, stopping):
+    """With a position the turn ends there, whether it still runs or not; one more Finished says so."""
+    session, whole = await house.session("tiny", seed=5), await house.session("tiny", seed=5)
+    expected = await house.generate(Target(session=whole.name), "ab", 300)
+    talk = Talk(house)
+    talk.say(turn(session.name, "ab", stopping))
+    await talk.has(Finished if stopping.max_chars == 300 else Chunk)
+    read = next(event for event in talk.events if isinstance(event, Chunk)).position
+    talk.say(StopRequest(read))
+    await talk.has(Finished, 2)
+    *_, last = talk.events
+    assert isinstance(last, Finished)
+    assert (last.reason, last.position, last.prompt_chars) == (FinishReason.CANCELLED, read, 2)
+    assert last.generated_chars == read - 2
+    info = await house.at_rest(session.name)
+    assert (info.position, info.etag, info.state_digest) == (read, last.etag, last.state_digest)
+    talk.say(turn(session.name, "", StoppingRequest(max_chars=302 - read)))
+    await talk.has(Finished, 3)
+    await talk.end()
+    assert (await house.at_rest(session.name)).state_digest == expected.end.state_digest
+
+
+@pytest.mark.parametrize(
+    ("position", "error"), [(1000, PositionOutOfRangeError), (3, None), (1, PositionOutOfRangeError)]
+)
+async def test_a_stop_elsewhere_is_refused(house, position, error):
+    """A position outside the turn ends the chat with an error, and the session is as it was."""
+    session = await house.session("tiny")
+    talk = Talk(house)
+    talk.say(turn(session.name, "ab", StoppingRequest(max_chars=5)))
+    await talk.has(Finished)
+    talk.say(StopRequest(position))
+    if error is None:
+        await talk.end()
+    else:
+        with pytest.raises(error):
+            await talk.end()
+    assert (await house.at_rest(session.name)).position == (7 if error else position)
+
+
+async def test_a_stop_with_a_position_needs_a_turn_on_a_session(house):
+    """What has no session has no position to keep."""
+    talk = Talk(house)
+    talk.say(StopRequest(1))
+    with pytest.raises(InvalidFieldError, match="needs a turn on a session"):
+        await talk.end()

@@ -134,8 +134,8 @@ async def test_joined_chunks_are_the_transcript(house, cell, chunk_chars):
 async def test_scoring_a_generated_text_gives_the_streamed_log_probabilities(house, cell):
     """2: the same bits, sampled or fed."""
     text = await alone(house, cell, detail=Detail(log_probability=True, top_n=3))
-    scored = await house.turns.score(ScoreRequest(Target(model=cell), PROMPT + text.text, top_n=3))
-    assert list(scored[len(PROMPT) :]) == text.details
+    scored = list(await house.turns.score(ScoreRequest(Target(model=cell), PROMPT + text.text, top_n=3)))
+    assert scored[len(PROMPT) :] == text.details
     assert scored[0].log_probability is None
 
 

@@ -182,8 +182,9 @@ async def test_an_append_that_comes_twice_is_read_once(house):
     session, request_id = await house.session("tiny"), new_id()
     await house.turns.append(AppendRequest(session.name, "ab"))
     request = AppendRequest(session.name, "cdef", detail=Detail(log_probability=True, top_n=2), request_id=request_id)
-    first = await house.turns.append(request)
-    assert await house.turns.append(request) == first
+    first, details = await house.turns.append(request)
+    again, same = await house.turns.append(request)
+    assert (again, list(same)) == (first, list(details))
     assert await transcript(house, session.name) == "abcdef"
     with pytest.raises(InvalidFieldError, match="of an Append"):
         await collected(house.turns.resume(ResumeRequest(session.name, request_id)))
@@ -253,8 +254,9 @@ async def test_requests_at_once_under_one_id_are_one_turn(house):
         (PROMPT, {"stopping": StoppingRequest(500, ("e a", "th"), include_stop=True)}),
         (PROMPT, {"stopping": StoppingRequest(500, ("zzz", "ee"), include_stop=False)}),
         (PROMPT, {"detail": Detail(log_probability=True, top_n=2)}),
+        (PROMPT, {"detail": Detail(top_n=2, effective=True), "sampling": PENALISED}),
     ],
-    ids=["plain", "penalised", "pieces", "stop", "stop-not-shown", "details"],
+    ids=["plain", "penalised", "pieces", "stop", "stop-not-shown", "details", "effective"],
 )
 async def test_a_turn_that_was_left_comes_to_its_end(house, prompt, options, num_chunks):
     """5: left by its reader and resumed, here or on another server, the joined text is that of one stream."""

@@ -12,7 +12,9 @@ from elman_server.domain.errors import (
     EtagMismatchError,
     InvalidFieldError,
     ModelNotFoundError,
+    QuotaError,
     SessionBusyError,
+    SessionFullError,
     SessionNotFoundError,
     TurnCancelledError,
     UnknownCharacterError,
@@ -88,7 +90,8 @@ async def test_a_second_turn_is_told_to_come_again(house):
     # 3: a reader of the session sees it before the turn.
     info = await house.sessions.get(session.name)
     assert (info.status, info.position, info.turn_count) == (SessionStatus.GENERATING, 0, 0)
-    assert (await house.turns.score(ScoreRequest(Target(session=session.name), "ab")))[0].log_probability is None
+    scored = await house.turns.score(ScoreRequest(Target(session=session.name), "ab"))
+    assert next(iter(scored)).log_probability is None
     reader.gate.set()
     await house.turns.cancel(session.name)
     await reader.task
@@ -503,7 +506,7 @@ async def test_details_are_those_of_the_model_not_of_the_sampler(house):
     text = await house.generate(Target(model="tiny"), PROMPT, 5, sampling, detail=Detail(log_probability=True))
     scored = await house.turns.score(ScoreRequest(Target(model="tiny"), PROMPT + text.text))
     assert text.text == "xxxxx"
-    assert list(scored[len(PROMPT) :]) == text.details
+    assert list(scored)[len(PROMPT) :] == text.details
     assert all(detail.log_probability is not None and detail.log_probability < -0.1 for detail in text.details)
 
 
@@ -516,7 +519,7 @@ async def test_a_stream_tells_at_most_twenty(house, top_n):
 
 async def test_a_score_tells_up_to_the_vocabulary(house):
     """R9: the whole distribution at every character, which adds up to 1; no more than that, nor too much at once."""
-    scored = await house.turns.score(ScoreRequest(Target(model="tiny"), "hello", top_n=65))
+    scored = list(await house.turns.score(ScoreRequest(Target(model="tiny"), "hello", top_n=65)))
     assert [detail.text for detail in scored] == list("hello")
     assert scored[0].log_probability is None
     for detail in scored[1:]:
@@ -604,3 +607,36 @@ async def test_a_byte_level_model_tells_of_every_byte(house):
     )
     assert house.models.get("bytes").vocabulary.decoder().decode([ord(d.text) for d in text.details]) == text.text
     assert len(text.details) == 50
+
+
+async def test_turns_are_counted(house):
+    """One turn more than allowed is refused at once, and an idle session takes no place; one that ended makes room."""
+    turns = Turns(house.sessions, house.models, house.engines, max_streams=1)
+    held = turns.generate(GenerateRequest(Target(model="tiny"), PROMPT))
+    await anext(held)
+    with pytest.raises(QuotaError, match="the server has reached its limit of 1 streams"):
+        await anext(turns.generate(GenerateRequest(Target(model="tiny"), PROMPT)))
+    await held.aclose()
+    with pytest.raises(InvalidFieldError):
+        await anext(turns.generate(GenerateRequest(Target(model="tiny"))))
+    again = turns.generate(GenerateRequest(Target(model="tiny"), PROMPT))
+    assert await anext(again)
+    await again.aclose()
+
+
+async def test_a_session_may_be_full(house):
+    """A turn past the characters or turns that one session may have is refused; the session stays as it is."""
+    turns = Turns(house.sessions, house.models, house.engines, max_session_chars=50)
+    session = await house.session("tiny")
+    for _ in range(6):
+        await turns.append(AppendRequest(session.name, "a"))
+    for call in (
+        turns.append(AppendRequest(session.name, "a")),
+        collected(turns.generate(GenerateRequest(Target(session=session.name), "a"))),
+    ):
+        with pytest.raises(SessionFullError, match="has 6 characters in 6 turns; one has at most 50 in 5"):
+            await call
+    other = await house.session("tiny")
+    with pytest.raises(SessionFullError):
+        await turns.append(AppendRequest(other.name, "a" * 51))
+    assert (await house.sessions.get(other.name)).position == 0

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 NICENESS: Final = 5  # above the server's, whose work is short and awaited
 LOAD_FACTOR: Final = 16  # times the file: read, parsed, with a prefill graph, packed for the processor
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def main(descriptor: int, parent: int) -> None:
@@ -59,13 +60,16 @@ def main(descriptor: int, parent: int) -> None:
             return
         description = describe(artefact, model.initial_states, model.fingerprint)
         link.send(Ready(description, model.num_threads, model.limited_by, model.layout.spacing))
-        EngineLoop(model, artefact.output_size, link, configure.flush_seconds).run()
+        specials = list(artefact.vocabulary.specials.values())
+        EngineLoop(model, artefact.output_size, link, configure.flush_seconds, specials).run()
 
 
 def _die_with(parent: int) -> None:
     """Let the system kill this process when the server dies, even within a call that never returns."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)  # whatever a model's file makes of this process
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it died before
             sys.exit(1)
 

@@ -18,8 +18,11 @@ from elman_server.domain.events import FinishReason
 from elman_server.domain.sampling import log_softmax
 from elman_server.domain.state import SessionState
 from elman_server.engine.core.batch import FLUSH_STEPS, Batch
+from elman_server.engine.core.effective import EffectiveTrace
+from elman_server.engine.core.inspection.inspector import Inspector
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
-from elman_server.engine.job import IdDetail, Output
+from elman_server.engine.core.tally import Tally
+from elman_server.engine.job import IdDetail, Output, pack
 from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs, Ping, Pong
 
 if TYPE_CHECKING:
@@ -28,12 +31,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from elman_server.engine.core.model_runner import ModelRunner
+    from elman_server.engine.job import Job
     from elman_server.engine.protocol import EngineLink, ToEngine
 
 CHECKPOINT_CHARS: Final = 64  # a turn that is cut off re-reads at most that many characters and one flush,
 CHECKPOINT_PIECES: Final = 4  # or that many flushes, where the model is so fast that these are more
 POLL_SECONDS: Final = 0.0005  # the longest that a message waits while there is something to compute
 UNHURRIED_STREAMS: Final = 32  # the characters of more streams are joined for longer
+MOST_INTERVALS: Final = 4  # that characters are joined by the clock, however little CPU time the engine gets
 LAST_INTERVALS: Final = 3  # that the end of a turn is waited for, to go out in one piece
 
 
@@ -41,39 +46,60 @@ class EngineLoop:
     """Runs the jobs of one model.
 
     Args:
-        flush_seconds: how long characters are joined at most, while there are few streams.
+        flush_seconds: how long characters are joined, in CPU time, while there are few streams.
+        specials: ids that stand for no text: they have no part in probabilities. Jobs ban them.
     """
 
-    def __init__(self, model: ModelRunner, output_size: int, link: EngineLink, flush_seconds: float) -> None:
+    def __init__(
+        self,
+        model: ModelRunner,
+        output_size: int,
+        link: EngineLink,
+        flush_seconds: float,
+        specials: Sequence[int] = (),
+    ) -> None:
         self._model = model
+        self._specials = list(specials)
         self._link = link
         self._flush_seconds = flush_seconds
         self._scheduler = Scheduler(model.capacity)
+        self._inspector = Inspector(model)
         self._rows = Batch(model.capacity, output_size)
         self._attentive: set[Stream] = set()  # need a look after every step: stop strings, details
         self._reading: list[Stream] = []  # rows whose next steps read their prompt
         self._outputs: list[Output] = []
-        self._next_flush = self._last_flush = 0.0
+        self._last_flush = self._next_flush = self._latest_flush = 0.0
+        self._tally = Tally(model.capacity)
 
     def run(self) -> None:
         """Run steps until the server is down."""
         np.seterr(all="ignore")  # what is not finite is found by looking
-        next_poll = 0.0
+        polled = -math.inf
         try:
             while True:
-                is_idle = self._scheduler.is_idle
-                if is_idle or time.monotonic() >= next_poll:
-                    for message in self._link.receive(wait=is_idle):
+                is_idle, now = self._scheduler.is_idle, time.monotonic()
+                if is_idle or now >= polled + POLL_SECONDS:
+                    self._tally.time_steps(now - polled)
+                    for message in self._link.receive(wait=is_idle and self._inspector.is_idle):
                         self._handle(message)
-                    next_poll = time.monotonic() + POLL_SECONDS
+                    polled = time.monotonic()
+                begin = time.monotonic()
                 self.step()
+                if not self._inspector.is_idle:
+                    self._inspect(time.monotonic() - begin)
         except (EOFError, ConnectionError):
             return
 
     def step(self) -> None:
         """Schedule, run, sample, deliver."""
-        joined = [self._join(stream) for stream in [*self._scheduler.admit(), *self._read_chunk()]]
+        for stream in self._scheduler.due_to_yield():
+            self._yield(stream)
+        admitted = self._scheduler.admit()
+        if self._scheduler.newcomers:
+            self._tally.time_waits(self._scheduler.take_newcomers())
+        joined = [self._join(stream) for stream in [*admitted, *self._read_chunk()]]
         if size := len(self._scheduler.decoding):
+            self._tally.step(size)
             logits = self._model.step(size)  # [B, V] float32
             broken = self._mend(logits)
             sampled = self._rows.sample(logits)  # [B] int64
@@ -85,18 +111,28 @@ class EngineLoop:
             self._link.send(Outputs(self._outputs))
             self._outputs = []
 
+    def _inspect(self, seconds: float) -> None:
+        """Run a piece of an inspection: beside turns, which have just taken some seconds, only now and then."""
+        inspector = self._inspector
+        self._outputs += inspector.run_alone() if self._scheduler.is_idle else inspector.run_beside(seconds)
+
     # Messages
 
     def _handle(self, message: ToEngine) -> None:
         if isinstance(message, OpenJob):
-            self._scheduler.add(Stream.of(message.stream, message.job))
+            if message.job.inspect is None:
+                self._scheduler.add(_stream_of(message.stream, message.job))
+            else:
+                self._outputs += self._inspector.open(message.stream, message.job)
         elif isinstance(message, Allow):
             for identity, num_chars in message.num_chars.items():
                 self._allow(identity, num_chars)
+                self._inspector.allow(identity, num_chars)
         elif isinstance(message, Ping):
-            self._link.send(Pong())
+            self._link.send(Pong(self._tally.report()))
         else:
             assert isinstance(message, CloseJob)
+            self._inspector.close(message.stream)
             if stream := self._scheduler.get(message.stream):  # or it ended while the message was under way
                 self._end(stream)
 
@@ -145,11 +181,11 @@ class EngineLoop:
             return
         if job.detail and not job.max_chars:
             following = list(islice(stream.unread, 1, len(logits) + 1))  # none after the last
-            details = _details(logits[: len(following)], following, job.detail.top_n)
-            self._outputs.append(Output(stream.id, details=details))
+            details = self._details(logits[: len(following)], following, stream)
+            self._outputs.append(Output(stream.id, details=[details]))
         if job.read_out is not None:
             labels = self._model.probes[job.read_out].read(states) if job.read_out else log_softmax(logits)
-            self._outputs.append(Output(stream.id, labels=labels.tolist()))
+            self._outputs.append(Output(stream.id, labels=[pack(labels.tolist())]))
         for _ in range(len(logits)):
             stream.unread.popleft()
         stream.state = SessionState(tuple(state[-1].tobytes() for state in states))
@@ -213,6 +249,12 @@ class EngineLoop:
         self._leave(stream)
         self._scheduler.pause(stream)
 
+    def _yield(self, stream: Stream) -> None:
+        """Send what a stream has sampled, and give its row to others."""
+        self._collect(stream)
+        self._flush(stream)
+        self._pause(stream)
+
     def _state_of(self, stream: Stream) -> SessionState:
         return SessionState(self._model.save_row(stream.row), int(self._model.chars[stream.row]))
 
@@ -232,8 +274,8 @@ class EngineLoop:
         for stream in self._attentive:
             row = stream.row
             character = int(sampled[row])
-            if detail := stream.job.detail:
-                stream.details += _details(logits[row : row + 1], [character], detail.top_n)
+            if stream.job.detail:
+                stream.details.append(self._details(logits[row : row + 1], [character], stream))
             if stream.matcher and (stop := stream.matcher.push(character)) is not None:
                 stopped[row] = stop
         return stopped
@@ -255,13 +297,16 @@ class EngineLoop:
             if stream.phase is Phase.DECODE:
                 self._collect(stream)
                 self._flush(stream)
-        now = time.monotonic()
+        # Counted in CPU time: by the clock, a busy machine would join fewer characters in each message, and more
+        # messages would keep it busier.
+        now, wall = time.thread_time(), time.monotonic()
         most = QUANTUM_CHARS if self._scheduler.is_crowded else FLUSH_STEPS
-        if now >= self._next_flush or self._rows.num_steps >= most:
+        if now >= self._next_flush or wall >= self._latest_flush or self._rows.num_steps >= most:
             # The cost of messages grows with streams / interval, that of waiting with the interval: least at the root.
             interval = self._flush_seconds * max(1.0, math.sqrt(len(decoding) / UNHURRIED_STREAMS))
             step_seconds = max(1e-6, (now - self._last_flush) / max(1, self._rows.num_steps))
             self._last_flush, self._next_flush = now, now + interval
+            self._latest_flush = wall + MOST_INTERVALS * interval
             self._flush_all(int(LAST_INTERVALS * interval / step_seconds))
 
     def _end_or_pause(self, stream: Stream) -> None:
@@ -316,12 +361,27 @@ class EngineLoop:
         stream.num_sampled += len(taken)
         stream.outbox += taken
 
+    def _details(self, logits: NDArray[np.float32], characters: Sequence[int], stream: Stream) -> bytes:
+        """Return how likely each character was, packed; logits [N, V] for N characters."""
+        own = np.ascontiguousarray(logits)
+        if self._specials:
+            own = own.copy()
+            own[:, self._specials] = -np.inf
+        log_probabilities, trace = log_softmax(own), stream.trace
+        top_n = min(stream.job.detail.top_n, own.shape[1] - len(self._specials))
+        details = []
+        for row, whole, character in zip(log_probabilities, own, characters, strict=True):
+            likeliest = np.argsort(-row, kind="stable")[:top_n]
+            effective = trace.next(whole, character, top_n) if trace else None
+            details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest], effective))
+        return pack(details)
 
-def _details(logits: NDArray[np.float32], characters: Sequence[int], top_n: int) -> list[IdDetail]:
-    """Return how likely each character was; logits [N, V] for N characters."""
-    log_probabilities = log_softmax(np.ascontiguousarray(logits))
-    details = []
-    for row, character in zip(log_probabilities, characters, strict=True):
-        likeliest = np.argsort(-row, kind="stable")[:top_n]
-        details.append(IdDetail(float(row[character]), [(int(at), float(row[at])) for at in likeliest]))
-    return details
+
+def _stream_of(identity: int, job: Job) -> Stream:
+    stream = Stream.of(identity, job, time.monotonic())
+    if job.detail.effective:
+        first = 0 if job.position else 1  # nothing was before the first character of a new state
+        num_known = len(job.prompt) if job.max_chars else first
+        before = [*job.recent, *job.prompt[:num_known]]
+        stream.trace = EffectiveTrace(job.sampling, job.position + num_known, before)
+    return stream

@@ -23,6 +23,7 @@ from elman_format.self_check import ARITHMETIC, SETTINGS
 from elman_server.domain.errors import ArtefactError
 from elman_server.domain.state import DEFAULT, SessionState
 from elman_server.engine.core import self_check
+from elman_server.models.signals import state_signals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,8 @@ class ModelRunner:
         num_threads: how many threads it was proved with.
         limited_by: why they are fewer; "" if they are not.
         layout: how rows are laid into a batch: the first of LAYOUTS that was proved.
+        artefact: what was loaded.
+        signals: what each state tensor is.
         initial_states: what sessions may start from, by name; `default` is always there.
         initial: the one named `default`.
         probes: read-outs of its states, by name.
@@ -98,13 +101,15 @@ class ModelRunner:
     """
 
     def __init__(self, artefact: Artefact, *, capacity: int, num_threads: int, shares_threads: bool = False) -> None:
-        self._artefact = artefact
+        self.artefact = artefact
         self.capacity = capacity
         self.num_threads, self.limited_by = limit_threads(artefact, num_threads)
         own_threads = 0 if shares_threads else self.num_threads
         self._step = _session(artefact.step, own_threads)
         self._prefill = None if artefact.prefill is None else _session(artefact.prefill, own_threads)
         self._shapes = artefact.state_shapes
+        sizes = [int(np.prod(shape)) for shape in self._shapes]
+        self.signals = state_signals(artefact.cell, artefact.num_layers, sizes)
         self.initial_states = self._initial_states()
         self.initial = self.initial_states[DEFAULT]
         self.probes = {probe.name: probe for probe in artefact.probes}
@@ -115,7 +120,7 @@ class ModelRunner:
         self.layout = layout
         size, step = layout.size(max(self.capacity, BATCHES[-1])), layout.spacing
         self.chars: Ids = np.zeros(size, np.int64)[::step]
-        self._logits: Logits = np.zeros((size, self._artefact.output_size), np.float32)[::step]
+        self._logits: Logits = np.zeros((size, self.artefact.output_size), np.float32)[::step]
         self._states: list[States] = [
             [np.zeros((size, *s), np.float32)[::step] for s in self._shapes] for _ in range(2)
         ]
@@ -124,7 +129,7 @@ class ModelRunner:
 
     def _initial_states(self) -> dict[str, SessionState]:
         zeros = tuple(np.zeros(shape, np.float32).tobytes() for shape in self._shapes)
-        named = {DEFAULT: zeros, **self._artefact.initial_states}
+        named = {DEFAULT: zeros, **self.artefact.initial_states}
         states = {name: SessionState(named[name]) for name in sorted(named)}
         for state in states.values():
             self.check(state)
@@ -236,10 +241,10 @@ class ModelRunner:
             ArtefactError: rows depend on the batch, prefill differs from stepping, or something is not finite.
             ThreadsError: one thread might prove what more do not.
         """
-        for layout in layouts(self._artefact.operators, self.num_threads):
+        for layout in layouts(self.artefact.operators, self.num_threads):
             self._arrange(layout)
             if (fingerprint := self._proof()) is not None:
-                return self._proved_portable() if self._artefact.self_check else fingerprint
+                return self._proved_portable() if self.artefact.self_check else fingerprint
         if self.num_threads > 1:
             raise ThreadsError(f"with {self.num_threads} threads its rows depend on the batch they are in")
         raise ArtefactError(
@@ -254,7 +259,7 @@ class ModelRunner:
         """
         sha, seen = hashlib.sha256(), []
         shape = (_CHECK_STEPS, BATCHES[-1])
-        chars = np.arange(np.prod(shape)).reshape(shape) * 7 % len(self._artefact.vocabulary)
+        chars = np.arange(np.prod(shape)).reshape(shape) * 7 % len(self.artefact.vocabulary)
         states = start = self.rows([self.initial] * shape[1])
         for column in chars:
             (logits,), following = self.walk(column[None], states)
@@ -282,7 +287,7 @@ class ModelRunner:
             return logits, [state[0] for state in walked]
 
         zeros = [np.zeros((len(SETTINGS), *shape), np.float32) for shape in self._shapes]
-        if self_check.digest(len(self._artefact.vocabulary), step, zeros) != self._artefact.self_check:
+        if self_check.digest(len(self.artefact.vocabulary), step, zeros) != self.artefact.self_check:
             raise ArtefactError(
                 f"this machine does not compute {ARITHMETIC}, which its artefact promises: the self-check differs; "
                 "use the onnxruntime of constraints.txt, or quantize the model again"

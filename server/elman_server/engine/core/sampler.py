@@ -37,7 +37,7 @@ _BANNED: Final = 1e39  # stands for an infinite distance: above every float32
 _SLACK: Final = 1e-9
 _NEAR: Final = np.array([[1 - _SLACK], [1 + _SLACK]])
 _EXACT: Final = np.ones((1, 1))
-_COLDEST: Final = 1e269  # of inverse temperatures: times any distance it is still a double
+COLDEST: Final = 1e269  # of inverse temperatures: times any distance it is still a double
 
 
 def uniforms(seed: int, position: int) -> np.random.Generator:
@@ -90,7 +90,7 @@ class Sampler:
     def load(self, row: int, parameters: Sampling) -> None:
         """Set a row's parameters."""
         greedy = parameters.temperature == 0
-        self._factor[row] = -1.0 if greedy else -min(1 / parameters.temperature, _COLDEST)
+        self._factor[row] = -1.0 if greedy else -min(1 / parameters.temperature, COLDEST)
         self._top_k[row] = 1 if greedy else min(parameters.top_k or self._size, self._size)
         self._top_p[row] = parameters.top_p
         self._min_p[row] = 0.0 if greedy else parameters.min_p

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
+from array import array
+from itertools import islice
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,12 +16,14 @@ from elman.v1 import model_pb2 as model_messages
 from elman.v1 import sampling_pb2 as sampling_messages
 from elman.v1 import session_pb2 as session_messages
 from elman_server.domain.events import CharacterDetail, Chunk, Event, Finished, FinishReason, Started
+from elman_server.domain.owner import id_of
 from elman_server.domain.state import DEFAULT
 from elman_server.sessions.session import SessionStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from elman_server.domain.events import EffectiveDistribution
     from elman_server.domain.requests import SamplingRequest
     from elman_server.history.replay import Replayed
     from elman_server.models.registry import Evaluation, ModelInfo
@@ -32,6 +37,7 @@ _Response = TypeVar(
 )
 
 _MAX_UNKNOWN: Final = 100
+_PIECE: Final = 64  # details that are converted together
 _NUMBERS: Final = (
     "repetition_penalty", "repetition_window", "temperature", "top_k", "top_p", "min_p", "seed"
 )  # fmt: skip
@@ -60,7 +66,7 @@ _CELLS: Final = {
 def from_session(info: SessionInfo) -> session_messages.Session:
     """Return a session's message."""
     return session_messages.Session(
-        name=f"sessions/{info.name}",
+        name=f"sessions/{id_of(info.name)}",
         model=info.model,
         model_digest=info.model_digest,
         state=_STATES[info.status],
@@ -136,23 +142,59 @@ def from_details(details: Iterable[CharacterDetail]) -> list[generation_messages
         generation_messages.CharacterDetail(
             text=detail.text,
             log_probability=detail.log_probability,
-            top=[
-                generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in detail.top
-            ],
+            top=_from_top(detail.top),
             labels=[
                 generation_messages.LabelProbability(label=label, log_probability=nats) for label, nats in detail.labels
             ],
+            effective=None if detail.effective is None else _from_effective(detail.effective),
         )
         for detail in details
     ]
 
 
-def from_score(details: Sequence[CharacterDetail]) -> generation_messages.ScoreResponse:
-    """Return the scores of a text and their sum."""
-    scored = [detail.log_probability for detail in details if detail.log_probability is not None]
-    return generation_messages.ScoreResponse(
-        details=from_details(details), log_probability=math.fsum(scored), scored_count=len(scored)
+def _from_effective(found: EffectiveDistribution) -> generation_messages.EffectiveDistribution:
+    return generation_messages.EffectiveDistribution(
+        log_probability=found.log_probability,
+        top=_from_top(found.top),
+        kept_count=found.num_kept,
+        uniform=found.uniform,
+        below=found.below,
     )
+
+
+def _from_top(top: Iterable[tuple[str, float]]) -> list[generation_messages.CharacterProbability]:
+    return [generation_messages.CharacterProbability(text=text, log_probability=nats) for text, nats in top]
+
+
+async def from_append(info: SessionInfo, details: Iterable[CharacterDetail]) -> bytes:
+    """Return the encoded answer of Append; see `from_score`."""
+    answer = bytearray(generation_messages.AppendResponse(session=from_session(info)).SerializeToString())
+    for piece in _pieces(details):
+        answer += generation_messages.AppendResponse(details=from_details(piece)).SerializeToString()
+        await asyncio.sleep(0)
+    return bytes(answer)
+
+
+async def from_score(details: Iterable[CharacterDetail]) -> bytes:
+    """Return the encoded answer of Score: the scores of a text and their sum.
+
+    It is made in pieces, and other tasks run between: messages that follow one another are one message.
+    """
+    answer, scored = bytearray(), array("d")
+    for piece in _pieces(details):
+        answer += generation_messages.ScoreResponse(details=from_details(piece)).SerializeToString()
+        scored.extend(detail.log_probability for detail in piece if detail.log_probability is not None)
+        await asyncio.sleep(0)
+    answer += generation_messages.ScoreResponse(
+        log_probability=math.fsum(scored), scored_count=len(scored)
+    ).SerializeToString()
+    return bytes(answer)
+
+
+def _pieces(details: Iterable[CharacterDetail]) -> Iterator[tuple[CharacterDetail, ...]]:
+    each = iter(details)
+    while piece := tuple(islice(each, _PIECE)):
+        yield piece
 
 
 def from_model(info: ModelInfo) -> model_messages.Model:
@@ -164,7 +206,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
         cell=_CELLS[info.cell],
         layer_count=info.num_layers,
         hidden_size=info.hidden_size,
-        vocabulary=[ord(character) for character in characters or ()],
+        vocabulary=[ord(symbol) for symbol in characters or () if symbol not in info.vocabulary.specials],
         byte_level=characters is None,
         state_bytes=info.initial.num_bytes,
         digest=info.digest,
@@ -188,6 +230,7 @@ def from_model(info: ModelInfo) -> model_messages.Model:
             for read_out in info.read_outs
         ],
         initial_states=[DEFAULT, *info.initial_states],
+        specials=[model_messages.Special(name=name, id=id_) for name, id_ in info.vocabulary.specials.items()],
     )
 
 

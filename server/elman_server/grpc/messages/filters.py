@@ -6,6 +6,7 @@ import re
 from typing import Final
 
 from elman_server.domain.errors import InvalidFieldError
+from elman_server.domain.owner import owner
 from elman_server.grpc.messages.names import model_version
 from elman_server.sessions.session import Filter, SessionStatus
 
@@ -35,6 +36,7 @@ def parse_filter(text: str, *, is_required: bool = False) -> Filter:
         version=version,
         status=None if state is None else _status(state),
         labels={key.removeprefix(_LABEL): value for key, value in terms.items()},
+        owner=owner.get(),
     )
 
 

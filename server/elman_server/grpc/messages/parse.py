@@ -5,6 +5,7 @@ It checks what only messages can hold: names, masks, unset choices, unknown enum
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import uuid
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 from google.protobuf.message import Message
 
 from elman.v1 import generation_pb2 as messages
+from elman.v1.session_pb2 import ImportSessionRequest
 from elman_server.domain.errors import InvalidFieldError, ValueRangeError
+from elman_server.domain.owner import owner
 from elman_server.domain.requests import (
     AppendRequest,
     Creation,
@@ -23,26 +26,31 @@ from elman_server.domain.requests import (
     SamplingRequest,
     ScoreRequest,
     StoppingRequest,
+    StopRequest,
     Target,
     digest_of,
 )
 from elman_server.domain.vocabulary import REJECT, Unknown
-from elman_server.grpc.messages.names import model_version, session_id
+from elman_server.grpc.messages.names import model_version, session_key
 from elman_server.sessions.session import Expiration, LabelChange, check_labels
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from google.protobuf.duration_pb2 import Duration
     from google.protobuf.timestamp_pb2 import Timestamp
 
+    from elman.v1.inspection_pb2 import ExplainStepRequest, FindUnitsRequest, WatchStateRequest
     from elman.v1.sampling_pb2 import Sampling
     from elman.v1.session_pb2 import (
         CreateSessionRequest,
         ForkSessionRequest,
-        ImportSessionRequest,
         Session,
         UpdateSessionRequest,
     )
 
+MAX_SNAPSHOT_BYTES: Final = 1 << 26
+_IMPORT_SECONDS: Final = 60.0  # for all pieces of a snapshot
 _LABEL: Final = "labels."
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NANOS: Final = 10**9
@@ -63,14 +71,14 @@ def to_generate(request: messages.GenerateRequest, time_left: float | None) -> G
     if request.chunk_chars < 0:
         raise ValueRangeError("chunk_chars", request.chunk_chars, "0", "inf", "0 or more")
     return GenerateRequest(
-        target=_to_target(request),
+        target=to_target(request),
         prompt=request.prompt,
         sampling=_to_sampling(request.sampling),
         stopping=_to_stopping(request.stopping),
         etag=request.etag,
         rollback=_ROLLBACK[request.on_abort],
         detail=_to_detail(request.detail),
-        unknown=_to_unknown(request.unknown_characters),
+        unknown=to_unknown(request.unknown_characters),
         chunk_chars=request.chunk_chars,
         time_left=time_left,
         request_id=to_request_id(request.request_id),
@@ -82,20 +90,20 @@ def to_resume(request: messages.ResumeRequest, time_left: float | None) -> Resum
     if not request.request_id:
         raise InvalidFieldError("request_id", "is empty; send the request_id of the Generate")
     return ResumeRequest(
-        session=session_id("session", request.session),
+        session=session_key("session", request.session),
         request_id=to_request_id(request.request_id),
         position=request.position if request.HasField("position") else None,
         time_left=time_left,
     )
 
 
-def to_action(request: messages.ChatRequest, time_left: float | None) -> GenerateRequest | None:
-    """Return the turn that a caller of Chat asks for; None: a Stop."""
+def to_action(request: messages.ChatRequest, time_left: float | None) -> GenerateRequest | StopRequest:
+    """Return what a caller of Chat asks for."""
     match request.WhichOneof("action"):
         case "turn":
             return to_generate(request.turn, time_left)
         case "stop":
-            return None
+            return StopRequest(request.stop.position if request.stop.HasField("position") else None)
         case _:
             raise InvalidFieldError("action", "is not set; send turn or stop")
 
@@ -103,11 +111,11 @@ def to_action(request: messages.ChatRequest, time_left: float | None) -> Generat
 def to_append(request: messages.AppendRequest) -> AppendRequest:
     """Return the turn that a caller asks for."""
     return AppendRequest(
-        session=session_id("session", request.session),
+        session=session_key("session", request.session),
         text=request.text,
         etag=request.etag,
         detail=_to_detail(request.detail),
-        unknown=_to_unknown(request.unknown_characters),
+        unknown=to_unknown(request.unknown_characters),
         request_id=to_request_id(request.request_id),
     )
 
@@ -124,10 +132,10 @@ def to_request_id(text: str) -> bytes:
 def to_score(request: messages.ScoreRequest) -> ScoreRequest:
     """Return what a caller wants scored."""
     return ScoreRequest(
-        target=_to_target(request),
+        target=to_target(request),
         text=request.text,
         top_n=request.top_n,
-        unknown=_to_unknown(request.unknown_characters),
+        unknown=to_unknown(request.unknown_characters),
         read_out=request.read_out,
     )
 
@@ -179,9 +187,31 @@ def _paths(request: UpdateSessionRequest) -> set[str]:
 def to_creation(request: CreateSessionRequest | ForkSessionRequest | ImportSessionRequest) -> Creation:
     """Return by what the server recognizes a request that is sent again."""
     if not request.request_id:
-        return Creation()
+        return Creation(owner=owner.get())
     # With its id: two callers who choose one session id with equal requests are two callers.
-    return Creation(to_request_id(request.request_id), digest_of({request.DESCRIPTOR.name: _set_fields(request)}))
+    digest = digest_of({request.DESCRIPTOR.name: _set_fields(request)})
+    return Creation(to_request_id(request.request_id), digest, owner=owner.get())
+
+
+async def to_import(requests: AsyncIterator[ImportSessionRequest]) -> ImportSessionRequest:
+    """Return a request that comes in pieces as one; all but the snapshot is in the first.
+
+    Raises:
+        InvalidFieldError: it is too large, or the pieces do not come.
+    """
+    whole, snapshot = ImportSessionRequest(), bytearray()
+    try:
+        async with asyncio.timeout(_IMPORT_SECONDS):
+            async for request in requests:
+                if not snapshot:
+                    whole.MergeFrom(request)
+                snapshot += request.snapshot
+                if len(snapshot) > MAX_SNAPSHOT_BYTES:
+                    raise InvalidFieldError("snapshot", f"has more than {MAX_SNAPSHOT_BYTES} bytes")
+    except TimeoutError:
+        raise InvalidFieldError("snapshot", f"did not come within {_IMPORT_SECONDS:g} s; send it faster") from None
+    whole.snapshot = bytes(snapshot)
+    return whole
 
 
 def _set_fields(message: Message) -> dict[str, Any]:
@@ -196,10 +226,17 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int) else dict(value)  # the only repeated field is a map
 
 
-def _to_target(request: messages.GenerateRequest | messages.ScoreRequest) -> Target:
+def to_target(
+    request: messages.GenerateRequest
+    | messages.ScoreRequest
+    | WatchStateRequest
+    | ExplainStepRequest
+    | FindUnitsRequest,
+) -> Target:
+    """Return where the state comes from."""
     match request.WhichOneof("target"):
         case "session":
-            return Target(session=session_id("session", request.session))
+            return Target(session=session_key("session", request.session))
         case "model":
             model, version = model_version("model", request.model)
             return Target(model=model, version=version)
@@ -231,10 +268,11 @@ def _to_stopping(stopping: messages.Stopping) -> StoppingRequest:
 
 
 def _to_detail(detail: messages.Detail) -> Detail:
-    return Detail(log_probability=detail.log_probability, top_n=detail.top_n)
+    return Detail(log_probability=detail.log_probability, top_n=detail.top_n, effective=detail.effective)
 
 
-def _to_unknown(unknown: messages.UnknownCharacters) -> Unknown:
+def to_unknown(unknown: messages.UnknownCharacters) -> Unknown:
+    """Return what to do with characters that are not in the vocabulary."""
     policy = unknown.WhichOneof("policy")
     if policy is None:
         return REJECT

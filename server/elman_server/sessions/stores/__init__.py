@@ -10,6 +10,7 @@ from elman_server.domain.errors import SettingsError
 from elman_server.sessions.stores.base import Store, Stored
 from elman_server.sessions.stores.memory import MemoryStore
 from elman_server.sessions.stores.sqlite import SqliteStore
+from elman_server.sessions.stores.timed import TimedStore
 
 if TYPE_CHECKING:
     from elman_server.process.settings import Settings
@@ -23,6 +24,11 @@ def open_store(settings: Settings) -> Store:
     Raises:
         SettingsError: it cannot be opened. A Redis that does not answer is not an error: it may answer later.
     """
+    store = _open_sealed(settings)
+    return store if store.keeps_objects else TimedStore(store)  # memory takes no time worth a look
+
+
+def _open_sealed(settings: Settings) -> Store:
     if settings.store_keys is None:
         return _open_plain(settings)
     sealed = _extra("sealed", "encryption", "--store-keys")
@@ -36,7 +42,7 @@ def _open_plain(settings: Settings) -> Store:
     if scheme == "memory":
         return MemoryStore(settings.max_sessions, settings.max_session_bytes)
     if scheme == "sqlite":
-        return SqliteStore(Path(path), settings.max_sessions)
+        return SqliteStore(Path(path), settings.max_sessions, max_bytes=settings.max_store_bytes)
     redis = _extra("redis.store", "redis", f"--store {scheme}:")
     store: Store = redis.RedisStore(settings.store, settings.store_timeout_seconds)
     return store

@@ -64,10 +64,12 @@ class Store(Protocol):
         segments: Sequence[Record] = (),
         *,
         keep: int | None = None,
+        place: int = 0,
     ) -> int:
         """Replace the head and add segments, if the revision still holds; return the new one.
 
-        Of the segments that are there only the `keep` oldest stay, all if it is None.
+        Of the segments that are there only the `keep` oldest stay, all if it is None; `place` is the index of the first
+        of those that are added.
 
         Raises:
             RevisionMismatchError: the revision does not hold.
@@ -84,6 +86,9 @@ class Store(Protocol):
 
     async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[Record]:
         """Return a session's segments `start` to `end` (indices, `end` not included), the oldest first."""
+
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; some may have expired."""
 
     async def close(self) -> None:
         """Close files and connections; no call may follow."""

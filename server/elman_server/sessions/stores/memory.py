@@ -19,6 +19,7 @@ from elman_server.domain.errors import (
     SessionExpiredError,
     SessionNotFoundError,
 )
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions.stores.base import Record, Stored
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ class MemoryStore:
         segments: Sequence[Record] = (),
         *,
         keep: int | None = None,
+        place: int = 0,  # noqa: ARG002  for stores that bind segments to it
     ) -> int:
         """Replace the head and add segments; see Store."""
         entry = self._entry(name)
@@ -146,6 +148,10 @@ class MemoryStore:
     async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[Record]:
         """Return a session's segments; see Store."""
         return self._entry(name).segments[start:end]
+
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; see Store."""
+        return len(self._entries)
 
     async def close(self) -> None:
         """Do nothing: what is in memory goes with the process."""
@@ -205,6 +211,7 @@ class MemoryStore:
         self._num_bytes -= self._entries.pop(name).num_bytes
         self._names.remove(name)
         if end is not SessionNotFoundError:
+            COUNTERS.sessions_ended["expired" if end is SessionExpiredError else "evicted"] += 1
             self._ends[name] = end
             if len(self._ends) > MAX_TOMBSTONES:
                 self._ends.popitem(last=False)

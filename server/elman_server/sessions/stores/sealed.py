@@ -1,8 +1,8 @@
 """Encryption of what is stored: a store around another one, which then holds only the names of sessions in clear.
 
 What is sealed is AES-256-GCM (NIST SP 800-38D) of one record: version, key id, nonce, ciphertext and tag. The name of
-the session and the kind of record are authenticated with it, so that no record opens in another's place. An older
-record of the same session does: anyone who can write to the store can set a session back to an older state.
+the session and the place of the record in it are authenticated with it, so that no record opens in another's place. An
+older record of the same place does: anyone who can write to the store can set a session back to an older state.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from elman_server.sessions.stores.base import Store
 
-VERSION: Final = b"\x81"  # no plain record's
+VERSION: Final = b"\x82"  # no plain record's
 KEY_BYTES: Final = 32
 _ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12  # random; one key is good for 2**32 records (SP 800-38D, 8.3)
@@ -82,8 +82,8 @@ class SealedStore:
 
     async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
         """Keep a new session; see Store."""
-        sealed = [self._seal(name, "segment", segment) for segment in segments]
-        return await self._store.create(name, self._seal(name, "head", head), expires, sealed)
+        sealed = self._sealed(name, segments, 0)
+        return await self._store.create(name, self._seal(_of_head(name), head), expires, sealed)
 
     async def load(self, name: str) -> Stored:
         """Return a session; raises CorruptRecordError; see Store."""
@@ -98,10 +98,13 @@ class SealedStore:
         segments: Sequence[bytes] = (),
         *,
         keep: int | None = None,
+        place: int = 0,
     ) -> int:
         """Replace the head and add segments; see Store."""
-        sealed = [self._seal(name, "segment", segment) for segment in segments]
-        return await self._store.commit(name, revision, self._seal(name, "head", head), expires, sealed, keep=keep)
+        sealed = self._sealed(name, segments, place)
+        return await self._store.commit(
+            name, revision, self._seal(_of_head(name), head), expires, sealed, keep=keep, place=place
+        )
 
     async def delete(self, name: str, revision: int | None) -> None:
         """Delete a session; see Store."""
@@ -113,18 +116,26 @@ class SealedStore:
 
     async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[bytes]:
         """Return a session's segments; raises CorruptRecordError; see Store."""
-        return [self._open(name, "segment", sealed) for sealed in await self._store.segments(name, start, end)]
+        found = await self._store.segments(name, start, end)
+        return [self._open(_of_segment(name, at), sealed) for at, sealed in enumerate(found, start)]
+
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; see Store."""
+        return await self._store.num_sessions()
 
     async def close(self) -> None:
         """Close files and connections."""
         await self._store.close()
 
-    def _seal(self, name: str, kind: str, record: bytes) -> bytes:
+    def _sealed(self, name: str, segments: Sequence[bytes], place: int) -> list[bytes]:
+        return [self._seal(_of_segment(name, at), segment) for at, segment in enumerate(segments, place)]
+
+    def _seal(self, belongs: bytes, record: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._ciphers[self._first].encrypt(nonce, record, _bound(name, kind))
+        sealed = self._ciphers[self._first].encrypt(nonce, record, belongs)
         return VERSION + self._first + nonce + sealed
 
-    def _open(self, name: str, kind: str, sealed: bytes) -> bytes:
+    def _open(self, belongs: bytes, sealed: bytes) -> bytes:
         if sealed[:1] != VERSION:
             raise CorruptRecordError("a stored record is not encrypted: it is older than --store-keys")
         key_id, nonce = sealed[1 : 1 + _ID_BYTES], sealed[1 + _ID_BYTES : _HEADER_BYTES]
@@ -132,12 +143,12 @@ class SealedStore:
         if cipher is None:
             raise CorruptRecordError(f"a stored record needs the key {key_id.hex()}, which this server lacks")
         try:
-            return cipher.decrypt(nonce, sealed[_HEADER_BYTES:], _bound(name, kind))
+            return cipher.decrypt(nonce, sealed[_HEADER_BYTES:], belongs)
         except (InvalidTag, ValueError) as error:  # ValueError: it is shorter than a nonce
             raise CorruptRecordError("a stored record was changed or belongs elsewhere") from error
 
     def _opened(self, name: str, stored: Stored) -> Stored:
-        return Stored(self._open(name, "head", stored.head), stored.revision, stored.expires)
+        return Stored(self._open(_of_head(name), stored.head), stored.revision, stored.expires)
 
     def _shown(self, name: str, stored: Stored) -> Stored:
         try:
@@ -146,5 +157,11 @@ class SealedStore:
             return Stored(b"", stored.revision, stored.expires)
 
 
-def _bound(name: str, kind: str) -> bytes:
-    return f"elman sealed 1\0{kind}\0{name}".encode()
+def _of_head(name: str) -> bytes:
+    """Return what is authenticated with a head."""
+    return f"elman sealed 2\0head\0{name}".encode()
+
+
+def _of_segment(name: str, place: int) -> bytes:
+    """Return what is authenticated with a segment."""
+    return f"elman sealed 2\0segment\0{name}\0{place}".encode()

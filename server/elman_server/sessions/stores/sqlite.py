@@ -19,8 +19,11 @@ from elman_server.domain.errors import (
     SessionExpiredError,
     SessionNotFoundError,
     SettingsError,
+    StoreFullError,
 )
+from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions.stores.base import Stored
+from elman_server.sessions.stores.reserve import Reserve
 from elman_server.sessions.stores.sqlite_thread import SqliteThread
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 APPLICATION_ID: Final = 0x456C6D6E  # "Elmn"
 SCHEMA_VERSION: Final = 1
+MAX_BYTES: Final = 2**36
 BUSY_SECONDS: Final = 5.0  # the longest wait for another process's lock on the file
 PURGE_STEPS: Final = 16  # expired sessions deleted in one call, so that no call takes long
 MAX_TOMBSTONES: Final = 100_000  # names whose expiry is remembered
@@ -54,6 +58,7 @@ class SqliteStore:
     Args:
         path: its folder must exist, on a disk of this machine.
         max_sessions: past them a new session is refused.
+        max_bytes: of the file, past which it is full.
         clock: unix seconds.
 
     Attributes:
@@ -66,12 +71,18 @@ class SqliteStore:
     keeps_objects = False
     is_shared = True
 
-    def __init__(self, path: Path, max_sessions: int, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, path: Path, max_sessions: int, clock: Callable[[], float] = time.time, max_bytes: int = MAX_BYTES
+    ) -> None:
         self._max_sessions = max_sessions
         self._clock = clock
         self.in_use: Callable[[str], bool] = lambda _: False
         writer, reader = _open(path, clock), _open(path, clock, "PRAGMA query_only = ON")
-        self._writer, self._reader = SqliteThread(writer, "BEGIN IMMEDIATE"), SqliteThread(reader, "BEGIN")
+        (page_bytes,) = writer.execute("PRAGMA page_size").fetchone()
+        writer.execute(f"PRAGMA max_page_count = {max(1, max_bytes // page_bytes)}")
+        reserve = Reserve(path.with_name(f"{path.name}.reserve"))
+        self._writer = SqliteThread(writer, "BEGIN IMMEDIATE", path, reserve)
+        self._reader = SqliteThread(reader, "BEGIN", path)
 
     async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
         """Keep a new session; see Store."""
@@ -96,7 +107,11 @@ class SqliteStore:
             _append(connection, made.lastrowid, 0, segments)
             return revision
 
-        return await self._writer.run(work)
+        try:
+            return await self._writer.run(work)
+        except StoreFullError:
+            await self._writer.run(self._purge, frees=True)
+            raise
 
     async def load(self, name: str) -> Stored:
         """Return a session; see Store."""
@@ -118,6 +133,7 @@ class SqliteStore:
         segments: Sequence[bytes] = (),
         *,
         keep: int | None = None,
+        place: int = 0,  # noqa: ARG002  for stores that bind segments to it
     ) -> int:
         """Replace the head and add segments; see Store."""
         now = self._now(name)
@@ -149,7 +165,7 @@ class SqliteStore:
                 _check(name, found, revision)
             _delete(connection, session)
 
-        await self._writer.run(work)
+        await self._writer.run(work, frees=True)
 
     async def page(self, after: str, limit: int) -> list[tuple[str, Stored]]:
         """Return sessions in name order; see Store."""
@@ -172,6 +188,15 @@ class SqliteStore:
 
         return await self._reader.run(work)
 
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; see Store."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            (number,) = connection.execute("SELECT num_sessions FROM counters").fetchone()
+            return int(number)
+
+        return await self._reader.run(work)
+
     async def close(self) -> None:
         """Finish the calls that wait and close the file."""
         await self._writer.close()
@@ -187,6 +212,7 @@ class SqliteStore:
             if self.in_use(name):
                 continue
             _delete(connection, session)
+            COUNTERS.sessions_ended["expired"] += 1
             added = connection.execute("INSERT OR REPLACE INTO expired (name) VALUES (?)", (name,))
             connection.execute("DELETE FROM expired WHERE id <= ?", ((added.lastrowid or 0) - MAX_TOMBSTONES,))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from elman_server.domain.errors import CorruptRecordError, StoreUnavailableError
+from elman_server.process.observe.counters import COUNTERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,7 @@ async def _probe(store: Store) -> Exception | None:
     """Return why a store cannot be read."""
     try:
         await store.page("", 1)
+        COUNTERS.num_sessions = await store.num_sessions()
     except CorruptRecordError:
         return None  # it answers
     except Exception as error:  # noqa: BLE001  a watch that dies would leave health as it was

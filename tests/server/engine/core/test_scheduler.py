@@ -1,5 +1,7 @@
 """The scheduler as plain data: who is admitted, who reads, who holds which row."""
 
+from collections import Counter
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
@@ -59,6 +61,70 @@ def test_places_go_to_the_first_who_waits():
     scheduler.leave(ready[0])
     scheduler.end(ready[0])
     assert ids(scheduler.admit()) == [2]
+
+
+def owned(identity: int, owner: str) -> Stream:
+    """Return a stream of an owner that can decode at once."""
+    return Stream.of(identity, Job(START, 0, [1], max_chars=1000, owner=owner))
+
+
+def admitted(scheduler: Scheduler) -> list[str]:
+    """Give rows to all that are admitted; return their owners."""
+    ready = scheduler.admit()
+    for stream in ready:
+        scheduler.join(stream)
+        stream.unread.clear()
+    return [stream.job.owner for stream in ready]
+
+
+def made_room(scheduler: Scheduler) -> list[str]:
+    """Let streams make room for those of other owners; return whose they are."""
+    due = scheduler.due_to_yield()
+    for stream in due:
+        scheduler.leave(stream)
+        scheduler.pause(stream)
+    return [stream.job.owner for stream in due]
+
+
+def test_an_owner_with_less_than_its_share_gets_rows_at_once():
+    """A hundred streams of one owner give way to the four of another, no further, and not before they have read."""
+    scheduler = Scheduler(8)
+    for number in range(100):
+        scheduler.add(owned(number, "many"))
+    assert (admitted(scheduler), made_room(scheduler)) == (["many"] * 8, [])
+    for number in range(100, 106):
+        scheduler.add(owned(number, "few"))
+    scheduler.decoding[0].unread.append(1)
+    assert made_room(scheduler) == ["many"] * 4
+    assert scheduler.decoding[0].unread
+    assert (admitted(scheduler), made_room(scheduler)) == (["few"] * 4, [])
+    scheduler.leave(scheduler.decoding[-1])
+    scheduler.add(owned(106, "third"))
+    assert (made_room(scheduler), admitted(scheduler)) == ([], ["third"])
+    scheduler.add(owned(107, "third"))
+    assert (made_room(scheduler), admitted(scheduler)) == (["many"], ["third"])
+
+
+def test_owners_share_rows_whatever_they_ask_for():
+    """Of rows that go round, each owner gets its part, whether ten or a thousand of its streams wait."""
+    scheduler = Scheduler(9)
+    sizes = {"a": 3, "b": 30, "c": 1000}
+    number = 0
+    for owner, size in sizes.items():
+        for _ in range(size):
+            scheduler.add(owned(number, owner))
+            number += 1
+    steps = dict.fromkeys(sizes, 0)
+    for _ in range(100):
+        made_room(scheduler)
+        admitted(scheduler)
+        for stream in scheduler.decoding:
+            stream.num_sampled += QUANTUM_CHARS
+            steps[stream.job.owner] += 1
+        for stream in scheduler.due_to_share():
+            scheduler.leave(stream)
+            scheduler.pause(stream)
+    assert steps == {"a": 300, "b": 300, "c": 300}
 
 
 class Counted(Stream):
@@ -198,10 +264,10 @@ class Life(RuleBasedStateMachine):
         self.rows[target] = self.rows[source]
         self.rows[source] = None
 
-    @rule(target=streams, size=st.integers(1, 200), max_chars=st.sampled_from([0, 1, 20]))
-    def add(self, size: int, max_chars: int) -> Stream:
+    @rule(target=streams, size=st.integers(1, 200), max_chars=st.sampled_from([0, 1, 20]), owner=st.sampled_from("abc"))
+    def add(self, size: int, max_chars: int, owner: str) -> Stream:
         """Open a stream."""
-        stream = stream_of(len(self.alive), size, max_chars=max_chars)
+        stream = Stream.of(len(self.alive), Job(START, 0, [1] * size, max_chars=max_chars, owner=owner))
         self.alive.append(stream)
         self.scheduler.add(stream)
         return stream
@@ -216,6 +282,14 @@ class Life(RuleBasedStateMachine):
         for stream in streams:
             if len(stream.unread) == 1 and stream.job.max_chars:
                 self.join(stream)
+
+    @rule()
+    def make_room(self) -> None:
+        """Those with more than their share give rows to those with less."""
+        for stream in self.scheduler.due_to_yield():
+            assert not stream.unread
+            self.leave(stream)
+            self.scheduler.pause(stream)
 
     @rule(stream=streams)
     def pause(self, stream: Stream) -> None:
@@ -252,6 +326,14 @@ class Life(RuleBasedStateMachine):
             assert (stream in self.scheduler.decoding) == (stream.phase is Phase.DECODE)
             assert (stream in self.scheduler.prefilling) == (stream.phase is Phase.PREFILL)
             assert (stream in self.scheduler._waiting) == (stream.phase is Phase.WAITING)
+
+    @invariant()
+    def owners_are_counted(self) -> None:
+        """What each owner has is what its streams are."""
+        placed = [stream for stream in self.alive if stream.phase in {Phase.DECODE, Phase.PREFILL}]
+        waiting = [stream for stream in self.alive if stream.phase is Phase.WAITING]
+        assert self.scheduler._placed == Counter(stream.job.owner for stream in placed)
+        assert self.scheduler._active == Counter(stream.job.owner for stream in placed + waiting)
 
     @invariant()
     def places_are_not_given_twice(self) -> None:

@@ -132,11 +132,12 @@ def test_finished_is_written_whole():
     )
 
 
-def test_scores_are_summed_over_what_has_one():
-    """The sum leaves out a first character."""
-    response = from_score([dataclasses.replace(DETAIL, log_probability=None), DETAIL, DETAIL])
+async def test_scores_are_summed_over_what_has_one():
+    """The sum leaves out a first character; an answer that is made in pieces is one message."""
+    details = [dataclasses.replace(DETAIL, log_probability=None), *[DETAIL] * 200]
+    response = generation_pb2.ScoreResponse.FromString(await from_score(details))
 
-    assert (response.log_probability, response.scored_count) == (-1.0, 2)
+    assert (response.log_probability, response.scored_count, len(response.details)) == (-100.0, 200, 201)
     assert response.details[1] == DETAIL_MESSAGE
 
 

@@ -1,12 +1,12 @@
 import pytest
 
 from elman_server.domain.errors import InvalidFieldError
-from elman_server.grpc.messages.names import model_version, session_id
+from elman_server.grpc.messages.names import model_version, session_key
 
 
 def test_names_give_their_ids():
     """A well-formed name gives its parts."""
-    assert session_id("name", "sessions/my-session-1") == "my-session-1"
+    assert session_key("name", "sessions/my-session-1") == "my-session-1"
     assert model_version("model", "models/tiny") == ("tiny", None)
     assert model_version("model", "models/tiny/versions/1.0-b") == ("tiny", "1.0-b")
 
@@ -35,7 +35,7 @@ def test_names_give_their_ids():
 def test_other_forms_are_refused(name: str):
     """Whatever is not exactly a session's name is refused in one short sentence with its field."""
     with pytest.raises(InvalidFieldError) as caught:
-        session_id("session.name", name)
+        session_key("session.name", name)
 
     assert caught.value.field == "session.name"
     assert len(caught.value.description) < 250

@@ -142,5 +142,24 @@ async def test_the_setting_switches_it_on(tmp_path, monkeypatch):
     assert store.in_use("abcd")
     await store.close()
     connection = sqlite3.connect(tmp_path / "s.db")
-    assert connection.execute("SELECT substr(head, 1, 1) FROM sessions").fetchall() == [(b"\x81",)]
+    assert connection.execute("SELECT substr(head, 1, 1) FROM sessions").fetchall() == [(b"\x82",)]
     connection.close()
+
+
+async def test_segments_keep_their_places(tmp_path, clock):
+    """A segment that was moved, within its session or to another one, is corrupt; so is one that is missing."""
+    path = tmp_path / "sessions.db"
+    store = SealedStore(SqliteStore(path, 10, clock), [NEW])
+    for name in ("abcd", "efgh"):
+        revision = await store.create(name, SECRET, LIVES, [b"0", b"1"])
+        await store.commit(name, revision, SECRET, LIVES, [b"2"], place=2)
+    assert await store.segments("abcd") == [b"0", b"1", b"2"]
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE segments SET number = number + 10 WHERE session = 1 AND number < 2")
+        connection.execute("UPDATE segments SET number = 11 - number WHERE session = 1 AND number >= 10")
+        connection.execute("DELETE FROM segments WHERE session = 2 AND number = 1")
+    connection.close()
+    for name in ("abcd", "efgh"):
+        with pytest.raises(CorruptRecordError, match="belongs elsewhere"):
+            await store.segments(name)
+    await store.close()

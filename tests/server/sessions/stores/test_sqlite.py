@@ -1,13 +1,17 @@
 """What only the store in a SQLite file does: its file, its caps, and what a failing disk or process does to it."""
 
 import asyncio
+import contextlib
+import os
 import random
 import sqlite3
 import stat
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,12 +21,14 @@ from elman_server.domain.errors import (
     SessionExpiredError,
     SessionNotFoundError,
     SettingsError,
+    StoreFullError,
     StoreUnavailableError,
 )
 from elman_server.sessions.stores import SqliteStore
 from elman_server.sessions.stores import sqlite as sqlite_module
 from tests.clock import START
 from tests.server.sessions.stores.stores import LIVES, end_of, names
+from tests.services import need
 
 ROOT = Path(__file__).parents[4]
 ROUNDS = 8  # of killing a writer
@@ -53,7 +59,7 @@ async def test_the_file_is_the_owners_alone(path):
     await store.create("abcd", b"0", 2e9)
     assert {stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()} == {0o600}
     await store.close()
-    assert [file.name for file in path.parent.iterdir()] == ["sessions.db"]
+    assert {file.name for file in path.parent.iterdir()} == {"sessions.db", "sessions.db.reserve"}
 
 
 async def test_a_newer_schema_is_refused(path):
@@ -166,7 +172,7 @@ async def test_a_full_disk_is_unavailable_and_heals(path, clock):
     assert await store.segments("abcd") == []
     small, large = (store.commit("abcd", revision, b"2", LIVES), store.create("efgh", bytes(100_000), LIVES))
     outcomes = await asyncio.gather(small, large, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [int, StoreUnavailableError]  # one's trouble is not the other's
+    assert [type(outcome) for outcome in outcomes] == [int, StoreFullError]  # one's trouble is not the other's
     connection.execute("PRAGMA max_page_count = 1000000")
     await store.commit("abcd", (await store.load("abcd")).revision, b"3", LIVES, [bytes(100_000)])
     assert await names(store) == ["abcd"]
@@ -228,3 +234,79 @@ def _write_and_die(path: Path) -> dict[str, int]:
         writer.kill()
         lines += writer.stdout.readlines()
     return {name: int(count) for name, count in (line.split() for line in lines if line.endswith("\n"))}
+
+
+async def test_all_who_wait_for_a_locked_file_are_answered_together(path, clock, monkeypatch):
+    """Many calls wait once for the lock, and not one after another; so do those that come meanwhile."""
+    monkeypatch.setattr(sqlite_module, "BUSY_SECONDS", 0.3)
+    store = SqliteStore(path, 1000, clock)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    begins, transaction = [], store._writer._transaction
+
+    def counted(group: Any) -> Any:
+        begins.append(len(group))
+        return transaction(group)
+
+    monkeypatch.setattr(store._writer, "_transaction", counted)
+    calls = [asyncio.create_task(store.create(f"s-{number}", b"0", LIVES)) for number in range(600)]
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StoreUnavailableError}
+    assert len(begins) <= 2
+    other.execute("COMMIT")
+    other.close()
+    assert await store.create("abcd", b"0", LIVES)
+    await store.close()
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+async def test_a_file_that_was_removed_is_noticed(path, clock, is_replaced):
+    """Nothing is written to a file that is not there any more, or to another one in its place."""
+    store = SqliteStore(path, 10, clock)
+    revision = await store.create("abcd", b"0", LIVES)
+    path.rename(path.with_name("elsewhere"))
+    if is_replaced:
+        path.touch()
+    for call in (
+        store.commit("abcd", revision, b"1", LIVES),
+        store.create("efgh", b"0", LIVES),
+        store.load("abcd"),
+        store.page("", 1),
+    ):
+        with pytest.raises(StoreUnavailableError, match="was removed or replaced"):
+            await call
+    path.unlink(missing_ok=True)
+    path.with_name("elsewhere").rename(path)
+    assert (await store.load("abcd")).head == b"0"
+    await store.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 32 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={32 << 20}", "tmpfs", str(folder)]
+    is_mounted = os.geteuid() == 0 and subprocess.run(mount, check=False, capture_output=True).returncode == 0
+    need("the right to mount a small file system", is_there=is_mounted, switch="REQUIRE_MOUNT")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+async def test_a_full_disk_is_freed_by_deleting(small_disk, clock):
+    """On a disk without one free byte sessions can be deleted, and expired ones are; then there is room."""
+    store = SqliteStore(small_disk / "s.db", 100_000, clock)
+    count = 0
+    with contextlib.suppress(StoreFullError):
+        while True:
+            await store.create(f"s-{count:06}", os.urandom(20_000), START + 10 if count % 2 else LIVES)
+            count += 1
+    with contextlib.suppress(OSError), (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        while True:
+            ballast.write(bytes(512))
+    for number in range(0, count, 2):
+        await store.delete(f"s-{number:06}", None)
+    clock.now += 20
+    for number in range(count // 2):
+        await store.create(f"t-{number:06}", os.urandom(20_000), LIVES)
+    await store.close()

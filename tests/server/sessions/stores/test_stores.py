@@ -49,7 +49,7 @@ async def test_segments_are_only_added(store):
     seen: list[bytes] = []
     for number in range(20):
         added = [b"%d-%d" % (number, index) for index in range(number % 3)]
-        revision = await store.commit("abcd", revision, b"h", LIVES, added)
+        revision = await store.commit("abcd", revision, b"h", LIVES, added, place=len(seen))
         after = list(await store.segments("abcd"))
         assert after == seen + added
         seen = after
@@ -61,7 +61,7 @@ async def test_a_session_may_begin_with_segments(store):
     """A fork and an import bring their past along, and continue from there."""
     revision = await store.create("abcd", b"0", LIVES, [b"a", b"b"])
     assert await store.segments("abcd") == [b"a", b"b"]
-    await store.commit("abcd", revision, b"1", LIVES, [b"c"])
+    await store.commit("abcd", revision, b"1", LIVES, [b"c"], place=2)
     assert await store.segments("abcd") == [b"a", b"b", b"c"]
 
 
@@ -70,7 +70,7 @@ async def test_a_commit_may_drop_the_newest_segments(store):
     for keep, kept in ((None, b"abc"), (5, b"abc"), (3, b"abc"), (2, b"ab"), (1, b"a"), (0, b"")):
         name = f"keep-{keep}"
         first = await store.create(name, b"0", LIVES, [b"a", b"b", b"c"])
-        revision = await store.commit(name, first, b"1", LIVES, [b"x", b"y"], keep=keep)
+        revision = await store.commit(name, first, b"1", LIVES, [b"x", b"y"], keep=keep, place=len(kept))
         expected = [*(bytes([byte]) for byte in kept), b"x", b"y"]
         assert await store.segments(name) == expected
         with pytest.raises(RevisionMismatchError):
@@ -241,7 +241,8 @@ async def test_many_writers_lose_nothing(store):
         while True:
             stored = await store.load("abcd")
             try:
-                await store.commit("abcd", stored.revision, b"%d" % number, LIVES, [b"%d" % number])
+                place = int(stored.head)
+                await store.commit("abcd", stored.revision, b"%d" % (place + 1), LIVES, [b"%d" % number], place=place)
             except RevisionMismatchError:
                 continue
             return

@@ -78,6 +78,13 @@ class RedisIndex:
             low = b"(" + members[-1]
         return found[:limit]
 
+    async def size(self) -> int:
+        """Return how many sessions are listed; some may have expired."""
+        pipeline = self._client.pipeline(transaction=False)
+        for shard in range(NUM_SHARDS):
+            pipeline.zcard(_key(shard))
+        return sum(await pipeline.execute())
+
     async def sweep(self) -> None:
         """Check some members, and remove those that are stale."""
         shard = next(self._shards)

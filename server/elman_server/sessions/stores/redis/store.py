@@ -92,6 +92,7 @@ class RedisStore:
         segments: Sequence[bytes] = (),
         *,
         keep: int | None = None,
+        place: int = 0,  # noqa: ARG002  for stores that bind segments to it
     ) -> int:
         """Replace the head and add segments; see Store."""
         with translated():
@@ -148,6 +149,11 @@ class RedisStore:
         if float(expires) <= self._now(name):
             raise SessionExpiredError(f"sessions/{name}")
         return list(found)
+
+    async def num_sessions(self) -> int:
+        """Return how many sessions there are; see Store."""
+        with translated():
+            return await self._index.size()
 
     async def close(self) -> None:
         """Close the connections."""

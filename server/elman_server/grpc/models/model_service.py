@@ -19,6 +19,7 @@ from elman_server.domain.requests import check_text
 from elman_server.domain.vocabulary import Unknown
 from elman_server.grpc.messages.build import from_encoded, from_model
 from elman_server.grpc.messages.names import model_version
+from elman_server.models.registry import order
 from elman_server.sessions.pages import PageToken, page_limit
 
 if TYPE_CHECKING:
@@ -40,12 +41,14 @@ class ModelService(ModelServiceServicer):
 
     async def ListModels(self, request: ListModelsRequest, _: Context) -> ListModelsResponse:
         limit, models = page_limit(request.page_size), self._models.list()
-        start = bisect_right([info.name for info in models], PageToken.decode(request.page_token, _SCOPE))
+        after = PageToken.decode(request.page_token, _SCOPE)
+        name, version = model_version("page_token", after) if after else ("", None)
+        start = bisect_right([order(info.name, info.version) for info in models], order(name, version or ""))
         page = models[start : start + limit]
         has_more = start + limit < len(models)
         return ListModelsResponse(
             models=[from_model(info) for info in page],
-            next_page_token=PageToken.encode(page[-1].name, _SCOPE) if has_more else "",
+            next_page_token=PageToken.encode(page[-1].resource, _SCOPE) if has_more else "",
         )
 
     async def GetModel(self, request: GetModelRequest, _: Context) -> GetModelResponse:

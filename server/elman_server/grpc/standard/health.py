@@ -47,6 +47,10 @@ class Health(HealthServicer):  # type: ignore[misc]  # no stubs upstream
         self._changed.set()
         self._changed = asyncio.Event()
 
+    def is_serving(self, service: str) -> bool:
+        """Whether a service is SERVING."""
+        return bool(self._status_of(service) == HealthCheckResponse.SERVING)
+
     def close(self) -> None:
         """Be NOT_SERVING for good; watches end after that message."""
         self._is_closed = True

@@ -1,0 +1,1 @@
+"""Inspections: what a network computes while it reads, behind all turns."""

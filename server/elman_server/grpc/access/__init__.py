@@ -1,0 +1,1 @@
+"""Access: who calls, what they may do, and how much."""

@@ -1,0 +1,1 @@
+"""The services about models: the catalogue, and what a network computes."""

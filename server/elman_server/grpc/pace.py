@@ -1,0 +1,166 @@
+"""Pace: a request that comes in slowly, and an answer that its reader does not take, hold little and not for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+from elman_server.domain.errors import OverloadedError, QuotaError, StalledReaderError
+
+if TYPE_CHECKING:
+    import grpc
+
+    Context = grpc.aio.ServicerContext[Any, Any]
+
+MAX_INCOMING: Final = 128  # requests that have begun to come in; each may hold a whole message
+INCOMING_SECONDS: Final = 0.1  # that each of them has at least, if more wait
+RETRY_AFTER_SECONDS: Final = 1.0  # for a caller past a limit
+LOOKS: Final = 12  # at a stream within the time that its reader may take
+
+
+class Places:
+    """Limits how many calls of a kind run at once; one object for all of them, to be entered by each."""
+
+    def __init__(self, subject: str, most: int) -> None:
+        self._subject = subject
+        self._most = most
+        self._num_taken = 0
+
+    def __enter__(self) -> None:
+        if self._num_taken >= self._most:
+            raise QuotaError(self._subject, self._most, RETRY_AFTER_SECONDS)
+        self._num_taken += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._num_taken -= 1
+
+
+class Inbox:
+    """Receives requests. gRPC keeps the part of a message that has come, and callers may send no more than a part.
+
+    When there are many such, a new one takes the place of the oldest.
+    """
+
+    def __init__(self, most: int = MAX_INCOMING, seconds: float = INCOMING_SECONDS) -> None:
+        self._most = most
+        self._seconds = seconds
+        self._incoming: dict[asyncio.Task[Any], float] = {}  # since when; the oldest first
+        self._waiting: list[asyncio.Future[None]] = []
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def receive(self, context: Context) -> Any:
+        """Return a call's next message, as bytes, or gRPC's EOF.
+
+        Raises:
+            OverloadedError: others waited, and this one did not come.
+        """
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        while len(self._incoming) >= self._most:
+            waiter = loop.create_future()
+            self._waiting.append(waiter)
+            self._look_later()
+            await waiter
+        self._incoming[task] = loop.time()
+        try:
+            return await context.read()
+        except asyncio.CancelledError:
+            if task in self._incoming:  # the caller left
+                raise
+            task.uncancel()
+            raise OverloadedError("more requests come in than the server can hold", RETRY_AFTER_SECONDS) from None
+        finally:
+            self._incoming.pop(task, None)
+            self._admit()
+
+    def _admit(self) -> None:
+        # The youngest first: in a flood they are not those of the flood alone.
+        while self._waiting and len(self._incoming) < self._most:
+            waiter = self._waiting.pop()
+            if not waiter.done():
+                waiter.set_result(None)
+                return
+
+    def _look_later(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._evict)
+
+    def _evict(self) -> None:
+        """End the oldest, one for each that waits."""
+        self._timer = None
+        until = asyncio.get_running_loop().time() - self._seconds
+        late = [task for task, since in self._incoming.items() if since <= until][: len(self._waiting)]
+        for task in late:
+            del self._incoming[task]
+            task.cancel()
+        for _ in late:
+            self._admit()
+        if self._waiting:
+            self._look_later()
+
+
+class Answer:
+    """The answer of one call.
+
+    gRPC sends the headers with the first message. Until that is sent it would send them with a status, too, and then
+    neither. So the first message is sent in a task of its own, which the end of a turn does not cancel.
+    """
+
+    __slots__ = ("_first", "context")
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self._first: asyncio.Future[None] | None = None
+
+    async def write(self, data: bytes) -> None:
+        """Give a message to gRPC; return when it has taken it."""
+        if self._first is None:
+            self._first = asyncio.ensure_future(self.context.write(data))
+            self._first.add_done_callback(_take_note)
+            await asyncio.shield(self._first)
+        else:
+            await self.context.write(data)
+
+    async def headers_sent(self) -> None:
+        """Return when a status can be sent: its reader may have to take the first message before."""
+        if self._first is not None:
+            await asyncio.wait({self._first})
+
+
+class Outbox:
+    """Sends answers, and ends the streams whose readers take none for a time.
+
+    Args:
+        seconds: that time, about.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._sending: dict[asyncio.Task[Any], float] = {}  # since when
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def send(self, answer: Answer, data: bytes) -> None:
+        """Send a message; return when gRPC has taken it: it holds a few for a reader who is behind."""
+        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        assert task is not None
+        self._sending[task] = loop.time()
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds / LOOKS, self._look)
+        try:
+            await answer.write(data)
+        finally:
+            self._sending.pop(task, None)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() - self._seconds
+        for task in [task for task, since in self._sending.items() if since <= until]:
+            del self._sending[task]
+            task.cancel(StalledReaderError(self._seconds))
+        self._timer = loop.call_later(self._seconds / LOOKS, self._look) if self._sending else None
+
+
+def _take_note(written: asyncio.Future[None]) -> None:
+    """Look at an error that nobody waits for: the caller has left."""
+    if not written.cancelled():
+        written.exception()

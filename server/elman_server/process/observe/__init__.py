@@ -1,0 +1,1 @@
+"""Observation: what a call did, what the process counted, and who may look at it."""

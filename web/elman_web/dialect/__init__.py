@@ -1,0 +1,1 @@
+"""OpenAI's HTTP dialect over a recurrent network: its tokens are characters."""

@@ -1,0 +1,1 @@
+"""What every request passes: hosts, origins, sizes, errors, and streams of events."""

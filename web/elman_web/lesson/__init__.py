@@ -1,0 +1,1 @@
+"""The small models of the panels Meaning and Programs."""

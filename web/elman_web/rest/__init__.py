@@ -1,0 +1,1 @@
+"""Plain REST: sessions, and how likely texts are."""
