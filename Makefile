@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve lab up cluster down test test-compose chaos bench check fmt proto image docs picture page chart models lesson-models card constraints clean
+.PHONY: help demo serve lab up cluster down test test-compose chaos portability bench check fmt proto image docs picture page chart models lesson-models card constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ test-compose: $(VENV)/dev.done ## run the image and the compose file, the cluste
 
 chaos: $(VENV)/dev.done ## break a cluster in every way, again and again: make chaos ROUNDS=20
 	$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),5)
+
+portability: $(VENV)/dev.done ## compare texts with emulated processors, needs qemu-user: make portability CHARS=1000000
+	$(BIN)/python -m tests.portability --chars $(or $(CHARS),100000)
 
 bench: $(VENV)/dev.done ## run every benchmark, less than 10 minutes; docs/benchmarks.md explains them
 	$(BIN)/python -m benchmarks

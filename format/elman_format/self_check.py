@@ -100,7 +100,7 @@ def sample(logits: Sequence[float], setting: Setting, uniform: float) -> int:
         keys.sort()
     mass = [exp(_with_low_bits(distance, index) * -(1 / setting.temperature)) for distance, index in keys]
     sums = _sums(mass)
-    enough = setting.top_p * sums[(setting.top_k or len(sums)) - 1]
+    enough = setting.top_p * sums[min(setting.top_k or len(sums), len(sums)) - 1]
     last = next(index for index, total in enumerate(sums) if total >= enough)
     last = min(last, sum(part >= setting.min_p for part in mass) - 1)
     return next(index for (_, index), total in zip(keys, sums, strict=True) if total > sums[last] * uniform)

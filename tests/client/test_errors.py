@@ -37,6 +37,7 @@ TABLE = [
     ("LEASE_LOST", "ABORTED", elman_client.LeaseLostError),
     ("SESSION_BUSY", "UNAVAILABLE", elman_client.SessionBusyError),
     ("MODEL_MISMATCH", "FAILED_PRECONDITION", elman_client.FailedPreconditionError),
+    ("FINGERPRINT_MISMATCH", "FAILED_PRECONDITION", elman_client.FailedPreconditionError),
     ("POSITION_OUT_OF_RANGE", "OUT_OF_RANGE", elman_client.OutOfRangeError),
     ("TOO_MANY_SESSIONS", "RESOURCE_EXHAUSTED", elman_client.ResourceExhaustedError),
     ("TOO_MANY_STREAMS", "RESOURCE_EXHAUSTED", elman_client.ResourceExhaustedError),

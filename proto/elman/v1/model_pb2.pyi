@@ -93,7 +93,9 @@ class Model(_message.Message):
     parameter_count: _builtins.int
     """ParameterCount is the number of trained weights; 0 if unknown."""
     fingerprint: _builtins.str
-    """Fingerprint names the arithmetic: the same digest, seed and fingerprint give the same text."""
+    """Fingerprint names the arithmetic: the same digest, seed and fingerprint give the same text. That of an int8 model is
+    "portable-1" on every machine; others name the processor's and onnxruntime's.
+    """
     @_builtins.property
     def vocabulary(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Vocabulary holds the code points that the model reads and generates, in id order; empty if byte_level. Ids of specials are

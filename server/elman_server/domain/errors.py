@@ -257,6 +257,23 @@ class ModelMismatchError(ServerError):
     """The session is pinned to a model version that is not served here."""
 
 
+class FingerprintMismatchError(ServerError):
+    """A turn cannot be continued to the text that it would have had: this server computes otherwise.
+
+    Attributes:
+        expected: the fingerprint that ran the turn.
+        actual: this server's.
+    """
+
+    def __init__(self, resource: str, expected: str, actual: str) -> None:
+        super().__init__(
+            f"this turn of {resource} was run with the arithmetic {expected}, and this server's is {actual}: its text "
+            "would differ from here on; resume it on a server with that fingerprint, or cancel it and start a new turn"
+        )
+        self.expected = expected
+        self.actual = actual
+
+
 class SessionFullError(ServerError):
     """The session has as much text, or as many turns, as one may have."""
 

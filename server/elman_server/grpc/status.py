@@ -123,6 +123,10 @@ def _etag(error: errors.EtagMismatchError) -> dict[str, str]:
     return {"etag": error.current}
 
 
+def _fingerprints(error: errors.FingerprintMismatchError) -> dict[str, str]:
+    return {"expected": error.expected, "actual": error.actual}
+
+
 def _range(error: errors.PositionOutOfRangeError) -> dict[str, str]:
     return {"field": error.field, "value": str(error.value), "start": str(error.start), "end": str(error.end)}
 
@@ -158,6 +162,9 @@ TABLE: Final[Mapping[type[Any], Row]] = {
     errors.GatesAbsentError: Row(StatusCode.FAILED_PRECONDITION, "GATES_ABSENT"),
     errors.StalledReaderError: Row(StatusCode.CANCELLED, "READER_STALLED"),
     errors.ModelMismatchError: Row(StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH"),
+    errors.FingerprintMismatchError: Row(
+        StatusCode.FAILED_PRECONDITION, "FINGERPRINT_MISMATCH", metadata=_fingerprints
+    ),
     errors.SessionFullError: Row(StatusCode.FAILED_PRECONDITION, "SESSION_FULL"),
     errors.PositionOutOfRangeError: Row(StatusCode.OUT_OF_RANGE, "POSITION_OUT_OF_RANGE", metadata=_range),
     errors.SessionBusyError: Row(StatusCode.UNAVAILABLE, "SESSION_BUSY", _retry),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from elman_server.domain.errors import (
     DrainingError,
+    FingerprintMismatchError,
     InvalidFieldError,
     SessionBusyError,
     SessionFullError,
@@ -327,6 +328,7 @@ class Turns:
             COUNTERS.resumes["continued" if earlier.can_continue else "complete"] += 1
             if not earlier.can_continue:
                 return loaded, earlier
+            self._check_fingerprint(session_id, earlier)
             run.turn = turn = self._turn(self._sessions.model_of(earlier.head), session_id, loaded)
             turn.continue_from(earlier.start, earlier.prompt_end, earlier.opened)
             with contextlib.suppress(SessionBusyError):
@@ -334,6 +336,15 @@ class Turns:
                 run.keep = not earlier.parameters.rollback
                 return loaded, earlier
         raise SessionBusyError(f"sessions/{session_id}")
+
+    def _check_fingerprint(self, session_id: str, earlier: EarlierTurn) -> None:
+        """Refuse to continue a turn of other arithmetic: its caller may know more of the text than is durable."""
+        parameters, model = earlier.parameters, self._sessions.model_of(earlier.head)
+        if parameters.fingerprint == model.fingerprint:
+            return
+        stops = [model.vocabulary.encode(stop, "stopping.stop_strings") for stop in parameters.stop_strings]
+        if earlier.end_reached(stops) is None:  # else only its end is missing
+            raise FingerprintMismatchError(f"sessions/{session_id}", parameters.fingerprint, model.fingerprint)
 
     async def _again(
         self, run: Run, earlier: EarlierTurn, known: int, time_left: float | None

@@ -44,7 +44,7 @@ def test_an_artefact_becomes_int8(cell: str, text: Path, tmp_path: Path):
     assert (metadata.name, metadata.version, metadata.is_quantized) == ("tiny-int8", "1-int8", True)
     record = metadata.recipe["quantisation"]
     assert record["source_digest"] == source.digest
-    assert (record["scheme"], record["clip"], record["num_symbols"]) == ("int8-static", 1.0, 9000)
+    assert (record["scheme"], record["clip"], record["num_symbols"]) == ("int8-portable", 1.0, 9000)
     assert all(0 < scale <= 1 / 127 for scale in record["scales"])
     assert len(artefact.data) < 0.5 * len(source.data)
     evaluation, first, second = metadata.evaluation

@@ -79,6 +79,13 @@ CASES: list[tuple[Exception, StatusCode, str, dict[str, str], list[Any]]] = [
     (errors.SessionFullError("full"), StatusCode.FAILED_PRECONDITION, "SESSION_FULL", {}, []),
     (errors.ModelMismatchError("pinned"), StatusCode.FAILED_PRECONDITION, "MODEL_MISMATCH", {}, []),
     (
+        errors.FingerprintMismatchError("sessions/abcd", "portable-1", "another"),
+        StatusCode.FAILED_PRECONDITION,
+        "FINGERPRINT_MISMATCH",
+        {"expected": "portable-1", "actual": "another"},
+        [],
+    ),
+    (
         errors.PositionOutOfRangeError("end", 9, 0, 7),
         StatusCode.OUT_OF_RANGE,
         "POSITION_OUT_OF_RANGE",

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from elman_server.domain.errors import (
     EtagMismatchError,
+    FingerprintMismatchError,
     InvalidFieldError,
     LeaseLostError,
     PositionOutOfRangeError,
@@ -385,6 +386,31 @@ async def test_another_server_goes_on_where_one_was_lost(house, sampling, rollba
     assert (second.end.state_digest, second.end.reason) == (digest, FinishReason.MAX_CHARS)
     assert (await house.sessions.get(session.name)).turn_count == 1
     assert await transcript(house, session.name) == PROMPT + expected.text
+
+
+async def test_a_server_of_other_arithmetic_does_not_continue_a_turn(house):
+    """It says so, and leaves the turn to a server that computes the same; any delivers a turn that is whole."""
+    one, other, equal = Replica(house), Replica(house), Replica(house)
+    session, request_id = await house.session("tiny", seed=5), new_id()
+    request = asked(session.name, request_id, PROMPT, LONG)
+    expected, _ = await undisturbed(house, request)
+    first, _ = await lost(one, request)
+    model = house.models.get("tiny")
+    its_own = model.fingerprint
+    object.__setattr__(model, "fingerprint", "another machine")
+    try:
+        with pytest.raises(FingerprintMismatchError, match="another machine") as caught:
+            await other.resume(session.name, request_id, first.chunks[-1].position)
+        assert (caught.value.expected, caught.value.actual) == (its_own, "another machine")
+    finally:
+        object.__setattr__(model, "fingerprint", its_own)
+    second = await equal.resume(session.name, request_id, first.chunks[-1].position)
+    assert first.text + second.text == expected.text
+    object.__setattr__(model, "fingerprint", "another machine")
+    try:
+        assert (await other.resume(session.name, request_id)).text == expected.text
+    finally:
+        object.__setattr__(model, "fingerprint", its_own)
 
 
 async def test_what_is_told_to_be_durable_is(house):

@@ -9,7 +9,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from elman_format import self_check
+from elman_server.domain import exact
 from elman_server.domain.sampling import Sampling, log_softmax
+from elman_server.engine.core import sampler as sampler_module
 from elman_server.engine.core.sampler import Sampler, penalize, uniforms
 
 LESSON = [2.0, 1.0, 0.1]  # logits, source.md R3 and R4
@@ -280,3 +283,71 @@ def test_a_penalty_row_does_not_depend_on_its_neighbours():
     assert np.array_equal(together, alone)
     untouched = penalty[:, 0] == 1
     assert np.array_equal(together[untouched], logits[untouched])
+
+
+# One text on every machine
+
+
+def mixed(num_rows: int) -> list[Sampling]:
+    """Every filter and temperature, alone and together."""
+    rows = [
+        Sampling(0, temperature=0.5),
+        Sampling(0, temperature=0.8, top_k=10),
+        Sampling(0, temperature=1.2, top_p=0.9),
+        Sampling(0, min_p=0.05),
+        Sampling(0, temperature=1.5, top_k=20, top_p=0.8, min_p=0.02),
+        Sampling(0, temperature=0),
+    ]
+    return [rows[index % len(rows)] for index in range(num_rows)]
+
+
+def test_the_exact_weights_choose_as_the_fast_ones(monkeypatch):
+    """With NumPy's exponential as a filter and without it, the same ids; each is the id of plain Python."""
+    random, samplings = np.random.default_rng(4), mixed(60)
+    sampler = sampler_of(samplings, VOCABULARY)
+    batches = [random.normal(0, 3, (60, VOCABULARY)).astype(np.float32) for _ in range(20)]
+    uniform = random.random((20, 60))
+    fast = [sampler.sample(*drawn).tolist() for drawn in zip(batches, uniform, strict=True)]
+    monkeypatch.setattr(sampler_module, "_NEAR", np.array([[0.5], [2.0]]))  # nothing is clear
+    assert [sampler.sample(*drawn).tolist() for drawn in zip(batches, uniform, strict=True)] == fast
+    for logits, own, ids in zip(batches, uniform, fast, strict=True):
+        for row, sampling in enumerate(samplings):
+            setting = self_check.Setting(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+            assert self_check.sample(logits[row].tolist(), setting, float(own[row])) == ids[row]
+
+
+@pytest.mark.parametrize("error", [1e-15, 1e-12])
+def test_an_exponential_that_is_wrong_in_the_last_digits_changes_no_sample(monkeypatch, error):
+    """Uniforms at the very edge between two characters: the exact weights decide, whatever NumPy's are like."""
+    logits = np.random.default_rng(5).normal(0, 3, (60, VOCABULARY)).astype(np.float32)
+    samplings = mixed(60)
+    sampler = sampler_of(samplings, VOCABULARY)
+    weights = exact.exp((logits - logits.max(axis=1, keepdims=True)).astype(np.float64) / 0.5)
+    edges = np.add.accumulate(weights, axis=1)
+    uniform = edges[:, 20] / edges[:, -1]  # for the rows that neither filter nor have another temperature
+    expected = sampler.sample(logits, uniform).tolist()
+    true = np.exp
+
+    def wrong(x, out):
+        true(x, out=out)
+        out *= 1 + error * np.random.default_rng(6).uniform(-1, 1, out.shape)
+
+    monkeypatch.setattr(np, "exp", wrong)
+    assert sampler.sample(logits, uniform).tolist() == expected
+
+
+@pytest.mark.parametrize(
+    "sampling", [Sampling(0, min_p=1.0), Sampling(0, top_k=2, top_p=0.5), Sampling(0, top_k=3, top_p=1 / 3)]
+)
+def test_ties_on_a_threshold_are_decided_by_the_exact_weights(sampling):
+    """Equal logits put a weight or a sum exactly on min_p or top_p: every machine cuts there."""
+    logits = [1.0, 1.0, 1.0, 0.0]
+    setting = self_check.Setting(sampling.temperature, sampling.top_k, sampling.top_p, sampling.min_p)
+    uniform = np.linspace(0, 1, 50, endpoint=False).tolist()
+    assert draw_alone(logits, sampling, uniform) == [self_check.sample(logits, setting, own) for own in uniform]
+
+
+def test_log_probabilities_are_those_of_plain_python():
+    """To the last bit, so that Score agrees on every machine."""
+    logits = np.random.default_rng(7).normal(0, 5, (40, VOCABULARY)).astype(np.float32)
+    assert log_softmax(logits).tolist() == [self_check.log_softmax(row) for row in logits.tolist()]
