@@ -14,7 +14,7 @@ from elman_server.history.service import state_at
 from elman_server.sessions.repository import Loaded, etag_of
 from elman_server.sessions.service import check_position
 from elman_server.sessions.session import turns_of
-from elman_server.sessions.transitions import OLD_KEY_BYTES, key_of
+from elman_server.sessions.transitions import KEY_BYTES, OLD_KEY_BYTES, key_of
 from elman_server.turns.output import TextDetails, replayed
 from elman_server.turns.planning import started
 
@@ -204,13 +204,13 @@ async def _earlier(sessions: Sessions, session_id: str, head: Head, first: int, 
 
 def _keys(head: Head, request_id: bytes) -> list[int]:
     """Return the first segments of the turns that may have a request id, the newest first."""
-    sought = key_of(request_id)
-    return [first for key, first in reversed(head.recent) if key == sought]
+    sought = {key_of(request_id), request_id[:KEY_BYTES]}  # the second is how earlier servers stored it
+    return [first for key, first in reversed(head.recent) if key in sought]
 
 
 async def _older(sessions: Sessions, session_id: str, head: Head, request_id: bytes) -> list[int]:
     """Return the first segment of an older turn that has a request id; what a rewind has cut has it no more."""
-    if not _holds(head.older, key_of(request_id)[:OLD_KEY_BYTES]):
+    if not any(_holds(head.older, key[:OLD_KEY_BYTES]) for key in (key_of(request_id), request_id)):
         return []
     turns = turns_of(await sessions.segments(session_id, 0, head.num_segments))
     return [turn.index for turn in turns if turn.parameters.request_id == request_id and turn.outcome is not None]

@@ -15,7 +15,7 @@ from tests.models import CHARACTERS, tiny_model
 from tests.server.house import House
 
 TEXT = (CHARACTERS * 500)[:30_000]
-MAX_SECONDS = 0.2  # of the thread of the loop; 100,000 characters took 1.5
+MAX_SECONDS = 0.4  # of CPU time of the thread of the loop; 100,000 characters took 1.5
 
 
 @pytest_asyncio.fixture

@@ -226,6 +226,19 @@ async def test_every_turn_is_known_by_its_id(house, monkeypatch):
     assert again.end.position == texts[1].end.position + 2
 
 
+async def test_ids_that_an_earlier_server_stored_are_known(house, monkeypatch):
+    """Earlier servers kept the beginning of a request id, where now a hash of it is kept."""
+    session = await house.session("tiny")
+    requests = [asked(session.name, new_id(), "a", 2) for _ in range(4)]
+    with monkeypatch.context() as earlier:
+        earlier.setattr("elman_server.sessions.transitions.NUM_RECENT", 2)
+        earlier.setattr("elman_server.sessions.transitions.key_of", lambda request_id: request_id[:8])
+        texts = [await collected(house.turns.generate(request)) for request in requests]
+    again = [await collected(house.turns.generate(request)) for request in requests]
+    assert [told.text for told in again] == [told.text for told in texts]
+    assert (await house.sessions.get(session.name)).turn_count == len(requests)
+
+
 async def test_requests_at_once_under_one_id_are_one_turn(house):
     """Sent ten times at once: the session has the turn once, and each caller that reads to the end has all its text."""
     session, request_id = await house.session("tiny"), new_id()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -48,6 +49,5 @@ def digest(vocabulary_size: int, step: Callable[[Ids, States], tuple[Logits, Sta
 def _sampler(output_size: int) -> Sampler:
     sampler = Sampler(len(self_check.SETTINGS), output_size)
     for row, own in enumerate(self_check.SETTINGS):
-        sampling = Sampling(0, temperature=own.temperature, top_k=own.top_k, top_p=own.top_p, min_p=own.min_p)
-        sampler.load(row, sampling)
+        sampler.load(row, Sampling(seed=0, **asdict(own)))
     return sampler

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from elman_server.sessions.stores.base import Store
 
 VERSION: Final = b"\x82"  # no plain record's
+UNPLACED_VERSION: Final = b"\x81"  # of earlier servers: bound to its session, and to nothing in it
+HEAD: Final = -1  # the place of a head; that of a segment is its number in the session
 KEY_BYTES: Final = 32
 _ID_BYTES: Final = 4
 _NONCE_BYTES: Final = 12  # random; one key is good for 2**32 records (SP 800-38D, 8.3)
@@ -83,7 +85,7 @@ class SealedStore:
     async def create(self, name: str, head: bytes, expires: float, segments: Sequence[bytes] = ()) -> int:
         """Keep a new session; see Store."""
         sealed = self._sealed(name, segments, 0)
-        return await self._store.create(name, self._seal(_of_head(name), head), expires, sealed)
+        return await self._store.create(name, self._seal(name, HEAD, head), expires, sealed)
 
     async def load(self, name: str) -> Stored:
         """Return a session; raises CorruptRecordError; see Store."""
@@ -103,7 +105,7 @@ class SealedStore:
         """Replace the head and add segments; see Store."""
         sealed = self._sealed(name, segments, place)
         return await self._store.commit(
-            name, revision, self._seal(_of_head(name), head), expires, sealed, keep=keep, place=place
+            name, revision, self._seal(name, HEAD, head), expires, sealed, keep=keep, place=place
         )
 
     async def delete(self, name: str, revision: int | None) -> None:
@@ -117,7 +119,7 @@ class SealedStore:
     async def segments(self, name: str, start: int = 0, end: int | None = None) -> list[bytes]:
         """Return a session's segments; raises CorruptRecordError; see Store."""
         found = await self._store.segments(name, start, end)
-        return [self._open(_of_segment(name, at), sealed) for at, sealed in enumerate(found, start)]
+        return [self._open(name, at, sealed) for at, sealed in enumerate(found, start)]
 
     async def num_sessions(self) -> int:
         """Return how many sessions there are; see Store."""
@@ -128,27 +130,28 @@ class SealedStore:
         await self._store.close()
 
     def _sealed(self, name: str, segments: Sequence[bytes], place: int) -> list[bytes]:
-        return [self._seal(_of_segment(name, at), segment) for at, segment in enumerate(segments, place)]
+        return [self._seal(name, at, segment) for at, segment in enumerate(segments, place)]
 
-    def _seal(self, belongs: bytes, record: bytes) -> bytes:
+    def _seal(self, name: str, place: int, record: bytes) -> bytes:
         nonce = secrets.token_bytes(_NONCE_BYTES)
-        sealed = self._ciphers[self._first].encrypt(nonce, record, belongs)
+        sealed = self._ciphers[self._first].encrypt(nonce, record, _bound(VERSION, name, place))
         return VERSION + self._first + nonce + sealed
 
-    def _open(self, belongs: bytes, sealed: bytes) -> bytes:
-        if sealed[:1] != VERSION:
+    def _open(self, name: str, place: int, sealed: bytes) -> bytes:
+        version = sealed[:1]
+        if version not in {VERSION, UNPLACED_VERSION}:
             raise CorruptRecordError("a stored record is not encrypted: it is older than --store-keys")
         key_id, nonce = sealed[1 : 1 + _ID_BYTES], sealed[1 + _ID_BYTES : _HEADER_BYTES]
         cipher = self._ciphers.get(key_id)
         if cipher is None:
             raise CorruptRecordError(f"a stored record needs the key {key_id.hex()}, which this server lacks")
         try:
-            return cipher.decrypt(nonce, sealed[_HEADER_BYTES:], belongs)
+            return cipher.decrypt(nonce, sealed[_HEADER_BYTES:], _bound(version, name, place))
         except (InvalidTag, ValueError) as error:  # ValueError: it is shorter than a nonce
             raise CorruptRecordError("a stored record was changed or belongs elsewhere") from error
 
     def _opened(self, name: str, stored: Stored) -> Stored:
-        return Stored(self._open(_of_head(name), stored.head), stored.revision, stored.expires)
+        return Stored(self._open(name, HEAD, stored.head), stored.revision, stored.expires)
 
     def _shown(self, name: str, stored: Stored) -> Stored:
         try:
@@ -157,11 +160,9 @@ class SealedStore:
             return Stored(b"", stored.revision, stored.expires)
 
 
-def _of_head(name: str) -> bytes:
-    """Return what is authenticated with a head."""
-    return f"elman sealed 2\0head\0{name}".encode()
-
-
-def _of_segment(name: str, place: int) -> bytes:
-    """Return what is authenticated with a segment."""
-    return f"elman sealed 2\0segment\0{name}\0{place}".encode()
+def _bound(version: bytes, name: str, place: int) -> bytes:
+    """Return what is authenticated with a record."""
+    kind = "head" if place == HEAD else "segment"
+    if version == UNPLACED_VERSION:
+        return f"elman sealed 1\0{kind}\0{name}".encode()
+    return f"elman sealed 2\0{kind}\0{name}".encode() + (b"" if place == HEAD else f"\0{place}".encode())

@@ -6,6 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from elman_server.domain.errors import CorruptRecordError, SettingsError
 from elman_server.process.settings import Settings
@@ -163,3 +164,21 @@ async def test_segments_keep_their_places(tmp_path, clock):
         with pytest.raises(CorruptRecordError, match="belongs elsewhere"):
             await store.segments(name)
     await store.close()
+
+
+async def test_a_record_of_an_earlier_server_opens(plain):
+    """Version 81 was bound to its session and the kind of record alone; another session's does not open."""
+    cipher, nonce = AESGCM(NEW), bytes(12)
+    store = SealedStore(plain, [NEW])
+
+    def sealed(kind: str, name: str, record: bytes) -> bytes:
+        bound = f"elman sealed 1\0{kind}\0{name}".encode()
+        return b"\x81" + store._first + nonce + cipher.encrypt(nonce, record, bound)
+
+    for name in ("abcd", "efgh"):
+        await plain.create(name, sealed("head", "abcd", b"head"), LIVES, [sealed("segment", "abcd", b"1")])
+    assert (await store.load("abcd")).head == b"head"
+    assert await store.segments("abcd") == [b"1"]
+    for read in (store.load("efgh"), store.segments("efgh")):
+        with pytest.raises(CorruptRecordError, match="belongs elsewhere"):
+            await read
