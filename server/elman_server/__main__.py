@@ -22,7 +22,8 @@ try:
 except ModuleNotFoundError as error:  # the client alone was installed
     if (error.name or "").startswith("elman"):
         raise
-    sys.exit(f"elman-server: {error.name} is not installed; run: pip install 'elman[server]'")
+    missing = (error.name or "a library").partition(".")[0]
+    sys.exit(f"elman-server: {missing} is not installed; run: pip install 'elman[server]'")
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
