@@ -13,6 +13,7 @@ import pytest
 
 from elman_client import Client
 from elman_client.cli import cli
+from elman_client.cli._output import printable
 from tests.client.fake_memory import ALPHABET, VOCABULARY
 from tests.client.fake_server import FakeServer
 from tests.client.processes import ELMAN, PATIENCE, Terminal, environment, run, start
@@ -489,3 +490,8 @@ def _close_all(listener: socket.socket) -> None:
             return
         with connection:
             connection.recv(1000)
+
+
+def test_labels_move_no_cursor():
+    """What others wrote into labels is shown without control characters."""
+    assert printable("a\x1b[2Jb\r\u202e") == "a\ufffd[2Jb\ufffd\ufffd"

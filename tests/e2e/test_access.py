@@ -164,7 +164,7 @@ def test_mutual_tls_names_the_caller(lstm, tmp_path: Path) -> None:
         with Client(process.address, **options, **mine) as client:
             assert client.is_serving()
             assert len(client.list_models()) == 1
-        process.log.wait_for('"principal": "cert:CN=operator"')
+        process.log.wait_for('"principal": ?"cert:CN=operator"')
 
 
 # Tokens
@@ -343,6 +343,8 @@ def test_a_quota_of_nothing_allows_nothing(place: Place) -> None:
 
 def test_no_token_is_in_the_log(place: Place) -> None:
     """After all of this the log has names, and neither tokens nor their digests."""
+    with place.client("alice") as client:
+        client.list_models()
+    place.server.log.wait_for('"principal": ?"alice"')
     log = place.server.log.text
-    assert '"principal": "alice"' in log
     assert not [name for name, token in TOKENS.items() if token in log or token_digest(token) in log]

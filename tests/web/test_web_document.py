@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 def test_the_commands_work(web):
     """`elman-web` has the options that are given, and curl streams to the end."""
-    start, ask = blocks("bash")
+    start, *_, ask = blocks("bash")
     name, *options = shlex.split(start.splitlines()[1])
     assert name == "elman-web"
     main.make_context(name, options)

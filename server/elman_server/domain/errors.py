@@ -22,8 +22,8 @@ ServerError
 ├── TurnCancelledError          somebody has ended the turn with Cancel
 ├── StalledReaderError          the reader of a stream took nothing for a long time
 ├── ModelMismatchError          the session belongs to a version that is not served
-├── GatesAbsentError            a model's gates are not known, or its weights are too many
 ├── SessionFullError            the session has as much text as one may have
+├── GatesAbsentError            a model's gates are not known, or its weights are too many
 ├── PositionOutOfRangeError     past the end of the transcript
 ├── RetryableError              the same request may succeed later
 │   ├── SessionBusyError        a turn is running
@@ -274,12 +274,12 @@ class FingerprintMismatchError(ServerError):
         self.actual = actual
 
 
-class GatesAbsentError(ServerError):
-    """The gates and weights of a model cannot be shown; the message says why."""
-
-
 class SessionFullError(ServerError):
     """The session has as much text, or as many turns, as one may have."""
+
+
+class GatesAbsentError(ServerError):
+    """The gates and weights of a model cannot be shown; the message says why."""
 
 
 class PositionOutOfRangeError(ServerError):

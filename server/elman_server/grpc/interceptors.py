@@ -19,7 +19,7 @@ from elman_server.domain.errors import (
     UnauthenticatedError,
 )
 from elman_server.domain.events import FinishReason
-from elman_server.grpc.pace import Answer, Inbox, Outbox
+from elman_server.grpc.messages.pace import Answer, Inbox, Outbox
 from elman_server.grpc.status import to_failure
 from elman_server.process.logs import log_call
 from elman_server.process.observe.call import Call, begin_call, this_call

@@ -17,11 +17,11 @@ from elman.v1.model_pb2_grpc import add_ModelServiceServicer_to_server
 from elman.v1.session_pb2_grpc import add_SessionServiceServicer_to_server
 from elman_server.domain.errors import SettingsError
 from elman_server.grpc.access.certificates import credentials
-from elman_server.grpc.generation_service import GenerationService
 from elman_server.grpc.interceptors import CallInterceptor
-from elman_server.grpc.models.inspection_service import InspectionService
-from elman_server.grpc.models.model_service import ModelService
-from elman_server.grpc.session_service import SessionService
+from elman_server.grpc.services.generation_service import GenerationService
+from elman_server.grpc.services.inspection_service import InspectionService
+from elman_server.grpc.services.model_service import ModelService
+from elman_server.grpc.services.session_service import SessionService
 from elman_server.grpc.standard.health import Health, Need
 from elman_server.grpc.standard.reflection import add_reflection
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError
+from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError, QuotaError
 from elman_server.domain.events import FinishReason
 from elman_server.domain.requests import GenerateRequest, SamplingRequest, StoppingRequest, Target
 from elman_server.domain.sampling import Sampling
 from elman_server.engine import Configure, Engine, JobStream
+from elman_server.engine.client import _environment
 from elman_server.engine.job import IdDetail, Job, Output, pack
 from elman_server.models.registry import ModelInfo
 from tests.models import CHARACTERS, nan_model, tiny_model
@@ -283,3 +284,29 @@ async def test_a_batch_of_one_row_is_a_batch_of_one_row(path, small):
         assert await asyncio.gather(*(read(narrow.open(job(model, 200, seed=n))) for n in range(3))) == expected
     finally:
         await narrow.stop()
+
+
+async def test_an_engine_gets_no_keys(monkeypatch):
+    """What is in the server's environment beside paths and libraries' settings is not the engine's business."""
+    for name in ("ELMAN_STORE", "MY_KEYS", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    found = _environment()
+    assert "secret" not in found.values()
+    assert (found["PATH"], found["OMP_NUM_THREADS"]) == (os.environ["PATH"], "3")
+
+
+async def test_long_prompts_that_wait_have_a_bound(small, monkeypatch):
+    """Past it a long one is refused at once and a short one is not; a job that was not sent is taken back whole."""
+    engine, model = small
+    monkeypatch.setattr(engine, "_max_unread", 1000)
+    monkeypatch.setattr(type(engine), "_is_behind", property(lambda _: True))
+    long = Job(model.initial, 0, (IDS * 100)[:600], 1, Sampling(seed=1))
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(engine.open(long))
+        assert len(engine._unsent) == 1
+        with pytest.raises(QuotaError, match="unread characters"):
+            engine.open(long)
+        short = engine.open(job(model, 5))
+    assert list(engine._unread) == []
+    assert await read(short) == await read(engine.open(job(model, 5)))

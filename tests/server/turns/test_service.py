@@ -536,7 +536,7 @@ async def test_appended_details_are_scored_ones(house):
     session = await house.session("tiny")
     _, first = await house.turns.append(AppendRequest(session.name, "hel", detail=Detail(True, 2)))
     _, second = await house.turns.append(AppendRequest(session.name, "lo", detail=Detail(True, 2)))
-    assert (*first, *second) == await house.turns.score(ScoreRequest(Target(model="tiny"), "hello", top_n=2))
+    assert (*first, *second) == tuple(await house.turns.score(ScoreRequest(Target(model="tiny"), "hello", top_n=2)))
 
 
 # Byte-level models

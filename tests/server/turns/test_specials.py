@@ -58,7 +58,7 @@ async def test_probabilities_are_those_of_the_characters(house):
     scored = await house.turns.score(ScoreRequest(Target(session=session.name), "abcab", top_n=len(CHARACTERS)))
     _, read = await house.turns.append(AppendRequest(session.name, "abcab", detail=Detail(True, len(CHARACTERS))))
     generated = await house.generate(MODEL, "abc", 5, detail=EVERY)
-    for detail in [*scored[1:], *read[1:], *generated.details]:
+    for detail in [*list(scored)[1:], *list(read)[1:], *generated.details]:
         assert {character for character, _ in detail.top} == CHARACTERS
         assert math.fsum(math.exp(nats) for _, nats in detail.top) == pytest.approx(1)
         assert detail.log_probability == dict(detail.top)[detail.text]

@@ -21,9 +21,9 @@ from elman_server.engine.core.batch import FLUSH_STEPS, Batch
 from elman_server.engine.core.effective import EffectiveTrace
 from elman_server.engine.core.inspection.inspector import Inspector
 from elman_server.engine.core.scheduler import QUANTUM_CHARS, Phase, Scheduler, Stream
-from elman_server.engine.core.tally import Tally
 from elman_server.engine.job import IdDetail, Output, pack
 from elman_server.engine.protocol import Allow, CloseJob, OpenJob, Outputs, Ping, Pong
+from elman_server.engine.tally import Tally
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,10 +83,12 @@ class EngineLoop:
                     for message in self._link.receive(wait=is_idle and self._inspector.is_idle):
                         self._handle(message)
                     polled = time.monotonic()
-                begin = time.monotonic()
-                self.step()
-                if not self._inspector.is_idle:
-                    self._inspect(time.monotonic() - begin)
+                if self._inspector.is_idle:
+                    self.step()
+                else:
+                    begin = time.process_time()
+                    self.step()
+                    self._inspect(time.process_time() - begin)
         except (EOFError, ConnectionError):
             return
 

@@ -1,1 +1,1 @@
-"""Messages: parsed into requests of the domain, built from its events."""
+"""Messages: received, parsed into requests of the domain, built from its events, and sent."""

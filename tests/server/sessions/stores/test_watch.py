@@ -30,6 +30,10 @@ class Script:
             raise answer
         return []
 
+    async def num_sessions(self) -> int:
+        """Count none."""
+        return 0
+
 
 async def watched(patience: float, *answers: Exception | None) -> tuple[list[bool], list[str]]:
     """Return what was reported of a store, and which errors were logged."""

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from elman_server.engine.core.model_runner import ModelRunner
     from elman_server.engine.job import Job
 
+# Times are the process's own: what other processes take of a busy machine must not count as the turns' share.
 SHARE: Final = 0.03  # of the time that turns take
-BESIDE_SECONDS: Final = 0.004  # about the longest that a step waits for a piece
+BESIDE_SECONDS: Final = 0.002  # of a piece, which a step waits for
 ALONE_SECONDS: Final = 0.008  # or a new turn
 MIN_ALONE: Final = 8  # characters: fewer cost more for each
 MAX_PIECE: Final = 256
@@ -78,12 +79,12 @@ class Inspector:
 
     def run_beside(self, seconds: float) -> list[Output]:
         """Run a piece if turns, which have just computed for some seconds, have paid for it."""
-        self._credit = min(self._credit + SHARE * seconds, BESIDE_SECONDS)
-        if self._credit < min(self._char_seconds, BESIDE_SECONDS):
+        self._credit += SHARE * seconds
+        if self._credit < BESIDE_SECONDS:
             return []
-        begin = time.monotonic()
+        begin = time.process_time()
         outputs = self._run(int(self._credit / self._char_seconds))
-        self._credit -= time.monotonic() - begin
+        self._credit -= time.process_time() - begin
         return outputs
 
     def run_alone(self) -> list[Output]:
@@ -93,9 +94,9 @@ class Inspector:
     def _run(self, size: int) -> list[Output]:
         """Run a piece of about that many characters, of the inspection that has waited longest."""
         identity, inspection = self._ready.popitem(last=False)
-        begin = time.monotonic()
+        begin = time.process_time()
         num_read, output = inspection.advance(min(max(1, size), MAX_PIECE))
-        self._char_seconds = max(1e-6, (time.monotonic() - begin) / num_read)
+        self._char_seconds = max(1e-6, (time.process_time() - begin) / num_read)
         if output is None or not (output.finished or output.not_finite):
             (self._ready if inspection.may_read else self._waiting)[identity] = inspection
         return [] if output is None else [output]

@@ -37,8 +37,8 @@ from elman_server.domain.state import DEFAULT
 from elman_server.grpc.messages.build import from_replayed, from_session, from_transcript
 from elman_server.grpc.messages.filters import parse_filter
 from elman_server.grpc.messages.names import model_version, session_key
+from elman_server.grpc.messages.pace import Places
 from elman_server.grpc.messages.parse import to_changes, to_creation, to_expiration, to_import
-from elman_server.grpc.pace import Places
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator

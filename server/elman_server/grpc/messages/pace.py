@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+import grpc
+
 from elman_server.domain.errors import OverloadedError, QuotaError, StalledReaderError
 
 if TYPE_CHECKING:
-    import grpc
-
     Context = grpc.aio.ServicerContext[Any, Any]
 
 MAX_INCOMING: Final = 128  # requests that have begun to come in; each may hold a whole message
@@ -148,6 +148,8 @@ class Outbox:
             self._timer = loop.call_later(self._seconds / LOOKS, self._look)
         try:
             await answer.write(data)
+        except grpc.aio.InternalError:  # gRPC cannot send: the caller has left, and the call is about to be cancelled
+            raise asyncio.CancelledError from None
         finally:
             self._sending.pop(task, None)
 

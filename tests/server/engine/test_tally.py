@@ -1,6 +1,6 @@
 import pytest
 
-from elman_server.engine.core.tally import Tally
+from elman_server.engine.tally import Tally
 from elman_server.process.observe.counters import SIZES
 
 

@@ -30,8 +30,8 @@ from elman_server.grpc.messages.build import (
     from_session,
 )
 from elman_server.grpc.messages.names import session_key
+from elman_server.grpc.messages.pace import Places
 from elman_server.grpc.messages.parse import to_action, to_append, to_generate, to_request_id, to_resume, to_score
-from elman_server.grpc.pace import Places
 from elman_server.turns.chat import Chat
 
 if TYPE_CHECKING:

@@ -1,1 +1,0 @@
-"""The services about models: the catalogue, and what a network computes."""

@@ -1,0 +1,1 @@
+"""The services of elman.v1: convert, call, convert."""
