@@ -268,11 +268,7 @@ class FingerprintMismatchError(ServerError):
     def __init__(self, resource: str, expected: str, actual: str) -> None:
         super().__init__(
             f"this turn of {resource} was run with the arithmetic {expected}, and this server's is {actual}: its text "
-<<<<<<< HEAD
             "would differ from here on; resume it on a server with that fingerprint, or cancel it and start a new turn"
-=======
-            "would continue otherwise; resume it on a server with that fingerprint, or cancel it and start a new turn"
->>>>>>> portable
         )
         self.expected = expected
         self.actual = actual
