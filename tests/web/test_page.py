@@ -87,6 +87,14 @@ def test_text_is_written_read_and_found_again(page, lab):
     assert page.locator("#text i.read").count() == 5
 
 
+def test_a_text_that_is_only_read_is_seen_everywhere(page):
+    """Nothing is written after it; what is likely next, and the memory, are there all the same."""
+    page.fill("#prompt", "To be")
+    page.click("#read-only")
+    expect(page.locator("#text i.read")).to_have_count(5)
+    expect(page.locator("#bars tbody tr")).to_have_count(20)
+
+
 def test_the_keyboard_does_everything(page):
     """Ctrl+Enter goes, space writes one character, arrows choose one, Escape stops."""
     page.fill("#count", "10")

@@ -107,6 +107,7 @@ export async function read(prompt) {
     const { logprobs } = await post(`${path()}/append`, { text: piece.join(""), logprobs: NUM_TOP });
     add(piece.map((c, index) => char(c, true, logprobs, index)));
   }
+  emit("text"); // nothing runs that would emit it at its end
 }
 
 async function begin() {

@@ -4,7 +4,7 @@ import { get, post } from "../api.js";
 import { byId, make, visible } from "../dom.js";
 import * as session from "../session.js";
 import { softmax } from "../softmax.js";
-import { emit, models, set, state } from "../state.js";
+import { models, set, state } from "../state.js";
 import * as meaning from "./meaning.js";
 import * as programs from "./programs.js";
 import * as reach from "./reach.js";
@@ -48,7 +48,6 @@ async function readHel() {
   session.close();
   set({ model: writer(), temperature: 1 });
   await session.read("\nhel");
-  emit("text");
 }
 
 async function sizes() {
