@@ -34,8 +34,9 @@ cluster: ## build the image and start three servers of one Redis behind Envoy; E
 down: ## stop the containers
 	$(COMPOSE) --profile cluster down
 
+# Two at a time: many tests wait for a process that starts. A file's tests stay together, and so does what they share.
 test: $(VENV)/dev.done ## run every test; installs torch and the tools first
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-compose: $(VENV)/dev.done ## run the image and the compose file, the cluster too; needs a docker engine
 	REQUIRE_DOCKER=1 $(BIN)/python -m pytest tests/test_compose.py

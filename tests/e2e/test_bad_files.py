@@ -48,7 +48,7 @@ def outside(model: onnx.ModelProto) -> None:
 BAD: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "truncated": (lambda data: data[: len(data) // 2], "Not an artefact, or cut short"),
     "truncated and sealed": (lambda data: sealed(data[: len(data) // 2]), "The file is not a whole ONNX file"),
-    "of another format": (with_entry("elman.format", "2"), "elman.format is '2', this release reads '1'"),
+    "of another format": (with_entry("elman.format", "3"), "elman.format is '3', this release reads '1' and '2'"),
     "with external data": (lambda data: changed(data, outside), "A weight is stored outside the file"),
     "of another vocabulary": (
         with_entry("elman.vocabulary", json.dumps([*CHARACTERS, "\N{EURO SIGN}"])),
