@@ -13,6 +13,7 @@ from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthServicer, add_HealthServicer_to_server
 
 from elman_client import Client, UnavailableError
+from tests.chaos.proxy import Proxy
 from tests.e2e.wire import PATIENCE
 from tests.envoy_process import EnvoyProcess
 
@@ -23,14 +24,16 @@ TRIES = 5  # the first one and Envoy's four
 
 
 class Failing(grpc.GenericRpcHandler):
-    """A server that does what it is asked, and then is lost before it answers.
+    """A server that does what it is asked, and then is lost before it answers, or answers UNAVAILABLE.
 
     Attributes:
         num_calls: of each method.
+        way: the network before it, which breaks; None: the server answers.
     """
 
     def __init__(self) -> None:
         self.num_calls: Counter[str] = Counter()
+        self.way: Proxy | None = None
 
     def service(self, handler_call_details: Any) -> grpc.RpcMethodHandler[Any, Any] | None:
         """Count a call and fail."""
@@ -40,7 +43,10 @@ class Failing(grpc.GenericRpcHandler):
 
         def fail(_: bytes, context: grpc.ServicerContext) -> bytes:
             self.num_calls[method.rpartition("/")[2]] += 1
-            context.abort(grpc.StatusCode.UNAVAILABLE, "the server was lost")
+            if self.way is not None:
+                self.way.reset()
+                self.way.heal()
+            context.abort(grpc.StatusCode.UNAVAILABLE, "the server is overloaded")
 
         return grpc.unary_unary_rpc_method_handler(fail)
 
@@ -67,8 +73,11 @@ def envoy(failing, tmp_path_factory) -> Iterator[EnvoyProcess]:
     add_HealthServicer_to_server(Healthy(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
-    with EnvoyProcess(tmp_path_factory.mktemp("envoy"), [port]) as process:
+    way = Proxy(port)
+    with EnvoyProcess(tmp_path_factory.mktemp("envoy"), [way.port]) as process:
+        failing.way = way
         yield process
+    way.close()
     server.stop(0).wait()
 
 
@@ -109,3 +118,15 @@ def test_the_clients_own_requests_have_a_key(envoy, failing) -> None:
         client.session("mine").append("x")
 
     assert failing.num_calls == {"Append": TRIES}
+
+
+def test_what_a_server_refuses_is_left_to_the_client(envoy, failing, monkeypatch) -> None:
+    """OVERLOADED is UNAVAILABLE, and clients repeat it: Envoy would do so for each of their tries."""
+    monkeypatch.setattr(failing, "way", None)
+    failing.num_calls.clear()
+    with grpc.insecure_channel(envoy.address) as channel:
+        call: Any = channel.unary_unary("/elman.v1.ModelService/ListModels")
+        with pytest.raises(grpc.RpcError, match="overloaded"):
+            call(b"", timeout=PATIENCE)
+
+    assert failing.num_calls == {"ListModels": 1}
