@@ -75,7 +75,7 @@ def test_a_reader_that_takes_nothing_loses_its_place(process: ServerProcess):
     with wire_to(process.address) as wire:
         names = [wire.session("lstm") for _ in range(2)]
         calls = [Standing(process.address, held(name)) for name in names]
-        process.log.wait_for('"reason": "READER_STALLED"')
+        process.log.wait_for('"reason": ?"READER_STALLED"')
         while {state(wire, name).state for name in names} != {Session.STATE_ACTIVE}:
             pass
 
