@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 TRIES = 5  # the first one and Envoy's four
+KEY = "0b8f5d3c-6f0a-4c1e-9d53-2f1a7c4e8b60"
 
 
 class Failing(grpc.GenericRpcHandler):
@@ -89,9 +89,9 @@ def envoy(failing, tmp_path_factory) -> Iterator[EnvoyProcess]:
         ("SessionService/CreateSession", "", 1),
         ("SessionService/RewindSession", "", 1),
         ("SessionService/DeleteSession", "", 1),
-        ("GenerationService/Append", str(uuid.uuid4()), TRIES),
-        ("GenerationService/Generate", str(uuid.uuid4()), TRIES),
-        ("SessionService/ForkSession", str(uuid.uuid4()), TRIES),
+        ("GenerationService/Append", KEY, TRIES),
+        ("GenerationService/Generate", KEY, TRIES),
+        ("SessionService/ForkSession", KEY, TRIES),
         ("SessionService/GetSession", "", TRIES),
         ("SessionService/ListSessions", "", TRIES),
         ("ModelService/ListModels", "", TRIES),
