@@ -33,6 +33,7 @@ NAMES: Final = (
     "against_naive",
     "turns",
     "first_character",
+    "fairness",
     "long_prompt",
     "between_characters",
     "prefill",

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from typing import Final
@@ -12,16 +13,16 @@ from typing import Final
 import grpc
 import uvloop
 
-from benchmarks.load import sessions, streams, turns
+from benchmarks.load import callers, sessions, streams, turns
 
-MODES: Final = {**streams.MODES, **sessions.MODES, **turns.MODES}
+MODES: Final = {**streams.MODES, **sessions.MODES, **turns.MODES, **callers.MODES}
 OPTIONS: Final = [("grpc.max_receive_message_length", 1 << 24)]
 
 
 async def main() -> None:
     """Run one load after another, on one channel to each server."""
     channels: dict[str, grpc.aio.Channel] = {}
-    for line in sys.stdin:
+    while line := await asyncio.to_thread(sys.stdin.readline):  # a load that was begun continues meanwhile
         options = json.loads(line)
         address = options["address"]
         if address not in channels:

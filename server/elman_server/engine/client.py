@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from elman_server.domain.errors import ArtefactError, EngineRestartedError, NotFiniteError, OverloadedError, QuotaError
 from elman_server.domain.owner import owner
 from elman_server.engine import protocol
+from elman_server.engine.fairness import SHORT_CHARS, Admission
 from elman_server.engine.job import Output
 from elman_server.process.light_event import LightEvent
 from elman_server.process.observe.counters import COUNTERS
@@ -48,7 +49,6 @@ _VARIABLES: Final = (
 )  # fmt: skip
 _TEXT_BYTES: Final = 1 << 14
 _STREAM_BYTES: Final = 1 << 22
-_SHORT_CHARS: Final = 256  # prompts up to that do not count as unread: the number of streams bounds them
 _SENT_BYTES: Final = 1 << 16  # that the process has not taken; further jobs wait here, where they can be taken back
 
 
@@ -160,7 +160,8 @@ class Engine:
         self._streams: dict[int, JobStream] = {}
         self._ids = itertools.count()
         self._unread: dict[int, int] = {}  # characters of long prompts, by job
-        self._unsent: dict[int, Job] = {}  # jobs that the process has no room for
+        self._admission = Admission(configure.capacity)
+        self._is_sending = False  # a task waits until the process takes more
         self._allowed: dict[int, int] = {}  # characters that the engine does not know of yet, by job
         self._serving = asyncio.Event()
         self._model: ModelInfo | None = None
@@ -199,19 +200,15 @@ class Engine:
         if len(self._streams) >= self._max_streams and not ignore_limit:
             raise OverloadedError(f"{self._max_streams} streams run or wait on this model", 1.0)
         identity, num_chars = next(self._ids), len(job.prompt)
-        if num_chars > _SHORT_CHARS:
+        if num_chars > SHORT_CHARS:  # the number of streams bounds the others
             if self._unread and sum(self._unread.values()) + num_chars > self._max_unread and not ignore_limit:
                 raise QuotaError("unread characters", self._max_unread, 1.0)
             self._unread[identity] = num_chars
         if who := owner.get():
             job = dataclasses.replace(job, owner=who)
         stream = self._streams[identity] = JobStream(self, identity)
-        if self._unsent or self._is_behind:
-            if not self._unsent:
-                background(self._send_jobs(), f"send jobs to {self._configure.path}")
-            self._unsent[identity] = job
-        else:
-            self.send(protocol.OpenJob(identity, job))
+        self._admission.add(identity, job)
+        self._send_jobs()
         return stream
 
     @property
@@ -219,16 +216,26 @@ class Engine:
         """Whether the process does not take what it is sent."""
         return self._writer is not None and self._writer.transport.get_write_buffer_size() > _SENT_BYTES
 
-    async def _send_jobs(self) -> None:
-        """Send the jobs that wait, when there is room."""
-        while self._unsent and self._writer is not None:
-            try:
+    def _send_jobs(self) -> None:
+        """Send the jobs that may be sent, as far as the process takes them."""
+        while not self._is_behind:
+            if (admitted := self._admission.next()) is None:
+                return
+            self.send(protocol.OpenJob(*admitted))
+        if not self._is_sending:
+            self._is_sending = True
+            background(self._send_later(), f"send jobs to {self._configure.path}")
+
+    async def _send_later(self) -> None:
+        """Send jobs when the process has taken what it was sent."""
+        try:
+            if self._writer is not None:
                 await self._writer.drain()
-            except ConnectionError:
-                return  # its streams are lost
-            if self._unsent:
-                identity = next(iter(self._unsent))
-                self.send(protocol.OpenJob(identity, self._unsent.pop(identity)))
+        except ConnectionError:
+            return  # its streams are lost
+        finally:
+            self._is_sending = False
+        self._send_jobs()
 
     def allow(self, identity: int, num_chars: int) -> None:
         """Let a job sample more; what the readers of one flush received is sent to the engine in one message."""
@@ -244,8 +251,9 @@ class Engine:
         """End a job."""
         if self._streams.pop(identity, None):
             self._unread.pop(identity, None)
-            if self._unsent.pop(identity, None) is None:
+            if self._admission.remove(identity):
                 self.send(protocol.CloseJob(identity))
+            self._send_jobs()
 
     async def wait_until_serving(self) -> None:
         """Return when jobs can be opened."""
@@ -405,6 +413,11 @@ class Engine:
                 stream.push(output)
                 if self._unread and (is_last or output.ids):
                     self._unread.pop(output.stream, None)
+                if is_last:
+                    self._admission.remove(output.stream)
+                elif output.ids:
+                    self._admission.note_output(output.stream)
+        self._send_jobs()
 
     def _count(self, report: protocol.Report) -> None:
         assert self._model is not None
@@ -419,7 +432,7 @@ class Engine:
         self._serving.clear()
         streams, self._streams = self._streams, {}
         self._unread.clear()
-        self._unsent.clear()
+        self._admission = Admission(self._configure.capacity)
         for stream in streams.values():
             stream.push(EngineRestartedError())
 

@@ -252,7 +252,10 @@ class EngineLoop:
         self._scheduler.pause(stream)
 
     def _yield(self, stream: Stream) -> None:
-        """Send what a stream has sampled, and give its row to others."""
+        """Send what a stream has sampled, and give its place to others."""
+        if stream.phase is Phase.PREFILL:
+            self._scheduler.set_aside(stream)
+            return
         self._collect(stream)
         self._flush(stream)
         self._pause(stream)

@@ -10,10 +10,10 @@ from __future__ import annotations
 import enum
 from collections import Counter, deque
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Final
 
-from elman_server.engine.fair_queue import FairQueue
+from elman_server.engine.fairness import FairQueue, count_down
 from elman_server.engine.job import Job, StopMatcher
 
 if TYPE_CHECKING:
@@ -172,14 +172,16 @@ class Scheduler:
         num_lacking = sum(min(count, max(0, share - self._placed[owner])) for owner, count in self._waiting.owners())
         num_wanted = num_lacking - (self._capacity - len(self.prefilling) - len(self.decoding))
         excess = {owner: count - share for owner, count in self._placed.items() if count > share}
+        decoding = sorted(self.decoding, key=lambda stream: stream.quantum_end - stream.num_sampled)
         due: list[Stream] = []
-        for stream in sorted(self.decoding, key=lambda stream: stream.quantum_end - stream.num_sampled):
+        for stream in chain(self.prefilling, decoding):
             if len(due) >= num_wanted:
                 break
-            if not stream.unread and excess.get(stream.job.owner, 0) > 0:
+            is_ready = stream.phase is Phase.PREFILL or not stream.unread
+            if is_ready and excess.get(stream.job.owner, 0) > 0:
                 excess[stream.job.owner] -= 1
                 due.append(stream)
-        self._has_arrivals = len(due) < num_wanted  # some still read their prompt
+        self._has_arrivals = len(due) < num_wanted  # some rows still read their prompt
         return due
 
     def take_newcomers(self) -> list[float]:
@@ -226,6 +228,13 @@ class Scheduler:
         self._leave_place(stream)
         return moved
 
+    def set_aside(self, stream: Stream) -> None:
+        """Let a stream that reads its prompt wait for a place again, before new ones."""
+        self.prefilling.remove(stream.job.owner, stream)
+        self._leave_place(stream)
+        stream.phase = Phase.WAITING
+        self._wait(stream, is_first=True)
+
     def due_to_share(self) -> list[Stream]:
         """Return streams past their quantum, one for each that waits for a row; the longest past it first.
 
@@ -261,7 +270,7 @@ class Scheduler:
         """Remove a stream that holds no row."""
         if stream.phase is Phase.WAITING:
             self._waiting.remove(stream.job.owner, stream)
-            _count_down(self._active, stream.job.owner)
+            count_down(self._active, stream.job.owner)
         elif stream.phase is Phase.PREFILL:
             self.prefilling.remove(stream.job.owner, stream)
             self._leave_place(stream)
@@ -289,11 +298,5 @@ class Scheduler:
         self._has_arrivals = True
 
     def _leave_place(self, stream: Stream) -> None:
-        _count_down(self._active, stream.job.owner)
-        _count_down(self._placed, stream.job.owner)
-
-
-def _count_down(counts: Counter[str], owner: str) -> None:
-    counts[owner] -= 1
-    if not counts[owner]:
-        del counts[owner]
+        count_down(self._active, stream.job.owner)
+        count_down(self._placed, stream.job.owner)

@@ -105,6 +105,25 @@ def test_an_owner_with_less_than_its_share_gets_rows_at_once():
     assert (made_room(scheduler), admitted(scheduler)) == (["many"], ["third"])
 
 
+def test_a_long_prompt_gives_its_place_to_others():
+    """Places of prompts that are being read go to an owner with less than its share; later they are read on."""
+    scheduler = Scheduler(4)
+    prompts = [Stream.of(number, Job(START, 0, [1] * 1000, max_chars=1, owner="many")) for number in range(5)]
+    for stream in prompts:
+        scheduler.add(stream)
+    scheduler.admit()
+    read(scheduler)
+    left = {stream.id: len(stream.unread) for stream in prompts}
+    scheduler.add(owned(5, "few"))
+    for stream in scheduler.due_to_yield():
+        scheduler.set_aside(stream)
+    assert (admitted(scheduler), len(scheduler.prefilling)) == (["few"], 3)
+    scheduler.leave(scheduler.decoding[-1])
+    scheduler.admit()
+    assert sorted(ids(list(scheduler.prefilling))) == [0, 1, 2, 3]  # the fifth waits still
+    assert {stream.id: len(stream.unread) for stream in prompts} == left
+
+
 def test_owners_share_rows_whatever_they_ask_for():
     """Of rows that go round, each owner gets its part, whether ten or a thousand of its streams wait."""
     scheduler = Scheduler(9)
@@ -285,11 +304,14 @@ class Life(RuleBasedStateMachine):
 
     @rule()
     def make_room(self) -> None:
-        """Those with more than their share give rows to those with less."""
+        """Those with more than their share give places to those with less."""
         for stream in self.scheduler.due_to_yield():
-            assert not stream.unread
-            self.leave(stream)
-            self.scheduler.pause(stream)
+            if stream.phase is Phase.PREFILL:
+                self.scheduler.set_aside(stream)
+            else:
+                assert not stream.unread
+                self.leave(stream)
+                self.scheduler.pause(stream)
 
     @rule(stream=streams)
     def pause(self, stream: Stream) -> None:

@@ -1,0 +1,160 @@
+"""Owners share an engine: a queue in which they take turns, and how many of an owner's jobs begin at once.
+
+Plain data. Whatever leaves it costs the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from itertools import chain
+from typing import TYPE_CHECKING, Final, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from elman_server.engine.job import Job
+
+SHORT_CHARS: Final = 256  # of a prompt: jobs with more are few, and cost the engine more than the front
+MAX_BEGINNING: Final = 16  # short jobs of an owner, while other owners have jobs: enough to keep the front busy
+NUM_OUTPUTS: Final = 2  # with characters; then a job has begun. A short turn has no more.
+
+_Item = TypeVar("_Item")
+
+
+class FairQueue(Generic[_Item]):
+    """Items by owner; those of one owner come in order. With one owner it is a plain queue."""
+
+    def __init__(self) -> None:
+        # As dictionaries: an item in the middle leaves in one step. The owner whose turn it is stands first.
+        self._queues: OrderedDict[str, OrderedDict[_Item, None]] = OrderedDict()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[_Item]:
+        """Return all items, those of the next owner first."""
+        return chain.from_iterable(self._queues.values())
+
+    def has(self, owner: str) -> bool:
+        """Whether an owner has an item."""
+        return owner in self._queues
+
+    def owners(self) -> Iterator[tuple[str, int]]:
+        """Return owners and how many items they have, the next one first."""
+        return ((owner, len(queue)) for owner, queue in self._queues.items())
+
+    def add(self, owner: str, item: _Item, *, is_first: bool = False) -> None:
+        """Add an item behind those of its owner, or before them."""
+        queue = self._queues.setdefault(owner, OrderedDict())
+        queue[item] = None
+        if is_first:
+            queue.move_to_end(item, last=False)
+        self._size += 1
+
+    def remove(self, owner: str, item: _Item) -> None:
+        """Remove an item."""
+        queue = self._queues[owner]
+        del queue[item]
+        if not queue:
+            del self._queues[owner]
+        self._size -= 1
+
+    def pop(self, owner: str) -> _Item:
+        """Remove and return the first item of an owner, who is then the last."""
+        item = next(iter(self._queues[owner]))
+        self.rotate(owner, item)
+        self.remove(owner, item)
+        return item
+
+    def rotate(self, owner: str, item: _Item) -> None:
+        """Move an item behind those of its owner, and the owner behind the others."""
+        self._queues[owner].move_to_end(item)
+        self._queues.move_to_end(owner)
+
+
+class Admission:
+    """Which jobs the engine's process is sent, and when.
+
+    The front spends its time on turns that begin and end. A flood of short ones would leave it none for others, whose
+    rows would then go to the flood as well. So while several owners have jobs, each may have only a few short ones that
+    have not begun. The others wait here, which costs nothing.
+
+    Args:
+        capacity: rows of the engine.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._owners: dict[int, str] = {}  # of all jobs
+        self._num_jobs: Counter[str] = Counter()
+        self._waiting: dict[int, Job] = {}
+        self._short: FairQueue[int] = FairQueue()
+        self._long: FairQueue[int] = FairQueue()
+        self._beginning: dict[int, int] = {}  # outputs of short jobs
+        self._num_beginning: Counter[str] = Counter()
+
+    def add(self, identity: int, job: Job) -> None:
+        """Let a job wait."""
+        self._owners[identity] = job.owner
+        self._num_jobs[job.owner] += 1
+        self._waiting[identity] = job
+        self._queue(job).add(job.owner, identity)
+
+    def next(self) -> tuple[int, Job] | None:
+        """Return a job that may be sent now, which then waits no more; None: there is none."""
+        identity = self._next_short()
+        if identity is None:
+            if not self._long:
+                return None
+            identity = self._long.pop(next(self._long.owners())[0])
+        return identity, self._waiting.pop(identity)
+
+    def note_output(self, identity: int) -> None:
+        """See characters of a job."""
+        if identity in self._beginning:
+            self._beginning[identity] += 1
+            if self._beginning[identity] == NUM_OUTPUTS:
+                self._begun(identity)
+
+    def remove(self, identity: int) -> bool:
+        """See a job end; return whether it was sent."""
+        if identity in self._beginning:
+            self._begun(identity)
+        owner = self._owners.pop(identity)
+        count_down(self._num_jobs, owner)
+        job = self._waiting.pop(identity, None)
+        if job is not None:
+            self._queue(job).remove(owner, identity)
+        return job is None
+
+    def _next_short(self) -> int | None:
+        most = self._most
+        for owner, _ in self._short.owners():
+            if self._num_beginning[owner] < most:
+                identity = self._short.pop(owner)
+                self._beginning[identity] = 0
+                self._num_beginning[owner] += 1
+                return identity
+        return None
+
+    def _queue(self, job: Job) -> FairQueue[int]:
+        is_short = len(job.prompt) <= SHORT_CHARS and job.inspect is None
+        return self._short if is_short else self._long
+
+    def _begun(self, identity: int) -> None:
+        del self._beginning[identity]
+        count_down(self._num_beginning, self._owners[identity])
+
+    @property
+    def _most(self) -> float:
+        """How many short jobs of each owner may begin at once."""
+        num_owners = len(self._num_jobs)
+        return max(1, min(MAX_BEGINNING, self._capacity // num_owners)) if num_owners > 1 else float("inf")
+
+
+def count_down(counts: Counter[str], owner: str) -> None:
+    """Take one off an owner's count; none is no entry."""
+    counts[owner] -= 1
+    if not counts[owner]:
+        del counts[owner]
