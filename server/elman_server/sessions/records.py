@@ -43,6 +43,8 @@ class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
         request: a digest of the whole request, which shows whether another one under the same id is equal.
         fingerprint: of the arithmetic that ran the turn.
         sampling: as asked for, but with its seed; None: the turn only read.
+        symbols: of a session's first turn: the model's, in the order of ids, none of a model of bytes. With them the
+            text can be read when no server has the model.
     """
 
     fingerprint: str
@@ -57,6 +59,7 @@ class Parameters(msgspec.Struct, frozen=True, omit_defaults=True):
     top_n: int = 0
     chunk_chars: int = 0
     effective: bool = False
+    symbols: tuple[str, ...] | None = None
 
     @property
     def num_bytes(self) -> int:

@@ -13,6 +13,8 @@ from elman_server.domain.errors import (
     CorruptRecordError,
     EtagMismatchError,
     InvalidFieldError,
+    ModelMismatchError,
+    ModelNotFoundError,
     NotThereError,
     PositionOutOfRangeError,
     RevisionMismatchError,
@@ -23,7 +25,7 @@ from elman_server.domain.errors import (
 from elman_server.domain.owner import id_of, is_of, prefix_of
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.domain.state import DEFAULT
-from elman_server.domain.vocabulary import MAX_UNFINISHED
+from elman_server.domain.vocabulary import MAX_UNFINISHED, Vocabulary
 from elman_server.process.observe.call import this_call
 from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions import records
@@ -46,7 +48,6 @@ from elman_server.sessions.transitions import LEASE_SECONDS, Change, new_etag
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from elman_server.domain.vocabulary import Vocabulary
     from elman_server.models.registry import ModelInfo, Models
     from elman_server.sessions.lifetimes import Lifetimes
     from elman_server.sessions.repository import Prepared
@@ -258,8 +259,9 @@ class Sessions(SessionRepository):
             check_position("end", last, 0, head.position)
             check_position("start", start, 0, last)
             index, segments = await self._segments_of(session_id, head, max(0, start - MAX_UNFINISHED), last)
+            vocabulary = await self._vocabulary(session_id, head)
             if (await self.load(session_id))[0].etag == head.etag:
-                return self._part(head, index, segments, start, last)
+                return _part(vocabulary, index, segments, start, last)
         raise SessionBusyError(f"sessions/{session_id}")
 
     async def _segments_of(
@@ -294,21 +296,6 @@ class Sessions(SessionRepository):
             low, high = (middle + 1, high) if is_before else (low, middle)
         return low
 
-    def _part(
-        self, head: records.Head, index: int, segments: Sequence[records.Segment], start: int, end: int
-    ) -> Transcript:
-        """Return a part of a session's text from the segments that hold it."""
-        ids: list[int] = []
-        begin = max(0, start - MAX_UNFINISHED)  # a character may have begun before
-        for segment in segments:
-            if segment.end > begin and segment.start < end:
-                ids += segment.ids[max(0, begin - segment.start) : end - segment.start]
-        if len(ids) != end - begin:
-            raise CorruptRecordError(MISSING)
-        decoder = self.model_of(head).vocabulary.decoder(ids[: start - begin])
-        turns = [turn for turn in turns_of(segments, index) if turn.end > start and turn.start < end]
-        return Transcript(decoder.decode(ids[start - begin :]), start, end, tuple(turns))
-
     async def unfinished(
         self, session_id: str | None, start: int, prompt_end: int, vocabulary: Vocabulary
     ) -> Sequence[int]:
@@ -316,6 +303,18 @@ class Sessions(SessionRepository):
         if session_id is None or vocabulary.characters is not None or prompt_end > start:
             return ()
         return await self.before(session_id, start, MAX_UNFINISHED)
+
+    async def _vocabulary(self, session_id: str, head: records.Head) -> Vocabulary:
+        """Return what a session's text is made of: its first turn says so, if no model does."""
+        try:
+            return self.model_of(head).vocabulary
+        except (ModelMismatchError, ModelNotFoundError):
+            first = await self.segments(session_id, 0, min(1, head.num_segments))
+            parameters = first[0].parameters if first else None
+            symbols = parameters.symbols if parameters else None
+            if first and symbols is None:
+                raise  # an earlier server stored it
+            return Vocabulary(symbols or None)
 
     def model_of(self, head: records.Head) -> ModelInfo:
         """Return the model that a session is pinned to; raises ModelMismatchError, ModelNotFoundError."""
@@ -353,6 +352,20 @@ class Sessions(SessionRepository):
             forked_from=head.forked_from,
             initial_state=head.initial_state,
         )
+
+
+def _part(vocabulary: Vocabulary, index: int, segments: Sequence[records.Segment], start: int, end: int) -> Transcript:
+    """Return a part of a session's text from the segments that hold it."""
+    ids: list[int] = []
+    begin = max(0, start - MAX_UNFINISHED)  # a character may have begun before
+    for segment in segments:
+        if segment.end > begin and segment.start < end:
+            ids += segment.ids[max(0, begin - segment.start) : end - segment.start]
+    if len(ids) != end - begin:
+        raise CorruptRecordError(MISSING)
+    decoder = vocabulary.decoder(ids[: start - begin])
+    turns = [turn for turn in turns_of(segments, index) if turn.end > start and turn.start < end]
+    return Transcript(decoder.decode(ids[start - begin :]), start, end, tuple(turns))
 
 
 def unreadable(name: str, expires: float) -> SessionInfo:

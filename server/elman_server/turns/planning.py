@@ -83,7 +83,13 @@ def parameters_of(request: GenerateRequest, model: ModelInfo, turn: RunningTurn,
         top_n=request.detail.top_n,
         chunk_chars=request.chunk_chars,
         effective=request.detail.effective,
+        symbols=symbols_at(turn.start, model),
     )
+
+
+def symbols_at(start: int, model: ModelInfo) -> tuple[str, ...] | None:
+    """Return the symbols that a turn stores which begins at a position: the first turn of a session does."""
+    return None if start else model.vocabulary.characters or ()
 
 
 def job_of(parameters: Parameters, turn: RunningTurn, model: ModelInfo, recent: Sequence[int]) -> Job:

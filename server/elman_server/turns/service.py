@@ -34,7 +34,16 @@ from elman_server.sessions.service import SEED_BITS, check_position
 from elman_server.sessions.transitions import Durability
 from elman_server.turns.cut import cut_turn
 from elman_server.turns.output import TextDetails, chunks
-from elman_server.turns.planning import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
+from elman_server.turns.planning import (
+    TELLS_LABELS,
+    Plan,
+    checked,
+    job_of,
+    parameters_of,
+    started,
+    symbols_at,
+    text_ids,
+)
 from elman_server.turns.resume import COMPLETE, Redelivery, find
 from elman_server.turns.runner import Run, TurnRunner, watched
 from elman_server.turns.running_turn import RunningTurn, TurnStatus
@@ -164,7 +173,8 @@ class Turns:
             run.turn = turn = self._turn(model, request.session, loaded)
             turn.plan(ids)
             self._check_room(head, turn)
-            parameters = Parameters(model.fingerprint, request.request_id, request.digest())
+            symbols = symbols_at(head.position, model)
+            parameters = Parameters(model.fingerprint, request.request_id, request.digest(), symbols=symbols)
             await self._runner.begin(run, parameters, "" if earlier else request.etag)
             job = Job(head.state, head.position, ids, detail=detail)
             with self._engines[model.digest].open(job) as stream, watched(stream, run.lease, None):
