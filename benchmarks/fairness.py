@@ -71,7 +71,6 @@ def _others(load: Load, flood: Load, server: Server, tokens: list[str], turn: di
         each(**common, mode="end")
     if not seen["first"]:
         raise RuntimeError(f"no turn of the others began in {SECONDS} seconds")
-    print(turn, seen, by_cpu, flush=True)
     return {"rate": seen["rate"], "first": seen["first"], "by_cpu": by_cpu}
 
 

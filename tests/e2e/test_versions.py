@@ -1,12 +1,14 @@
 """Several versions of a model in one server: loaded and removed while it serves."""
 
+import json
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
-from elman_client import Client, ModelNotFoundError
+from elman_client import Client, ModelNotFoundError, Session
+from tests.client.processes import run
 from tests.models import tiny_model
 from tests.server_process import ServerProcess
 
@@ -43,6 +45,7 @@ def test_versions_come_and_go_while_sessions_stay_on_theirs(tmp_path: Path) -> N
             assert len("".join(old.generate("b", max_chars=9))) == 9
             assert [model.version for model in client.list_models()] == ["10"]
             assert next(running)
+            _upgrade(server, client, old)
         assert server.health() == "SERVING"
 
         for session in client.list_sessions():
@@ -53,6 +56,29 @@ def test_versions_come_and_go_while_sessions_stay_on_theirs(tmp_path: Path) -> N
         assert len("".join(new.generate("c", max_chars=9))) == 9
         with pytest.raises(ModelNotFoundError):
             client.create_session("models/tiny/versions/9")
+
+
+def _upgrade(server: ServerProcess, client: Client, old: Session) -> None:
+    """Let the new version read a session: as another one, then in its place. Only then the old one is gone."""
+    text, seed = old.transcript().text, old.info.seed
+    losses = {}
+    for version in ("9", "10"):
+        with_detail = client.create_session(f"models/tiny/versions/{version}").append(text, log_probability=True)
+        nats = [detail.log_probability for detail in with_detail.details if detail.log_probability is not None]
+        losses[version] = -sum(nats) / len(nats)
+    kept = run(server.address, "sessions", "upgrade", "pinned", "--as", "beside")
+    expected = f"{losses['10']:.4f} nats per character, {losses['9']:.4f} before ({losses['10'] - losses['9']:+.4f})"
+    assert expected in kept.stdout, kept.stderr
+    assert (old.refresh().model, old.transcript().text) == ("models/tiny/versions/9", text)
+
+    done = run(server.address, "sessions", "upgrade", "pinned", "--json")
+    found = json.loads(done.stdout)
+    assert (found["session"], found["model"], found["num_chars"]) == (old.name, "models/tiny/versions/10", len(text))
+    assert (found["loss"], found["loss_before"]) == (pytest.approx(losses["10"]), pytest.approx(losses["9"]))
+    assert (old.refresh().model, old.info.seed, old.transcript().text) == ("models/tiny/versions/10", seed, text)
+    assert client.get_session("beside").info.state_digest == old.info.state_digest
+    again = run(server.address, "sessions", "upgrade", "pinned")
+    assert (again.returncode, "is on models/tiny/versions/10 already" in again.stderr) == (2, True)
 
 
 def test_a_file_that_was_moved_is_the_same_model(tmp_path: Path) -> None:

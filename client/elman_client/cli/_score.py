@@ -84,7 +84,7 @@ def _show_labels(
 ) -> None:
     view = choose_view(as_json=remote.as_json)
     labels = next((known.labels for known in judge.read_outs if known.name == read_out), judge.labels)
-    for piece in remote.interrupts.until(_cut(text, judge, len(labels))):
+    for piece in remote.interrupts.until(cut(text, judge, len(labels))):
         details = session.score(piece, read_out=read_out, unknown_characters=unknown).details
         for character in characters(details, byte_level=judge.byte_level):
             view.show(character)
@@ -101,7 +101,7 @@ def _show_score(
     unknown: elman_client.UnknownPolicy | None,
 ) -> None:
     scored = []
-    with _progress(_cut(text, judge)) as pieces:
+    with _progress(cut(text, judge)) as pieces:
         for piece in remote.interrupts.until(pieces):
             details = session.append(piece, log_probability=True, unknown_characters=unknown).details
             scored += [d.log_probability for d in details if d.log_probability is not None]
@@ -111,7 +111,7 @@ def _show_score(
         _print_summary(remote, len(scored), -math.fsum(scored))
 
 
-def _cut(text: str, model: elman_client.Model, num_labels: int = 0) -> list[str]:
+def cut(text: str, model: elman_client.Model, num_labels: int = 0) -> list[str]:
     """Return the text in pieces that the server accepts."""
     size = min(_MAX_PIECE, model.limits.max_prompt_chars, max(1, _MAX_CANDIDATES // (1 + num_labels)))
     if model.byte_level:

@@ -10,6 +10,7 @@ from elman_client.cli._completion import complete_initial_state, complete_model,
 from elman_client.cli._failures import Commands
 from elman_client.cli._output import local_time, print_json, print_table, printable
 from elman_client.cli._remote import Remote, choose_model, remote_options
+from elman_client.cli._upgrade import upgrade
 from elman_client.cli._values import duration, key_and_value
 
 if TYPE_CHECKING:
@@ -26,9 +27,9 @@ _labels = click.option(
 )
 
 
-@click.group(cls=Commands)
+@click.group(cls=Commands, commands=[upgrade])
 def sessions() -> None:
-    """Create sessions, look at them, fork, rewind, move or delete them.
+    """Create sessions, look at them, fork, rewind, move, upgrade or delete them.
 
     \b
     Example:

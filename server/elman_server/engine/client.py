@@ -218,24 +218,30 @@ class Engine:
 
     def _send_jobs(self) -> None:
         """Send the jobs that may be sent, as far as the process takes them."""
-        while not self._is_behind:
-            if (admitted := self._admission.next()) is None:
+        while not (self._is_sending or self._is_behind):
+            if not self._send_job():
                 return
-            self.send(protocol.OpenJob(*admitted))
         if not self._is_sending:
             self._is_sending = True
-            background(self._send_later(), f"send jobs to {self._configure.path}")
+            background(self._send_when_taken(), f"send jobs to {self._configure.path}")
 
-    async def _send_later(self) -> None:
-        """Send jobs when the process has taken what it was sent."""
+    async def _send_when_taken(self) -> None:
+        """Send jobs one by one, when the process has taken what it was sent."""
         try:
-            if self._writer is not None:
+            while self._writer is not None:
                 await self._writer.drain()
+                if not self._send_job():
+                    return
         except ConnectionError:
             return  # its streams are lost
         finally:
             self._is_sending = False
-        self._send_jobs()
+
+    def _send_job(self) -> bool:
+        """Send a job; return whether there was one."""
+        if (admitted := self._admission.next()) is not None:
+            self.send(protocol.OpenJob(*admitted))
+        return admitted is not None
 
     def allow(self, identity: int, num_chars: int) -> None:
         """Let a job sample more; what the readers of one flush received is sent to the engine in one message."""
@@ -248,12 +254,12 @@ class Engine:
         self.send(protocol.Allow(allowed))
 
     def close(self, identity: int) -> None:
-        """End a job."""
-        if self._streams.pop(identity, None):
-            self._unread.pop(identity, None)
-            if self._admission.remove(identity):
-                self.send(protocol.CloseJob(identity))
-            self._send_jobs()
+        """End a job, or leave one that is over."""
+        is_running = self._streams.pop(identity, None) is not None
+        self._unread.pop(identity, None)
+        if self._admission.remove(identity) and is_running:
+            self.send(protocol.CloseJob(identity))
+        self._send_jobs()
 
     async def wait_until_serving(self) -> None:
         """Return when jobs can be opened."""
@@ -413,9 +419,7 @@ class Engine:
                 stream.push(output)
                 if self._unread and (is_last or output.ids):
                     self._unread.pop(output.stream, None)
-                if is_last:
-                    self._admission.remove(output.stream)
-                elif output.ids:
+                if output.ids and not is_last:
                     self._admission.note_output(output.stream)
         self._send_jobs()
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SHORT_CHARS: Final = 256  # of a prompt: jobs with more are few, and cost the engine more than the front
 MAX_BEGINNING: Final = 16  # short jobs of an owner, while other owners have jobs: enough to keep the front busy
-NUM_OUTPUTS: Final = 2  # with characters; then a job has begun. A short turn has no more.
+NUM_OUTPUTS: Final = 2  # with characters; a job that is not over after them has begun
 
 _Item = TypeVar("_Item")
 
@@ -35,6 +35,11 @@ class FairQueue(Generic[_Item]):
     def __iter__(self) -> Iterator[_Item]:
         """Return all items, those of the next owner first."""
         return chain.from_iterable(self._queues.values())
+
+    @property
+    def num_owners(self) -> int:
+        """How many owners have an item."""
+        return len(self._queues)
 
     def has(self, owner: str) -> bool:
         """Whether an owner has an item."""
@@ -78,7 +83,7 @@ class Admission:
 
     The front spends its time on turns that begin and end. A flood of short ones would leave it none for others, whose
     rows would then go to the flood as well. So while several owners have jobs, each may have only a few short ones that
-    have not begun. The others wait here, which costs nothing.
+    have not begun, or are over and not committed. The others wait here, which costs nothing.
 
     Args:
         capacity: rows of the engine.
@@ -118,7 +123,9 @@ class Admission:
                 self._begun(identity)
 
     def remove(self, identity: int) -> bool:
-        """See a job end; return whether it was sent."""
+        """See a job leave; return whether it was sent."""
+        if identity not in self._owners:  # it has left before, or its process died
+            return True
         if identity in self._beginning:
             self._begun(identity)
         owner = self._owners.pop(identity)

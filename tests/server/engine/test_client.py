@@ -304,7 +304,7 @@ async def test_long_prompts_that_wait_have_a_bound(small, monkeypatch):
     long = Job(model.initial, 0, (IDS * 100)[:600], 1, Sampling(seed=1))
     with contextlib.ExitStack() as stack:
         stack.enter_context(engine.open(long))
-        assert len(engine._unsent) == 1
+        assert len(engine._admission._waiting) == 1
         with pytest.raises(QuotaError, match="unread characters"):
             engine.open(long)
         short = engine.open(job(model, 5))

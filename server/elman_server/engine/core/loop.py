@@ -69,6 +69,7 @@ class EngineLoop:
         self._reading: list[Stream] = []  # rows whose next steps read their prompt
         self._outputs: list[Output] = []
         self._last_flush = self._next_flush = self._latest_flush = 0.0
+        self._next_chunk = 0.0  # until then the rows of owners who read no prompt have the time
         self._tally = Tally(model.capacity)
 
     def run(self) -> None:
@@ -153,10 +154,14 @@ class EngineLoop:
         if not self._scheduler.prefilling:
             return []
         begin = time.monotonic()
+        if begin < self._next_chunk and self._scheduler.decoding:
+            return []
         streams, size = self._scheduler.next_chunk()
         if size:
             logits, states = self._read(streams, size)
-            self._scheduler.time_chunk(size, time.monotonic() - begin)
+            seconds = time.monotonic() - begin
+            self._scheduler.time_chunk(size, seconds)
+            self._next_chunk = begin + seconds * (1 + self._scheduler.num_others)
             for index, stream in enumerate(streams):
                 self._take_in(stream, logits[:, index], [state[:, index] for state in states])
         done = [stream for stream in streams if stream.phase is Phase.PREFILL and len(stream.unread) == 1]

@@ -208,6 +208,11 @@ class Scheduler:
         """Derive from a chunk's time how large the next may be."""
         self._fitting = min(max(int(size * CHUNK_SECONDS / seconds), MIN_CHUNK_POSITIONS), MAX_CHUNK_POSITIONS)
 
+    @property
+    def num_others(self) -> float:
+        """How many owners that read nothing there are for each that reads: each is due as much time."""
+        return (len(self._active) - self.prefilling.num_owners) / max(1, self.prefilling.num_owners)
+
     def join(self, stream: Stream) -> int:
         """Give a stream the next row of the batch; return it."""
         if stream.phase is Phase.PREFILL:
