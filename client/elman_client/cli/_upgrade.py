@@ -59,7 +59,7 @@ def upgrade(remote: Remote, name: str, *, model: str | None, session_id: str | N
             raise click.UsageError(f"{old.name} is on {old.info.model} already")
         text = old.transcript(end=old.info.position).text
         if "\ufffd" in text and wanted.byte_level:
-            raise click.ClickException(f"{old.name} holds bytes that are no text: they cannot be read again")
+            raise click.ClickException(f"{old.name} holds bytes that are not text, which cannot be read again")
         with _read(client, old.info, wanted, text, session_id=session_id, ttl=ttl) as (made, loss):
             loss_before = _loss_before(client, old.info, text)
             new = made if session_id is not None else _take_name(client, made, old)
