@@ -11,7 +11,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 EXACTLY := --constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve lab up cluster down test test-compose chaos portability bench check fmt proto image docs picture page chart models lesson-models card constraints clean
+.PHONY: help demo serve lab up cluster down test test-compose chaos portability bench check fmt proto image parts docs picture page chart models lesson-models card constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ proto: $(VENV)/dev.done ## write the generated code of proto/
 
 image: $(VENV)/dev.done ## record proto/ as the contract that later changes must not break; at a release
 	$(BIN)/buf build proto --exclude-source-info -o proto/image.binpb
+
+parts: $(VENV)/dev.done ## write sbom/elman.cdx.json and docs/licences.md: what the image holds
+	$(BIN)/python -m scripts.parts
 
 docs: $(VENV)/dev.done ## write docs/settings.md
 	$(BIN)/python -c 'from elman_server.process.settings import to_markdown; print(to_markdown(), end="")' > docs/settings.md

@@ -1,4 +1,4 @@
-"""Compare what is generated, the code of proto/ and docs/settings.md, with what would be generated now.
+"""Compare what is generated, the code of proto/, the SBOM and two documents, with what would be generated now.
 
 Exits with 1 and the command that mends it where they differ. Run by `make check`.
 """
@@ -25,6 +25,9 @@ def main() -> None:
         complaints.append(f"{', '.join(stale)}: not what proto/ says; run `make proto`")
     if (ROOT / "docs/settings.md").read_text() != to_markdown():
         complaints.append("docs/settings.md: not what settings.py says; run `make docs`")
+    check_parts = [sys.executable, "-m", "scripts.parts", "--check"]
+    done = subprocess.run(check_parts, cwd=ROOT, stderr=subprocess.PIPE, text=True, check=False)
+    complaints += [done.stderr.strip()] if done.returncode else []
     if complaints:
         sys.exit("\n".join(complaints))
 

@@ -1,5 +1,6 @@
 """The wheel, which is what users get."""
 
+import json
 import subprocess
 import sys
 import zipfile
@@ -69,6 +70,9 @@ def test_the_wheel_holds_the_packages_and_nothing_else(wheel: Path) -> None:
         "elman_web/py.typed",
     ]
     assert [name for name in expected if name not in names] == []
+    (sbom,) = [name for name in names if ".dist-info/sboms/" in name]
+    parts = {part["name"] for part in json.loads(zipfile.ZipFile(wheel).read(sbom))["components"]}
+    assert {"grpcio", "msgspec", "onnxruntime"} <= parts
 
 
 def test_the_demo_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
