@@ -120,8 +120,8 @@ def licences() -> str:
     rows = "".join(f"| {name} | {version_of(name)} | {licence_of(name)} |\n" for name in sorted(needs()))
     return (
         "# Licences\n\n"
-        "What the image holds beside Debian's Python: Elman and the libraries of its extras. From\n"
-        "the packages' own metadata, by `make parts`; the wheel has the same as CycloneDX, in `.dist-info/sboms/elman.cdx.json`.\n\n"
+        "What the image holds beside Debian's Python: Elman and the libraries of its extras, as their own metadata\n"
+        "say. `make parts` writes this. The wheel has the same as CycloneDX, in `.dist-info/sboms/elman.cdx.json`.\n\n"
         f"| package | version | licence |\n|---|---|---|\n{rows}"
     )
 

@@ -1,21 +1,23 @@
 """Owners share an engine: a queue in which they take turns, and how many of an owner's jobs begin at once.
 
-Plain data. Whatever leaves it costs the same.
+Plain data. Anything that leaves it costs the same.
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict
 from itertools import chain
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from elman_server.engine.job import Job
 
 SHORT_CHARS: Final = 256  # of a prompt: jobs with more are few, and cost the engine more than the front
 MAX_BEGINNING: Final = 16  # short jobs of an owner, while other owners have jobs: enough to keep the front busy
+LINGER_SECONDS: Final = 5.0  # that an owner counts who has no job just now: its next one may be on its way in the front
 NUM_OUTPUTS: Final = 2  # with characters; a job that is not over after them has begun
 
 _Item = TypeVar("_Item")
@@ -87,10 +89,13 @@ class Admission:
 
     Args:
         capacity: rows of the engine.
+        clock: monotonic seconds.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._capacity = capacity
+        self._clock = clock
+        self._left: OrderedDict[str, float] = OrderedDict()  # owners without jobs: since when
         self._owners: dict[int, str] = {}  # of all jobs
         self._num_jobs: Counter[str] = Counter()
         self._waiting: dict[int, Job] = {}
@@ -102,6 +107,7 @@ class Admission:
     def add(self, identity: int, job: Job) -> None:
         """Let a job wait."""
         self._owners[identity] = job.owner
+        self._left.pop(job.owner, None)
         self._num_jobs[job.owner] += 1
         self._waiting[identity] = job
         self._queue(job).add(job.owner, identity)
@@ -130,12 +136,16 @@ class Admission:
             self._begun(identity)
         owner = self._owners.pop(identity)
         count_down(self._num_jobs, owner)
+        if owner not in self._num_jobs:
+            self._left[owner] = self._clock()
         job = self._waiting.pop(identity, None)
         if job is not None:
             self._queue(job).remove(owner, identity)
         return job is None
 
     def _next_short(self) -> int | None:
+        if not self._short:
+            return None
         most = self._most
         for owner, _ in self._short.owners():
             if self._num_beginning[owner] < most:
@@ -156,7 +166,10 @@ class Admission:
     @property
     def _most(self) -> float:
         """How many short jobs of each owner may begin at once."""
-        num_owners = len(self._num_jobs)
+        until = self._clock() - LINGER_SECONDS
+        while self._left and next(iter(self._left.values())) < until:
+            self._left.popitem(last=False)
+        num_owners = len(self._num_jobs) + len(self._left)
         return max(1, min(MAX_BEGINNING, self._capacity // num_owners)) if num_owners > 1 else float("inf")
 
 

@@ -1,8 +1,9 @@
 """How owners share an engine, as plain data."""
 
 from elman_server.domain.state import SessionState
-from elman_server.engine.fairness import MAX_BEGINNING, NUM_OUTPUTS, SHORT_CHARS, Admission
+from elman_server.engine.fairness import LINGER_SECONDS, MAX_BEGINNING, NUM_OUTPUTS, SHORT_CHARS, Admission
 from elman_server.engine.job import Job
+from tests.clock import Clock
 
 START = SessionState((b"\0\0\0\0",))
 
@@ -30,7 +31,8 @@ def test_one_owner_waits_for_nothing() -> None:
 
 def test_a_flood_begins_with_its_share_at_once() -> None:
     """Of short jobs beside another owner's the share is sent; each that has begun or ended lets one follow."""
-    admission = Admission(4)
+    clock = Clock()
+    admission = Admission(4, clock)
     admission.add(1000, job("few"))
     for number in range(100):
         admission.add(number, job("many"))
@@ -46,6 +48,8 @@ def test_a_flood_begins_with_its_share_at_once() -> None:
     assert sent(admission) == [1001]
     for number in (1000, 1001):
         admission.remove(number)
+    assert sent(admission) == []  # the other one's next job may be under way
+    clock.now += LINGER_SECONDS + 1
     assert sent(admission) == [number for number in range(4, 100) if number != 50]
 
 
