@@ -17,7 +17,7 @@ from elman_server.grpc.access.guarded_sessions import GuardedSessions
 from elman_server.grpc.access.guarded_turns import GuardedTurns
 from elman_server.grpc.server import GrpcServer
 from elman_server.history.inspection import Inspection
-from elman_server.history.key import snapshot_key
+from elman_server.history.key import old_snapshot_key, snapshot_key
 from elman_server.history.service import History
 from elman_server.models.registry import Models
 from elman_server.process.observe.collector import State, registry
@@ -92,7 +92,9 @@ class App:
             max_streams=settings.max_streams,
             max_session_chars=settings.max_session_chars,
         )
-        history = (GuardedHistory if door else History)(sessions, self._models, engines, snapshot_key(settings))
+        history = (GuardedHistory if door else History)(
+            sessions, self._models, engines, snapshot_key(settings), old_snapshot_key(settings)
+        )
         inspection = None
         if settings.serves_inspection:
             inspection = (GuardedInspection if door else Inspection)(sessions, self._models, engines)

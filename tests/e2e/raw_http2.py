@@ -13,22 +13,26 @@ _END_STREAM, _END_HEADERS = 1, 4
 
 
 class RawCall:
-    """One gRPC call on a connection of its own, of which nothing is read unless `read` is called."""
+    """One gRPC call on a connection of its own, of which nothing is read unless `read` is called.
 
-    def __init__(self, address: str, message: bytes) -> None:
+    Args:
+        headers: beside gRPC's own; values of less than 127 bytes, which no library has to like.
+    """
+
+    def __init__(self, address: str, message: bytes, **headers: str) -> None:
         host, _, port = address.rpartition(":")
         self._socket = socket.create_connection((host, int(port)), PATIENCE)
         fields = {":method": "POST", ":scheme": "http", ":path": GENERATE, ":authority": address}
-        fields |= {"content-type": "application/grpc", "te": "trailers"}
+        fields |= {"content-type": "application/grpc", "te": "trailers"} | headers
         # HPACK without table and Huffman code (RFC 7541, 6.2.2): 0, length, name, length, value.
-        headers = b"".join(
+        encoded = b"".join(
             b"\0" + b"".join(bytes([len(part)]) + part.encode() for part in field) for field in fields.items()
         )
         body = b"\0" + struct.pack(">I", len(message)) + message
         self._socket.sendall(
             _PREFACE
             + _frame(_SETTINGS, 0, 0, b"")
-            + _frame(_HEADERS, _END_HEADERS, 1, headers)
+            + _frame(_HEADERS, _END_HEADERS, 1, encoded)
             + _frame(_DATA, _END_STREAM, 1, body)
         )
 

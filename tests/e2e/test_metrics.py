@@ -73,6 +73,19 @@ def test_what_callers_do_is_counted(server):
     assert not [key for key in found if "secret-name" in str(key)]
 
 
+def test_scrapes_disturb_no_turn(server):
+    """Scraped all the while, a turn has its text; what is counted never falls."""
+    with Client(server.address) as client:
+        expected = "".join(client.generate("a", model="lstm", max_chars=3000, seed=1))
+        text, counted = "", [scrape(server)["elman_characters_total", "sampled", "lstm"]]
+        for chunk in client.generate("a", model="lstm", max_chars=3000, seed=1):
+            text += chunk
+            counted.append(scrape(server)["elman_characters_total", "sampled", "lstm"])
+    assert text == expected
+    assert counted == sorted(counted)
+    assert counted[-1] - counted[0] == 3000
+
+
 def test_the_engine_reports_its_steps(server):
     """With its next beat: a step a character, each of one row, and a wait for each job."""
     with Client(server.address) as client:

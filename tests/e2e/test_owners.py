@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from elman.v1 import generation_pb2, inspection_pb2, model_pb2, session_pb2
-from elman_client import Client
+from elman_client import Client, InvalidArgumentError
 from tests.certificates import token_digest
+from tests.e2e.raw_http2 import RawCall
 from tests.server_process import PATIENCE, ServerProcess
 
 METHODS: Final = {
@@ -94,6 +95,36 @@ def test_every_method_needs_a_token(scene: Scene) -> None:
         for token in ("", "wrong", f"{ALICE[:-1]}x", f"{ALICE} {BOB}"):
             code, _, reason, answers = scene.call(token, method, GetMessageClass(method.input_type)())
             assert (method.name, code, reason, answers) == (method.name, "UNAUTHENTICATED", "UNAUTHENTICATED", ())
+
+
+@pytest.mark.parametrize("form", ["{}\0", "\0{}"], ids=["after", "before"])
+def test_a_token_with_nul_opens_nothing(scene: Scene, form: str) -> None:
+    """A byte that no library would send makes no token of the one before it; the server answers, and serves on."""
+    request = generation_pb2.GenerateRequest(model="models/lstm", prompt=SECRET)
+    authorization = f"Bearer {form.format(ALICE)}"
+    with RawCall(scene.address, request.SerializeToString(), authorization=authorization) as call:
+        answer = b""
+        while b"grpc-message" not in answer and (piece := call.read(4096)):
+            answer += piece
+    assert b"grpc-status\x0216" in answer  # UNAUTHENTICATED
+    assert scene.call(ALICE, METHODS["elman.v1.ModelService.ListModels"], model_pb2.ListModelsRequest())[0] == "OK"
+
+
+def test_a_token_of_a_megabyte_is_refused(scene: Scene) -> None:
+    """The headers of a call are bounded by gRPC itself; the server serves on."""
+    method = METHODS["elman.v1.ModelService.ListModels"]
+    code = scene.call("x" * (1 << 20), method, model_pb2.ListModelsRequest())[0]
+    assert code == "RESOURCE_EXHAUSTED"
+    assert scene.call(ALICE, method, model_pb2.ListModelsRequest())[0] == "OK"
+
+
+def test_anothers_snapshot_is_refused(scene: Scene) -> None:
+    """What Alice exported is no snapshot for Bob, and makes no session; it is one for her."""
+    with Client(scene.address, token=BOB) as bob, Client(scene.address, token=ALICE) as alice:
+        with pytest.raises(InvalidArgumentError, match="signed with another key, or is not yours"):
+            bob.import_session(scene.snapshot)
+        assert list(bob.list_sessions()) == []
+        alice.import_session(scene.snapshot).delete()
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -1,4 +1,7 @@
-"""The key that signs snapshots: from a file of the operator, from a file beside the store, or of this process."""
+"""The key that signs snapshots: from a file of the operator, from a file beside the store, or of this process.
+
+The one before is kept beside it for a while, so that what it signed can still be read.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,29 @@ def snapshot_key(settings: Settings) -> bytes:
     Raises:
         SettingsError: a file cannot be read or written, or is too short.
     """
-    if settings.snapshot_key is not None:
-        return _read(settings.snapshot_key)
-    scheme, _, path = settings.store.partition(":")
-    if scheme != "sqlite":
+    path = _path(settings)
+    if path is None:
         return secrets.token_bytes(MIN_KEY_BYTES)
-    beside = Path(f"{path}.key")
-    if not beside.exists():
-        _make(beside)
-    return _read(beside)
+    if settings.snapshot_key is None and not path.exists():
+        _make(path)
+    return _read(path)
+
+
+def old_snapshot_key(settings: Settings) -> bytes | None:
+    """Return the key before, whose snapshots are read as well: from the key's file with `.old` behind its name.
+
+    Raises:
+        SettingsError: the file is there and cannot be read, or is too short.
+    """
+    path = _path(settings)
+    old = None if path is None else path.with_name(f"{path.name}.old")
+    return _read(old) if old is not None and old.exists() else None
+
+
+def _path(settings: Settings) -> Path | None:
+    """Return the file of the key; None: the key is of the process."""
+    scheme, _, store = settings.store.partition(":")
+    return settings.snapshot_key or (Path(f"{store}.key") if scheme == "sqlite" else None)
 
 
 def _make(path: Path) -> None:

@@ -59,13 +59,22 @@ class History:
     Args:
         engines: by the digest of their model.
         key: signs snapshots.
+        old_key: signed earlier ones; None: there is none.
     """
 
-    def __init__(self, sessions: Sessions, models: Models, engines: Mapping[str, AnyEngine], key: bytes) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        models: Models,
+        engines: Mapping[str, AnyEngine],
+        key: bytes,
+        old_key: bytes | None = None,
+    ) -> None:
         self._sessions = sessions
         self._models = models
         self._engines = engines
         self._key = key
+        self._old_key = old_key
 
     async def fork(
         self, session_id: str, *, position: int | None, count: int, creation: Creation = ANONYMOUS
@@ -141,7 +150,7 @@ class History:
             ModelMismatchError: its model is not served here.
             SessionExistsError, QuotaError.
         """
-        head, segments = await unseal(self._key, snapshot, creation.owner)
+        head, segments = await unseal(self._key, snapshot, creation.owner, self._old_key)
         try:
             model = self._models.pinned(head.model, head.model_digest)
         except (ModelMismatchError, ModelNotFoundError):

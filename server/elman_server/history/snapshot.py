@@ -55,8 +55,10 @@ async def seal(key: bytes, head: Head, segments: Sequence[Segment]) -> bytes:
     return b"".join((start, _sign(key, head.owner, start, checksum.digest()), checksum.digest(), body))
 
 
-async def unseal(key: bytes, snapshot: bytes, owner: str = ANONYMOUS) -> tuple[Head, list[Segment]]:
-    """Return what a snapshot holds that was an owner's, or nobody's.
+async def unseal(
+    key: bytes, snapshot: bytes, owner: str = ANONYMOUS, old_key: bytes | None = None
+) -> tuple[Head, list[Segment]]:
+    """Return what a snapshot holds that was an owner's, or nobody's, and was signed with one of the keys.
 
     Raises:
         InvalidFieldError: it is not a snapshot, of another version, damaged, signed with another key or of another
@@ -71,7 +73,8 @@ async def unseal(key: bytes, snapshot: bytes, owner: str = ANONYMOUS) -> tuple[H
     checksum = snapshot[_BODY_AT - _HASH_BYTES : _BODY_AT]
     if hashlib.sha256(body).digest() != checksum:
         raise InvalidFieldError(_FIELD, "is damaged: it does not match its checksum; export it again")
-    if not any(hmac.compare_digest(_sign(key, of, start, checksum), signature) for of in (owner, ANONYMOUS)):
+    signers = [(one, of) for one in (key, old_key) if one is not None for of in (owner, ANONYMOUS)]
+    if not any(hmac.compare_digest(_sign(one, of, start, checksum), signature) for one, of in signers):
         raise InvalidFieldError(
             _FIELD,
             "was signed with another key, or is not yours; import it where it was exported, or set the same "
