@@ -63,7 +63,7 @@ def _cancels(number: int) -> None:
 )
 def _restarts(times: int, streams: int, loops: int, servers: int) -> None:
     """Restart servers under readers; print how many of them saw it."""
-    with _models(hidden_size=256) as models, tempfile.TemporaryDirectory() as folder:
+    with _models(hidden_size=128) as models, tempfile.TemporaryDirectory() as folder:
         expected = asyncio.run(undisturbed(models, streams))
         with Restarted(models, Path(folder), servers) as restarted, busy(loops):
             result = asyncio.run(restart_many(restarted, expected, times))

@@ -96,7 +96,7 @@ class _Caller:
             self._expected.append("".join([r.chunk.text async for r in self.generation.Generate(request)]))
 
     async def read(self, responses: AsyncIterable[Any], seed: int, num_chars: int = _LENGTH) -> None:
-        """Read so much of a text at least, or to its end, and compare it."""
+        """Read that many characters of a text at least, or to its end, and compare it."""
         text = ""
         async for response in responses:
             text += response.chunk.text

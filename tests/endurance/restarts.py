@@ -13,12 +13,12 @@ from typing import Any, Final, Self
 
 from elman_client import AsyncClient, ElmanError
 from tests.redis_process import RedisProcess, free_port
-from tests.server_process import PATIENCE, ServerProcess
+from tests.server_process import ServerProcess
 
 PROMPT: Final = "What is the city but the people?\n"
-_LENGTH: Final = 2000
+_LENGTH: Final = 1000
 _SECONDS_BETWEEN: Final = 0.5
-_PATIENCE: Final = 300  # a machine that is busy
+_PATIENCE: Final = 900  # a machine that is busy
 _GRACE: Final = ("--grace-seconds", "0.5", "--engine-threads", "1")
 _LONGEST: Final = 1800  # seconds of a busy loop, should nobody end it
 _LOOP: Final = f"import time\nend = time.monotonic() + {_LONGEST}\nwhile time.monotonic() < end: pass"
@@ -93,7 +93,7 @@ def busy(number: int) -> Iterator[None]:
 async def undisturbed(models: Path, num_streams: int) -> list[str]:
     """Return what a server of its own, to which nothing is done, gives to each reader."""
     with ServerProcess(models, "--engine-threads", "1") as process:
-        async with AsyncClient(process.address, timeout=PATIENCE) as client:
+        async with AsyncClient(process.address, timeout=_PATIENCE) as client:
             return await asyncio.gather(*(_read(client, seed) for seed in range(num_streams)))
 
 

@@ -16,7 +16,7 @@ from tests.server_process import PATIENCE, ServerProcess
 def models(tmp_path_factory) -> Path:
     """A directory of one model, not so small that its texts are over before its server is asked to end."""
     folder: Path = tmp_path_factory.mktemp("models")
-    return tiny_model(folder / "gru.onnx", hidden_size=256, name="gru").parent
+    return tiny_model(folder / "gru.onnx", hidden_size=128, name="gru").parent
 
 
 def test_callers_come_and_go(models: Path):
