@@ -48,6 +48,9 @@ class TurnRun:
                     return None
                 if self._stream is None:
                     self._stream = self._open_stream()
+                    if self.turn.is_left:  # by a thread that found no stream: this one must not begin
+                        self._drop_stream()
+                        return None
                 self.turn.receive(self._stream.read())
             except BaseException as error:
                 if self.turn.is_over and isinstance(error, ElmanError):
