@@ -23,6 +23,11 @@ class ChatRun:
         self._leave = leave
         self._talk: Talk[tuple[Event, ...]] | None = None
 
+    @property
+    def is_left(self) -> bool:
+        """Whether its caller has left it."""
+        return self.talking.is_left
+
     def talk(self) -> Talk[tuple[Event, ...]]:
         """Return the stream, opened if it is not."""
         self.talking.check_open()

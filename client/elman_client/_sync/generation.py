@@ -36,6 +36,11 @@ class TurnRun:
         self._stream: Stream[tuple[Event, ...]] | None = None
         self.on_finished: Callable[[], None] = _nothing
 
+    @property
+    def is_left(self) -> bool:
+        """Whether its caller has left it."""
+        return self.turn.is_left
+
     def read(self) -> Event | None:
         """Return the event after the one that was taken; ``None``: there is none."""
         while True:
