@@ -52,7 +52,7 @@ def _take_turn(session: Session, texts: list[str]) -> None:
 
 
 def interrupt_chat(terminal: Terminal, count: int) -> list[str]:
-    """Press Ctrl-C that many times, before, at the beginning of and within an answer; return the answers as shown, without line ends."""
+    """Press Ctrl-C before, at the beginning of and within answers; return those that were shown, without line ends."""
     terminal.expect("> ")
     for number in range(count):
         terminal.type("ab\r")
