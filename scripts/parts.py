@@ -121,7 +121,7 @@ def licences() -> str:
     return (
         "# Licences\n\n"
         "What the image holds beside Debian's Python: Elman and the libraries of its extras, as their own metadata\n"
-        "say. `make parts` writes this. The wheel has the same as CycloneDX, in `.dist-info/sboms/elman.cdx.json`.\n\n"
+        "say. `make parts` writes this. The wheel has the same as CycloneDX, beside its metadata.\n\n"
         f"| package | version | licence |\n|---|---|---|\n{rows}"
     )
 

@@ -420,7 +420,7 @@ class Engine:
                 if self._unread and (is_last or output.ids):
                     self._unread.pop(output.stream, None)
                 if output.ids and not is_last:
-                    self._admission.note_output(output.stream)
+                    self._admission.note_output(output.stream, len(output.ids))
         self._send_jobs()
 
     def _count(self, report: protocol.Report) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 SHORT_CHARS: Final = 256  # of a prompt: jobs with more are few, and cost the engine more than the front
 MAX_BEGINNING: Final = 16  # short jobs of an owner, while other owners have jobs: enough to keep the front busy
 LINGER_SECONDS: Final = 5.0  # that an owner counts who has no job just now: its next one may be on its way in the front
-NUM_OUTPUTS: Final = 2  # with characters; a job that is not over after them has begun
+BEGUN_CHARS: Final = 128  # that a job has given when it has begun: then it shares rows, and costs the front little
 
 _Item = TypeVar("_Item")
 
@@ -101,7 +101,7 @@ class Admission:
         self._waiting: dict[int, Job] = {}
         self._short: FairQueue[int] = FairQueue()
         self._long: FairQueue[int] = FairQueue()
-        self._beginning: dict[int, int] = {}  # outputs of short jobs
+        self._beginning: dict[int, int] = {}  # short jobs: how many characters they still have to give
         self._num_beginning: Counter[str] = Counter()
 
     def add(self, identity: int, job: Job) -> None:
@@ -121,11 +121,11 @@ class Admission:
             identity = self._long.pop(next(self._long.owners())[0])
         return identity, self._waiting.pop(identity)
 
-    def note_output(self, identity: int) -> None:
+    def note_output(self, identity: int, num_chars: int) -> None:
         """See characters of a job."""
         if identity in self._beginning:
-            self._beginning[identity] += 1
-            if self._beginning[identity] == NUM_OUTPUTS:
+            self._beginning[identity] -= num_chars
+            if self._beginning[identity] <= 0:
                 self._begun(identity)
 
     def remove(self, identity: int) -> bool:
@@ -150,7 +150,8 @@ class Admission:
         for owner, _ in self._short.owners():
             if self._num_beginning[owner] < most:
                 identity = self._short.pop(owner)
-                self._beginning[identity] = 0
+                # No more than its reader lets it give at first.
+                self._beginning[identity] = min(BEGUN_CHARS, self._waiting[identity].window)
                 self._num_beginning[owner] += 1
                 return identity
         return None

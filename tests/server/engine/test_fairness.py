@@ -1,7 +1,7 @@
 """How owners share an engine, as plain data."""
 
 from elman_server.domain.state import SessionState
-from elman_server.engine.fairness import LINGER_SECONDS, MAX_BEGINNING, NUM_OUTPUTS, SHORT_CHARS, Admission
+from elman_server.engine.fairness import BEGUN_CHARS, LINGER_SECONDS, MAX_BEGINNING, SHORT_CHARS, Admission
 from elman_server.engine.job import Job
 from tests.clock import Clock
 
@@ -37,10 +37,9 @@ def test_a_flood_begins_with_its_share_at_once() -> None:
     for number in range(100):
         admission.add(number, job("many"))
     assert sent(admission) == [1000, 0, 1]
-    for _ in range(NUM_OUTPUTS - 1):
-        admission.note_output(0)
+    admission.note_output(0, BEGUN_CHARS - 1)
     assert sent(admission) == []
-    admission.note_output(0)
+    admission.note_output(0, 1)
     assert sent(admission) == [2]
     assert (admission.remove(1), admission.remove(50)) == (True, False)  # one that was sent, one that waited
     assert sent(admission) == [3]
