@@ -34,6 +34,7 @@ NAMES: Final = (
     "turns",
     "first_character",
     "fairness",
+    "observed",
     "long_prompt",
     "between_characters",
     "prefill",
