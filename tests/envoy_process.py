@@ -18,6 +18,7 @@ from tests.server_process import PATIENCE
 from tests.services import need
 
 CONFIG: Final = Path(__file__).parent.parent / "server/envoy/envoy.yaml"
+TLS: Final = CONFIG.with_name("tls.yaml")
 
 
 def program() -> str:
@@ -33,7 +34,9 @@ def program() -> str:
     return path
 
 
-def configured(ports: Sequence[int], port: int, admin: int, burst: int | None = None) -> dict[str, Any]:
+def configured(
+    ports: Sequence[int], port: int, admin: int, burst: int | None = None, certificates: Path | None = None
+) -> dict[str, Any]:
     """Return the shipped configuration with these addresses, and nothing else changed.
 
     Args:
@@ -41,6 +44,7 @@ def configured(ports: Sequence[int], port: int, admin: int, burst: int | None = 
         port: where Envoy listens.
         admin: where it tells of itself.
         burst: how many calls one connection may make at once, without any more; None: as shipped.
+        certificates: the folder of a server's, with which both sides of Envoy have TLS; None: neither has.
     """
     config: dict[str, Any] = yaml.safe_load(CONFIG.read_text())
     resources = config["static_resources"]
@@ -51,6 +55,10 @@ def configured(ports: Sequence[int], port: int, admin: int, burst: int | None = 
         (limit,) = (entry for entry in filters if entry["name"] == "envoy.filters.http.local_ratelimit")
         limit["typed_config"]["token_bucket"] = {"max_tokens": burst, "tokens_per_fill": 1, "fill_interval": "3600s"}
     (group,) = resources["clusters"][0]["load_assignment"]["endpoints"]
+    if certificates is not None:
+        sides = yaml.safe_load(TLS.read_text().replace("/etc/elman", str(certificates)))
+        resources["listeners"][0]["filter_chains"][0] |= sides["listener"]
+        resources["clusters"][0] |= sides["cluster"]
     group["lb_endpoints"] = [{"endpoint": {"address": _loopback(port)}} for port in ports]
     return config
 
@@ -65,19 +73,21 @@ class EnvoyProcess(Killed):
     Args:
         folder: for its configuration and its log.
         ports: of the servers on loopback.
-        burst: see `configured`.
+        burst, certificates: see `configured`.
 
     Attributes:
         address: where it listens, as clients write it.
     """
 
-    def __init__(self, folder: Path, ports: Sequence[int], burst: int | None = None) -> None:
+    def __init__(
+        self, folder: Path, ports: Sequence[int], burst: int | None = None, certificates: Path | None = None
+    ) -> None:
         port, self._admin = free_port(), free_port()
         self.address = f"127.0.0.1:{port}"
         self._num_servers = len(ports)
         self._log = folder / "envoy.log"
         file = folder / "envoy.json"
-        file.write_text(json.dumps(configured(ports, port, self._admin, burst)))
+        file.write_text(json.dumps(configured(ports, port, self._admin, burst, certificates)))
         flags = ["--concurrency", "1", "--disable-hot-restart", "--log-level", "warning"]
         with self._log.open("w") as log:
             self._process = subprocess.Popen([program(), "-c", str(file), *flags], stdout=log, stderr=log)

@@ -24,6 +24,7 @@ from elman_client import (
     UnavailableError,
 )
 from tests.certificates import make_certificates, replace_file, token_digest
+from tests.envoy_process import EnvoyProcess
 from tests.server_process import PATIENCE, ServerProcess
 
 NAMES = ("alice", "bob", "carol", "few-sessions", "few-streams", "few-characters", "few-requests", "nothing")
@@ -149,6 +150,22 @@ def test_an_expired_certificate_is_not_talked_to(place: Place) -> None:
     make_certificates(place.folder)
     with place.client() as client:
         assert len(client.list_models()) == 1
+
+
+def test_envoy_has_tls_on_both_sides(place: Place, tmp_path: Path) -> None:
+    """With server/envoy/tls.yaml a caller's token passes, the text is the same, and clear text is refused."""
+    port = int(place.server.address.rpartition(":")[2])
+    security: dict[str, Any] = {"tls": True, "root_certificates": place.folder / "ca.pem", "retry_seconds": 0}
+    with EnvoyProcess(tmp_path, [port], certificates=place.folder / "server") as envoy:
+        with Client(envoy.address, token=TOKENS["alice"], **security) as through, place.client() as direct:
+            texts = ["".join(one.generate("x", model="lstm", seed=3, max_chars=100)) for one in (through, direct)]
+            assert texts[0] == texts[1]
+        with Client(envoy.address, **security) as stranger:
+            assert stranger.is_serving()
+            with pytest.raises(UnauthenticatedError):
+                stranger.list_models()
+        with Client(envoy.address, retry_seconds=0) as clear, pytest.raises(UnavailableError):
+            clear.list_models()
 
 
 def test_mutual_tls_names_the_caller(lstm, tmp_path: Path) -> None:
