@@ -68,7 +68,7 @@ def trace(
     importable.
 
     \b
-    Example:
+    Examples:
       python -m elman_export trace runs/mine -o mine.onnx
       python -m elman_export trace --module my_pkg.my_file:build --vocab chars.txt -o mine.onnx
       python -m elman_export trace --module tags:build --vocab bytes --labels tags.json -o tags.onnx
@@ -106,7 +106,7 @@ def verify(*, model: Path, checkpoint: Path | None, module: str | None, as_json:
     Without a source only the latter is checked. Exits with 1 on a difference.
 
     \b
-    Example:
+    Examples:
       python -m elman_export verify mine.onnx runs/mine
     """
     if checkpoint and module:

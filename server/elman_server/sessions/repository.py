@@ -1,4 +1,4 @@
-"""The ledger: sessions' records in the store, read and changed; by one turn at a time, whichever server runs it."""
+"""The repository: sessions' records in the store, read and changed; by one turn at a time, whichever server runs it."""
 
 from __future__ import annotations
 
