@@ -182,7 +182,7 @@ def test_a_row_that_moves_takes_its_parameters_along(sampling, uniform):
     """A row in another's place samples what it did in its own."""
     sampler = sampler_of([Sampling(seed=0), sampling], 5)
     sampler.move(1, 0)
-    moved, own = sampler.sample(np.tile(np.float32([2, 0.5, 0, -1, -3]), (2, 1)), np.full(2, uniform))
+    moved, own = sampler.sample(np.tile(np.array([2, 0.5, 0, -1, -3], np.float32), (2, 1)), np.full(2, uniform))
     assert moved == own
 
 
