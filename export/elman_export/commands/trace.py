@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from elman_export.exporting.reference import Step
     from elman_export.exporting.report import Report
 
+MIN_BYTES_FOR_THREADS = 4_000_000  # of an artefact: a million weights
 _path = click.Path(path_type=Path)
 _checkpoint = click.argument("checkpoint", required=False, type=_path)
 _module = click.option("--module", metavar="PACKAGE.FILE:FUNCTION", help="Any nn.Module instead of a CHECKPOINT.")
@@ -168,6 +169,10 @@ def _verify(artefact: "Artefact", steps: "dict[str, Step]") -> "Report":
 
     from elman_export.exporting.verify import verify
 
+    if steps and len(artefact.data) < MIN_BYTES_FOR_THREADS:
+        import torch
+
+        torch.set_num_threads(1)  # two would wait for each other longer than such small sums take
     with Console(stderr=True).status("Verifying over 1,000 characters"):
         return verify(artefact, steps)
 
