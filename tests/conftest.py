@@ -1,4 +1,3 @@
-import os
 import shutil
 import signal
 from collections.abc import Iterator
@@ -10,8 +9,6 @@ from hypothesis import settings
 from tests.models import nan_model, tiny_model
 from tests.server_process import ServerProcess
 
-# Of NumPy and PyTorch, here and in the programs that tests start: the sums are small, and the cores are shared.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A shell's `&` starts programs that ignore Ctrl-C, and they pass that on to theirs.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 settings.register_profile("elman", deadline=None)  # no test depends on how fast the machine is
