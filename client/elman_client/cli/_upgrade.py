@@ -40,10 +40,10 @@ class _Upgraded:
 @click.option("--ttl", type=duration, metavar="TIME", help="Idle time after which it expires: 90s, 15m, 2h or 7d.")
 @remote_options
 def upgrade(remote: Remote, name: str, *, model: str | None, session_id: str | None, ttl: timedelta | None) -> None:
-    """Let another version of its model read a session's text, and continue with that one.
+    """Let another version of its model continue a session.
 
     \b
-    Prints the loss of both versions on the text, if the old one is still served. The session keeps its
+    That version reads the whole text. Prints the loss of both on it, if the old one is still served. The session keeps its
     name, seed and labels; its turns become one. The old session is deleted when the new one is complete,
     and only if nothing has changed it meanwhile.
 
