@@ -43,9 +43,9 @@ def upgrade(remote: Remote, name: str, *, model: str | None, session_id: str | N
     """Let another version of its model continue a session.
 
     \b
-    That version reads the whole text. Prints the loss of both on it, if the old one is still served. The session keeps its
-    name, seed and labels; its turns become one. The old session is deleted when the new one is complete,
-    and only if nothing has changed it meanwhile.
+    That version reads the whole text. Prints the loss of both on it, if the old one is still served. The
+    session keeps its name, seed and labels; its turns become one. The old session is deleted when the
+    new one is complete, and only if nothing has changed it meanwhile.
 
     \b
     Examples:
