@@ -1,5 +1,6 @@
 import asyncio
 import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from elman_server.domain.errors import SettingsError
 from elman_server.grpc import server
 
 GET = GetSessionRequest(name="sessions/abcd")
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # with empty SETTINGS
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
@@ -118,6 +120,16 @@ async def test_garbage_on_the_port_disturbs_nobody(served):
         assert answer.session.name == "sessions/some-session"
 
 
+async def test_a_connection_is_told_how_many_calls_it_may_have(serve):
+    """The server's first SETTINGS have the limit; gRPC holds callers to it."""
+    async with serve(max_connection_streams=7) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(PREFACE)
+        async with asyncio.timeout(60):
+            await reader.readuntil(struct.pack(">HI", 3, 7))  # SETTINGS_MAX_CONCURRENT_STREAMS
+        writer.close()
+
+
 async def test_a_caller_that_vanished_is_found(serve, monkeypatch):
     """A connection that answers no ping is closed, although a call runs on it; here within tenths of a second."""
     options = server._options
@@ -128,7 +140,7 @@ async def test_a_caller_that_vanished_is_found(serve, monkeypatch):
     monkeypatch.setattr(server, "_options", quick)
     async with serve() as served:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-        writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5))  # and empty SETTINGS
+        writer.write(PREFACE)
         async with asyncio.timeout(60):
             await reader.read()  # to the end of the connection
         writer.close()
