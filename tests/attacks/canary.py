@@ -23,13 +23,14 @@ class Canary:
     Args:
         address: of the server.
         model: whose text it is.
+        token: of its principal.
 
     Attributes:
         num_turns: how many were equal.
         longest_gap: seconds between a request or an answer and the next answer, at most.
     """
 
-    def __init__(self, address: str, model: str = "gru") -> None:
+    def __init__(self, address: str, model: str = "gru", *, token: str | None = None) -> None:
         # A connection and a window of its own.
         self._channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
         self._stub = GenerationServiceStub(self._channel)
@@ -39,6 +40,7 @@ class Canary:
             sampling=Sampling(seed=7),
             stopping=messages.Stopping(max_chars=_CHARS),
         )
+        self._metadata = [("authorization", f"Bearer {token}")] if token else None
         self._is_over = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -73,7 +75,7 @@ class Canary:
 
     def _turn(self) -> str:
         text, last = "", time.monotonic()
-        for response in self._stub.Generate(self._request, timeout=_PATIENCE):
+        for response in self._stub.Generate(self._request, timeout=_PATIENCE, metadata=self._metadata):
             now = time.monotonic()
             self.longest_gap, last = max(self.longest_gap, now - last), now
             text += response.chunk.text

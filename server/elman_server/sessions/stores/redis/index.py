@@ -7,26 +7,34 @@ lie in other slots of a cluster than the sessions, so that no script changes bot
 - A member is *stale* if its session was deleted or has another birth. Every reader skips it, and removes it once it is
   older than a creation can take. Redis deletes expired sessions itself; every few creations some members are checked.
 - As long as it is there, a stale member is the tombstone of a session that expired.
+- What another program puts into a set is skipped. A set that is none any more makes the store unavailable: without it
+  sessions would be missing.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import re
 import secrets
 import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from elman_server.sessions.stores.redis.client import is_foreign
+from redis.exceptions import ResponseError
+
+from elman_server.domain.errors import StoreUnavailableError
+from elman_server.sessions.stores.redis.client import RETRY_SECONDS, is_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from elman_server.sessions.stores.redis.client import Client
 
 NUM_SHARDS: Final = 16
 SETTLED_SECONDS: Final = 60  # a creation takes less: its calls time out before
 SWEEP_MEMBERS: Final = 128
+_MEMBER: Final = re.compile(rb"[!-~]+\0[0-9a-f]+-[0-9a-f]{8}")
 
 
 class RedisIndex:
@@ -47,20 +55,24 @@ class RedisIndex:
     async def add(self, name: str) -> str:
         """List a session that is about to be made; return its birth."""
         birth = f"{int(self._clock()):x}-{secrets.token_hex(4)}"
-        await self._client.zadd(_set_of(name), {_member(name, birth): 0})
+        with _intact():
+            await self._client.zadd(_set_of(name), {_member(name, birth): 0})
         return birth
 
     async def remove(self, name: str, birth: str) -> None:
         """Remove a session from the list."""
-        await self._client.zrem(_set_of(name), _member(name, birth))
+        with _intact():
+            await self._client.zrem(_set_of(name), _member(name, birth))
 
     async def remove_all(self, name: str) -> None:
         """List no session of that name, whatever its birth."""
-        await self._client.zremrangebylex(_set_of(name), f"[{name}\0", f"({name}\1")
+        with _intact():
+            await self._client.zremrangebylex(_set_of(name), f"[{name}\0", f"({name}\1")
 
     async def knows(self, name: str) -> bool:
         """Whether a session of that name was listed and has not been removed."""
-        return bool(await self._client.zrangebylex(_set_of(name), f"[{name}\0", f"({name}\1", 0, 1))
+        with _intact():
+            return bool(await self._client.zrangebylex(_set_of(name), f"[{name}\0", f"({name}\1", 0, 1))
 
     async def names(self, after: str, limit: int) -> list[str]:
         """Return up to `limit` names of sessions after `after`, in order; fewer are the last."""
@@ -70,7 +82,8 @@ class RedisIndex:
             pipeline = self._client.pipeline(transaction=False)
             for shard in range(NUM_SHARDS):
                 pipeline.zrangebylex(_key(shard), low, b"+", 0, limit)
-            rows = await pipeline.execute()
+            with _intact():
+                rows = await pipeline.execute()
             members = list(itertools.islice(heapq.merge(*rows), limit))
             found += [_parts(member)[0] for member in await self._living(members)]
             if len(members) < limit:
@@ -83,17 +96,20 @@ class RedisIndex:
         pipeline = self._client.pipeline(transaction=False)
         for shard in range(NUM_SHARDS):
             pipeline.zcard(_key(shard))
-        return sum(await pipeline.execute())
+        with _intact():
+            return sum(await pipeline.execute())
 
     async def sweep(self) -> None:
         """Check some members, and remove those that are stale."""
         shard = next(self._shards)
-        members = await self._client.zrangebylex(_key(shard), self._cursors[shard], b"+", 0, SWEEP_MEMBERS)
+        with _intact():
+            members = await self._client.zrangebylex(_key(shard), self._cursors[shard], b"+", 0, SWEEP_MEMBERS)
         await self._living(members)
         self._cursors[shard] = b"(" + members[-1] if len(members) == SWEEP_MEMBERS else b"-"
 
     async def _living(self, members: list[bytes]) -> list[bytes]:
         """Return the members that are not stale; remove the others, if they are old enough."""
+        members = [member for member in members if _MEMBER.fullmatch(member)]
         if not members:
             return []
         pipeline = self._client.pipeline(transaction=False)
@@ -113,6 +129,19 @@ class RedisIndex:
         for member in old:
             pipeline.zrem(_set_of(_parts(member)[0]), member)
         await pipeline.execute()
+
+
+@contextmanager
+def _intact() -> Iterator[None]:
+    """Raise StoreUnavailableError if a set has become something else; callers lose no session by it."""
+    try:
+        yield
+    except ResponseError as error:
+        if not is_foreign(error):
+            raise
+        raise StoreUnavailableError(
+            "the session store's index is damaged; contact the operator", RETRY_SECONDS
+        ) from error
 
 
 def _is_living(member: bytes, birth: bytes | Exception | None) -> bool:
