@@ -40,7 +40,7 @@ class Canary:
             sampling=Sampling(seed=7),
             stopping=messages.Stopping(max_chars=_CHARS),
         )
-        self._metadata = [("authorization", f"Bearer {token}")] if token else None
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else None
         self._is_over = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)

@@ -130,7 +130,7 @@ def _values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
     elif field.type == FieldDescriptor.TYPE_BYTES:
         one = st.sampled_from([b"", b"abcd"])
     else:
-        kinds = {
+        kinds: dict[int, list[Any]] = {
             FieldDescriptor.CPPTYPE_BOOL: [False, True],
             FieldDescriptor.CPPTYPE_STRING: ["", "a"],
             FieldDescriptor.CPPTYPE_FLOAT: [1.0],

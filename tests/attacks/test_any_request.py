@@ -95,7 +95,7 @@ class Scene:
         """Delete all sessions."""
         for token in (self.alice, self.bob):
             with grpc.insecure_channel(self.server.address) as channel:
-                metadata = [("authorization", f"Bearer {token}")] if token else None
+                metadata = (("authorization", f"Bearer {token}"),) if token else None
                 SessionServiceStub(channel).DeleteSessions(DeleteSessionsRequest(filter="*"), metadata=metadata)
 
     def _call(self, channel: grpc.Channel, request: Request, token: str) -> None:

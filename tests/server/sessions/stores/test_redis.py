@@ -5,6 +5,7 @@ import contextlib
 import gc
 import warnings
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -191,7 +192,15 @@ async def test_a_key_of_another_program_hides_no_other_session(store, redis_proc
 async def test_odd_fields_are_data_loss_of_their_session(store, redis_process):
     """Whatever another program made of a session's fields, no call on it fails in another way; it can be deleted."""
     client, key = redis_process.client, "elman:{efgh}"
-    odd = [{"e": "soon"}, {"e": "nan"}, {"r": "1e400"}, {"more": "x"}, {"r": None}, {"e": None}, {"b": None}]
+    odd: list[dict[str, str | None]] = [
+        {"e": "soon"},
+        {"e": "nan"},
+        {"r": "1e400"},
+        {"more": "x"},
+        {"r": None},
+        {"e": None},
+        {"b": None},
+    ]
     await store.create("abcd", b"head", LIVES)
     for fields in odd:
         await store.create("efgh", b"head", LIVES, [b"segment"])
@@ -261,13 +270,13 @@ async def test_what_is_no_redis_is_an_outage(clock):
     for answer in [*refused, *odd]:
         store = RedisStore(f"redis://{host}:{port}", 3600, clock)
         calls: list[Callable[[], Awaitable[object]]] = [
-            lambda store=store: store.load("abcd"),
-            lambda store=store: store.create("abcd", b"", LIVES),
-            lambda store=store: store.commit("abcd", 1, b"", LIVES),
-            lambda store=store: store.delete("abcd", None),
-            lambda store=store: store.page("", 10),
-            lambda store=store: store.segments("abcd"),
-            lambda store=store: store.num_sessions(),
+            partial(store.load, "abcd"),
+            partial(store.create, "abcd", b"", LIVES),
+            partial(store.commit, "abcd", 1, b"", LIVES),
+            partial(store.delete, "abcd", None),
+            partial(store.page, "", 10),
+            partial(store.segments, "abcd"),
+            store.num_sessions,
         ]
         for call in calls:
             found: object = "refused"

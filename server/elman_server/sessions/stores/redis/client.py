@@ -41,7 +41,7 @@ class _Parser(_AsyncRESP2Parser):
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
             return await super().read_response(*args, **kwargs)
-        except (ValueError, RecursionError) as error:  # a length that is no number, lists in lists in lists
+        except (ValueError, RecursionError) as error:  # a length that is not a number, lists in lists in lists
             raise InvalidResponse("the answer is not one of Redis") from error
 
     async def _readline(self) -> bytes:
@@ -102,6 +102,19 @@ def connect(url: str, timeout: float) -> Client:
 def is_foreign(error: Exception) -> bool:
     """Whether Redis refuses because of what another program has put into a session's key."""
     return isinstance(error, ResponseError) and ("WRONGTYPE" in str(error) or "attempt to" in str(error))
+
+
+@contextmanager
+def index_intact() -> Iterator[None]:
+    """Raise StoreUnavailableError if a part of the index is of another kind: lists would lack sessions."""
+    try:
+        yield
+    except ResponseError as error:
+        if not is_foreign(error):
+            raise
+        raise StoreUnavailableError(
+            "the session store's index is damaged; contact the operator", RETRY_SECONDS
+        ) from error
 
 
 @contextmanager

@@ -18,16 +18,12 @@ import itertools
 import re
 import secrets
 import zlib
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from redis.exceptions import ResponseError
-
-from elman_server.domain.errors import StoreUnavailableError
-from elman_server.sessions.stores.redis.client import RETRY_SECONDS, is_foreign
+from elman_server.sessions.stores.redis.client import index_intact, is_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from elman_server.sessions.stores.redis.client import Client
 
@@ -55,23 +51,23 @@ class RedisIndex:
     async def add(self, name: str) -> str:
         """List a session that is about to be made; return its birth."""
         birth = f"{int(self._clock()):x}-{secrets.token_hex(4)}"
-        with _intact():
+        with index_intact():
             await self._client.zadd(_set_of(name), {_member(name, birth): 0})
         return birth
 
     async def remove(self, name: str, birth: str) -> None:
         """Remove a session from the list."""
-        with _intact():
+        with index_intact():
             await self._client.zrem(_set_of(name), _member(name, birth))
 
     async def remove_all(self, name: str) -> None:
         """List no session of that name, whatever its birth."""
-        with _intact():
+        with index_intact():
             await self._client.zremrangebylex(_set_of(name), f"[{name}\0", f"({name}\1")
 
     async def knows(self, name: str) -> bool:
         """Whether a session of that name was listed and has not been removed."""
-        with _intact():
+        with index_intact():
             return bool(await self._client.zrangebylex(_set_of(name), f"[{name}\0", f"({name}\1", 0, 1))
 
     async def names(self, after: str, limit: int) -> list[str]:
@@ -82,7 +78,7 @@ class RedisIndex:
             pipeline = self._client.pipeline(transaction=False)
             for shard in range(NUM_SHARDS):
                 pipeline.zrangebylex(_key(shard), low, b"+", 0, limit)
-            with _intact():
+            with index_intact():
                 rows = await pipeline.execute()
             members = list(itertools.islice(heapq.merge(*rows), limit))
             found += [_parts(member)[0] for member in await self._living(members)]
@@ -96,13 +92,13 @@ class RedisIndex:
         pipeline = self._client.pipeline(transaction=False)
         for shard in range(NUM_SHARDS):
             pipeline.zcard(_key(shard))
-        with _intact():
+        with index_intact():
             return sum(await pipeline.execute())
 
     async def sweep(self) -> None:
         """Check some members, and remove those that are stale."""
         shard = next(self._shards)
-        with _intact():
+        with index_intact():
             members = await self._client.zrangebylex(_key(shard), self._cursors[shard], b"+", 0, SWEEP_MEMBERS)
         await self._living(members)
         self._cursors[shard] = b"(" + members[-1] if len(members) == SWEEP_MEMBERS else b"-"
@@ -129,19 +125,6 @@ class RedisIndex:
         for member in old:
             pipeline.zrem(_set_of(_parts(member)[0]), member)
         await pipeline.execute()
-
-
-@contextmanager
-def _intact() -> Iterator[None]:
-    """Raise StoreUnavailableError if a set has become something else; callers lose no session by it."""
-    try:
-        yield
-    except ResponseError as error:
-        if not is_foreign(error):
-            raise
-        raise StoreUnavailableError(
-            "the session store's index is damaged; contact the operator", RETRY_SECONDS
-        ) from error
 
 
 def _is_living(member: bytes, birth: bytes | Exception | None) -> bool:

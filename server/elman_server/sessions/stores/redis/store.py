@@ -8,7 +8,6 @@ session's expiry; until then every replica can still report that it expired, and
 from __future__ import annotations
 
 import math
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 from elman_server.domain.errors import (
@@ -18,6 +17,7 @@ from elman_server.domain.errors import (
     SessionExpiredError,
     SessionNotFoundError,
 )
+from elman_server.process.clock import SYSTEM
 from elman_server.sessions.stores.base import Stored
 from elman_server.sessions.stores.redis.client import CHANGED, connect, is_foreign, translated
 from elman_server.sessions.stores.redis.index import RedisIndex
@@ -25,6 +25,8 @@ from elman_server.sessions.stores.redis.scripts import COMMIT, CREATE, DELETE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from elman_server.process.clock import Clock
 
 GRACE_SECONDS: Final = 60.0  # more than replicas' clocks differ
 SWEEP_EVERY: Final = 16  # creations
@@ -39,7 +41,7 @@ class RedisStore:
     Args:
         url: see `redis_client.connect`.
         timeout: seconds to wait for each answer.
-        clock: unix seconds.
+        clock: by which sessions expire. Redis itself deletes them by its own.
 
     Attributes:
         in_use: whether a turn of this process runs on a session; such a session expires only after the grace.
@@ -51,7 +53,7 @@ class RedisStore:
     keeps_objects = False
     is_shared = True
 
-    def __init__(self, url: str, timeout: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, timeout: float, clock: Clock = SYSTEM) -> None:
         self._client = connect(url, timeout)
         self._clock = clock
         self._index = RedisIndex(self._client, _key, clock)
@@ -162,7 +164,7 @@ class RedisStore:
 
     def _now(self, name: str) -> float:
         """Return the time with which a session's expiry is compared."""
-        return 0.0 if self.in_use(name) else self._clock()
+        return 0.0 if self.in_use(name) else self._clock.expiry()
 
     def _record(self, head: bytes, expires: float, segments: Sequence[bytes]) -> list[Any]:
         """Return what the scripts write."""
