@@ -284,6 +284,11 @@ async def test_what_is_no_redis_is_an_outage(clock):
                 found = await call()
             assert found == "refused" or answer in odd, (answer, found)
         await store.close()
+    answer = refused[0]
+    store = RedisStore(f"redis+cluster://{host}:{port}", 3600, clock)
+    with pytest.raises(StoreUnavailableError):
+        await store.load("abcd")
+    await store.close()
     server.close()
 
 

@@ -78,7 +78,6 @@ def connect(url: str, timeout: float) -> Client:
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "protocol": 2,
-        "parser_class": _Parser,
         # A call without a reply may have been carried out: only its caller knows whether it may be repeated.
         "retry": Retry(NoBackoff(), 0),
     }
@@ -92,11 +91,21 @@ def connect(url: str, timeout: float) -> Client:
     plain = f"{scheme}://{parts.netloc}{parts.path}"
     try:
         if cluster:
-            return RedisCluster.from_url(plain, max_connections=MAX_CONNECTIONS, **options)
-        pool = BlockingConnectionPool.from_url(plain, max_connections=MAX_CONNECTIONS, timeout=timeout, **options)
+            return _bounded(RedisCluster.from_url(plain, max_connections=MAX_CONNECTIONS, **options))
+        pool = BlockingConnectionPool.from_url(
+            plain, max_connections=MAX_CONNECTIONS, timeout=timeout, parser_class=_Parser, **options
+        )
     except ValueError as error:
         raise SettingsError(f"--store: the URL cannot be read: {error}") from error
     return Redis.from_pool(pool)
+
+
+def _bounded(cluster: RedisCluster) -> RedisCluster:
+    """Let a cluster's connections read with `_Parser`, which its constructor does not take."""
+    nodes = cluster.nodes_manager.startup_nodes.values()
+    for options in (cluster.get_connection_kwargs(), *(node.connection_kwargs for node in nodes)):
+        options["parser_class"] = _Parser
+    return cluster
 
 
 def is_foreign(error: Exception) -> bool:
