@@ -25,6 +25,7 @@ class Canary:
         address: of the server.
         model: whose text it is.
         work: returns how long the server has computed, in seconds.
+        token: of its principal.
 
     Attributes:
         num_turns: how many were equal.
@@ -32,7 +33,14 @@ class Canary:
         longest_work: how long the server computed between them, at most: what other processes do does not count.
     """
 
-    def __init__(self, address: str, model: str = "gru", work: Callable[[], float] = lambda: 0.0) -> None:
+    def __init__(
+        self,
+        address: str,
+        model: str = "gru",
+        work: Callable[[], float] = lambda: 0.0,
+        *,
+        token: str | None = None,
+    ) -> None:
         self._work = work
         # A connection and a window of its own.
         self._channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
@@ -43,6 +51,7 @@ class Canary:
             sampling=Sampling(seed=7),
             stopping=messages.Stopping(max_chars=_CHARS),
         )
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else None
         self._is_over = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -77,7 +86,7 @@ class Canary:
 
     def _turn(self) -> str:
         text, last, done = "", time.monotonic(), self._work()
-        for response in self._stub.Generate(self._request, timeout=_PATIENCE):
+        for response in self._stub.Generate(self._request, timeout=_PATIENCE, metadata=self._metadata):
             now, work = time.monotonic(), self._work()
             self.longest_gap, last = max(self.longest_gap, now - last), now
             self.longest_work, done = max(self.longest_work, work - done), work

@@ -492,6 +492,26 @@ async def test_a_lease_is_renewed_while_nothing_can_become_durable(house):
     await reader.rest()
 
 
+@pytest.mark.parametrize("jump", [86400.0, -86400.0])
+async def test_a_clock_that_is_set_takes_no_lease_away(house, jump, monkeypatch):
+    """A day forward or back, a turn stays its server's, before it renews the lease and after; then it is whole."""
+    clock = clock_of_now()
+    monkeypatch.setattr(house.store, "_clock", clock)
+    one, other = Replica(house, clock=clock), Replica(house, clock=clock)
+    session = await house.session("tiny", seed=5)
+    request = asked(session.name, new_id(), PROMPT, 300)
+    expected, _ = await undisturbed(house, request)
+    reader = await Reader.of(one.turns, request)
+    clock.ahead = jump
+    for passes, num_commits in ((0, 0), (4, 2)):
+        clock.now += passes
+        await one.way.committed(one.way.num_commits + num_commits)
+        with pytest.raises(SessionBusyError):
+            await other.generate(asked(session.name, new_id(), "abc", 10))
+    await reader.rest()
+    assert await transcript(house, session.name) == PROMPT + expected.text
+
+
 async def test_cancel_reaches_a_turn_on_another_server(house):
     """Cancel ends the turn there, committed as far as its reader had it; and one whose server is down, here."""
     clock = clock_of_now()
