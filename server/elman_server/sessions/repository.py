@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -35,6 +36,7 @@ COMMIT_TRIES: Final = 8
 TOGETHER: Final = 16  # segments that are decoded or encoded at once: other tasks run between
 MISSING: Final = "a part of the session's stored text is missing"
 CLOCK_SECONDS: Final = 60.0  # that the clocks of servers may differ
+LATEST_BYTES: Final = 32 << 20  # of heads that are kept for the next turns on their sessions
 FIRST_TAIL: Final = 8  # segments that are read at first where the end of a transcript is wanted
 
 
@@ -43,6 +45,34 @@ class Loaded(NamedTuple):
 
     head: records.Head
     revision: int
+
+
+class Latest:
+    """The heads of idle sessions as this server has committed them, for the next turns: the store need not be asked.
+
+    Another server may have changed a session since. The revision of the first commit proves the head; until then
+    nothing may be told by it, and no refusal.
+    """
+
+    def __init__(self, most_bytes: int = LATEST_BYTES) -> None:
+        self._most_bytes = most_bytes
+        self._num_bytes = 0
+        self._kept: OrderedDict[str, Loaded] = OrderedDict()  # the oldest first
+
+    def keep(self, session_id: str, loaded: Loaded) -> None:
+        """Keep a head."""
+        self.take(session_id)
+        self._kept[session_id] = loaded
+        self._num_bytes += loaded.head.num_bytes
+        while self._num_bytes > self._most_bytes:
+            self.take(next(iter(self._kept)))
+
+    def take(self, session_id: str) -> Loaded | None:
+        """Remove and return a session's head."""
+        loaded = self._kept.pop(session_id, None)
+        if loaded is not None:
+            self._num_bytes -= loaded.head.num_bytes
+        return loaded
 
 
 class SessionRepository:
@@ -62,6 +92,7 @@ class SessionRepository:
         self._store = store
         self._clock = clock
         self._lease_seconds = lease_seconds
+        self._latest = Latest()
         self.leases = Leases()
         self.writer = secrets.token_hex(8)
         store.in_use = self.leases.is_running
@@ -104,6 +135,14 @@ class SessionRepository:
             raise EtagMismatchError(f"sessions/{session_id}", etag_of(head))
         self.leases.found(session_id)
         return Loaded(head, stored.revision)
+
+    def latest(self, session_id: str) -> Loaded | None:
+        """Return a session's head as this server has committed it, once, if it is known; see `Latest`."""
+        loaded = self._latest.take(session_id)
+        if loaded is None or loaded.head.expires <= self._clock():
+            return None
+        self.leases.found(session_id)
+        return loaded
 
     async def read(self, session_id: str, etag: str = "") -> tuple[records.Head, Sequence[records.Segment]]:
         """Return a session's head and the segments of its committed turns, which belong together."""
@@ -231,7 +270,10 @@ class SessionRepository:
             except RevisionMismatchError:
                 loaded = None
                 continue
-            return Loaded(head, revision)
+            loaded = Loaded(head, revision)
+            if self.is_shared and head.open is None:
+                self._latest.keep(session_id, loaded)
+            return loaded
         raise SessionBusyError(f"sessions/{session_id}")
 
     async def idle(self, session_id: str, etag: str = "") -> Loaded:

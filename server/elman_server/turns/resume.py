@@ -175,6 +175,11 @@ async def find(sessions: Sessions, session_id: str, request_id: bytes) -> tuple[
     return loaded, None
 
 
+def may_have(head: Head, request_id: bytes) -> bool:
+    """Whether a session may have had a turn with a request id; only its segments tell."""
+    return bool(request_id) and (bool(_keys(head, request_id)) or _is_older(head, request_id))
+
+
 async def _earlier(sessions: Sessions, session_id: str, head: Head, first: int, opened: OpenTurn | None) -> EarlierTurn:
     num_segments = opened.num_segments if opened else head.num_segments
     segments = await sessions.segments(session_id, first, num_segments)
@@ -210,10 +215,14 @@ def _keys(head: Head, request_id: bytes) -> list[int]:
 
 async def _older(sessions: Sessions, session_id: str, head: Head, request_id: bytes) -> list[int]:
     """Return the first segment of an older turn that has a request id; what a rewind has cut has it no more."""
-    if not any(_holds(head.older, key[:OLD_KEY_BYTES]) for key in (key_of(request_id), request_id)):
+    if not _is_older(head, request_id):
         return []
     turns = turns_of(await sessions.segments(session_id, 0, head.num_segments))
     return [turn.index for turn in turns if turn.parameters.request_id == request_id and turn.outcome is not None]
+
+
+def _is_older(head: Head, request_id: bytes) -> bool:
+    return any(_holds(head.older, key[:OLD_KEY_BYTES]) for key in (key_of(request_id), request_id))
 
 
 def _holds(keys: bytes, key: bytes) -> bool:

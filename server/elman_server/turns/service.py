@@ -16,8 +16,10 @@ from elman_server.domain.errors import (
     DrainingError,
     FingerprintMismatchError,
     InvalidFieldError,
+    ServerError,
     SessionBusyError,
     SessionFullError,
+    StoreUnavailableError,
     TurnCancelledError,
     TurnNotFoundError,
 )
@@ -35,7 +37,7 @@ from elman_server.sessions.transitions import Durability
 from elman_server.turns.cut import cut_turn
 from elman_server.turns.output import TextDetails, chunks
 from elman_server.turns.planning import TELLS_LABELS, Plan, checked, job_of, parameters_of, started, text_ids
-from elman_server.turns.resume import COMPLETE, Redelivery, find
+from elman_server.turns.resume import COMPLETE, Redelivery, find, may_have
 from elman_server.turns.runner import Run, TurnRunner, watched
 from elman_server.turns.running_turn import RunningTurn, TurnStatus
 from elman_server.turns.scoring import score
@@ -106,14 +108,19 @@ class Turns:
         async with self._runner.lease(session_id, request.request_id) as run:
             if begun is not None:
                 begun(run.lease)
-            loaded, earlier = await self._find(run, request.request_id, lambda turn: turn.check(request.digest()))
-            if earlier is not None:
-                events = self._again(run, earlier, earlier.prompt_end, request.time_left)
-            else:
-                events = self._run(run, await self._plan(run, request, loaded), request.time_left)
-            async with aclosing(events):
-                async for happened in events:
-                    yield happened
+            # Another server may have changed the session since: no refusal by it is told, and the store is asked.
+            for latest in (self._latest(session_id, request.request_id), None):
+                try:
+                    async with aclosing(await self._begun(run, request, latest)) as events:
+                        async for happened in events:
+                            yield happened
+                except ServerError as error:
+                    is_planned = run.turn is None or run.turn.status is TurnStatus.PLANNED
+                    if latest is None or not is_planned or isinstance(error, StoreUnavailableError):
+                        raise
+                    run.turn = None
+                else:
+                    return
 
     async def resume(self, request: ResumeRequest) -> AsyncGenerator[tuple[Event, ...], None]:
         """Deliver a turn again from a position on, and continue to the end that it would have had.
@@ -206,6 +213,22 @@ class Turns:
         await self._runner.drain(grace)
 
     # One turn
+
+    def _latest(self, session_id: str | None, request_id: bytes) -> Loaded | None:
+        """Return a session as it is most likely, without asking the store, for a turn that it has not had."""
+        loaded = self._sessions.latest(session_id) if session_id is not None else None
+        return None if loaded is None or may_have(loaded.head, request_id) else loaded
+
+    async def _begun(
+        self, run: Run, request: GenerateRequest, latest: Loaded | None
+    ) -> AsyncGenerator[tuple[Event, ...], None]:
+        """Return the events of a turn: of `latest`, or of the session as the store has it."""
+        loaded, earlier = latest, None
+        if loaded is None:
+            loaded, earlier = await self._find(run, request.request_id, lambda turn: turn.check(request.digest()))
+        if earlier is not None:
+            return self._again(run, earlier, earlier.prompt_end, request.time_left)
+        return self._run(run, await self._plan(run, request, loaded), request.time_left)
 
     async def _plan(self, run: Run, request: GenerateRequest, loaded: Loaded | None) -> Plan:
         """Check a request against its model; plan what the engine does."""

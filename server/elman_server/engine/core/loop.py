@@ -7,6 +7,7 @@ every row, from the prompt or sampled before, and samples the next.
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections import deque
 from itertools import islice
@@ -112,6 +113,7 @@ class EngineLoop:
         if self._outputs:
             self._link.send(Outputs(self._outputs))
             self._outputs = []
+            os.sched_yield()  # on a core that both share, the front would get them a step later
 
     def _inspect(self, seconds: float) -> None:
         """Run a piece of an inspection: beside turns, which have just taken some seconds, only now and then."""
