@@ -9,7 +9,7 @@ computed in float32 as the graph does, so that they give the same steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -77,6 +77,21 @@ class Gate:
     recurrent_bias: Floats | None
     unit: Floats | None = None
 
+    def narrowed(self, units: NDArray[np.int64]) -> Gate:
+        """Return the weights of some units alone."""
+
+        def of(part: Floats) -> Floats:
+            return np.ascontiguousarray(part[..., units])
+
+        return Gate(
+            self.signal,
+            of(self.input),
+            of(self.recurrent),
+            None if self.bias is None else of(self.bias),
+            None if self.recurrent_bias is None else of(self.recurrent_bias),
+            None if self.unit is None else of(self.unit),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -140,6 +155,13 @@ class Cells:
         """
         found = self.gates(layer, below, h, [gate.signal for gate in self.layers[layer]])
         return LayerTerms(tuple(found.values()), *self._advance(found, h, c))
+
+    def narrowed(self, layer: int, units: NDArray[np.int64]) -> Cells:
+        """Return cells of which one layer computes the sums of some units alone."""
+        if len(units) == self.layers[layer][0].recurrent.shape[1]:
+            return self
+        narrow = tuple(gate.narrowed(units) for gate in self.layers[layer])
+        return replace(self, layers=(*self.layers[:layer], narrow, *self.layers[layer + 1 :]))
 
     def gates(
         self, layer: int, below: NDArray[np.int64] | NDArray[np.float32], h: Floats, wanted: Collection[Signal]

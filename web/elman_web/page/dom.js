@@ -23,6 +23,11 @@ export function fill(element, ...children) {
   element.replaceChildren(...children.filter(isThere));
 }
 
+/** Say something else: a sentence that stays costs no layout. */
+export function say(element, sentence) {
+  if (element.textContent !== sentence) element.textContent = sentence;
+}
+
 export const byId = (id) => document.getElementById(id);
 
 /** A character as it can be seen. */

@@ -1,16 +1,19 @@
 /** The next character: logits, softmax, and what temperature and filters leave; the random number as a needle. */
 
 import { latest, post } from "./api.js";
-import { byId, make, token, visible } from "./dom.js";
+import { byId, make, say, token, visible } from "./dom.js";
 import { charAt, models, on, set, state, text } from "./state.js";
 import { isByteLevel, turn } from "./session.js";
 import { filtered, softmax } from "./softmax.js";
 
 const NUM_BARS = 20;
+const LIVE_MS = 40; // between two distributions while the network writes: nobody reads faster
 const known = new Map(); // distributions, by session, position and length of the text
 const newest = latest();
 let shown = null; // { entries: [{ c, logit }], isPartial, char }
+let shownAt = 0;
 let onPick = () => {};
+let bars = null; // the table, made once: what changes is written into it
 
 /** `pick(position, character)` continues with another character. */
 export function setUp(pick) {
@@ -38,7 +41,7 @@ async function distribution(position, signal) {
 export async function refresh() {
   const signal = newest();
   const position = state.at ?? text.end;
-  byId("next-where").textContent = state.at === null ? "at the end of the text" : `at position ${state.at}`;
+  say(byId("next-where"), state.at === null ? "at the end of the text" : `at position ${state.at}`);
   const char = charAt(position);
   if (turn.running) return;
   shown = partial(char); // at once, until the server has computed all of it
@@ -61,18 +64,24 @@ function partial(char) {
 }
 
 function showLast() {
-  if (state.at !== null) return;
+  if (state.at !== null || performance.now() - shownAt < LIVE_MS) return;
+  shownAt = performance.now();
   shown = partial(text.chars.at(-1));
-  byId("next-where").textContent = "of the last character";
+  say(byId("next-where"), "of the last character");
   render();
 }
 
 function render() {
   const box = byId("bars");
   if (!shown) {
+    bars = null;
     box.replaceChildren(make("p.empty", {}, text.end ? "No distribution here." : "Nothing has been read yet: write something first."));
     byId("needle").hidden = true;
     return;
+  }
+  if (!bars) {
+    bars = makeBars();
+    box.replaceChildren(bars.table);
   }
   const logits = shown.entries.map((entry) => entry.logit);
   const plain = softmax(logits).map((value, index) => (shown.isPartial ? Math.exp(logits[index]) : value));
@@ -80,27 +89,50 @@ function render() {
   const best = order.slice(0, NUM_BARS);
   const lowest = Math.min(...best.map((index) => logits[index]));
   const widest = logits[order[0]] - lowest || 1;
-  const rows = best.map((index) => {
-    const { c } = shown.entries[index];
+  say(bars.logit, shown.isPartial ? "log p" : "logit");
+  bars.rows.forEach((row, rank) => {
+    row.line.hidden = rank >= best.length;
+    if (row.line.hidden) return;
+    const index = best[rank];
     const isCut = !probabilities[index];
-    const isSampled = shown.char?.c === c && !shown.char.isRead;
-    return make(
-      `tr.${isCut ? "cut" : "kept"}${shown.char?.c === c ? ".sampled" : ""}`, {},
-      make("td", {}, make("button", { type: "button", onclick: () => onPick(state.at ?? text.end, c), disabled: Boolean(turn.running) || isByteLevel(), "aria-label": `Continue with ${visible(c)}${isSampled ? ", which was sampled" : ""}` }, visible(c))),
-      meter("logit", (0.04 + 0.96 * (logits[index] - lowest) / widest), logits[index].toFixed(2)),
-      meter("soft", plain[index], percent(plain[index])),
-      meter("after", probabilities[index], isCut ? "cut" : percent(probabilities[index])),
-    );
+    showRow(row, shown.entries[index].c, isCut);
+    showMeter(row.logit, 0.04 + 0.96 * (logits[index] - lowest) / widest, logits[index].toFixed(2));
+    showMeter(row.soft, plain[index], percent(plain[index]));
+    showMeter(row.after, probabilities[index], isCut ? "cut" : percent(probabilities[index]));
   });
-  const head = make("tr", {}, make("th", { scope: "col" }, make("span.hidden", {}, "character")), ...[shown.isPartial ? "log p" : "logit", "softmax", "after T, filters"].map((name) => make("th", { scope: "col" }, name)));
-  box.replaceChildren(make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows)));
   renderNeedle(probabilities, isSorted ? order : logits.map((_, index) => index));
 }
 
-function meter(kind, part, label) {
-  const bar = make("b");
-  bar.style.width = `${(100 * Math.max(0, Math.min(1, part))).toFixed(1)}%`;
-  return make(`td.${kind}`, {}, make("div.meter", {}, bar, make("span", {}, label)));
+function makeBars() {
+  const logit = make("th", { scope: "col" });
+  const rows = Array.from({ length: NUM_BARS }, makeRow);
+  const head = make("tr", {}, make("th", { scope: "col" }, make("span.hidden", {}, "character")), logit, ...["softmax", "after T, filters"].map((name) => make("th", { scope: "col" }, name)));
+  return { table: make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows.map((row) => row.line))), logit, rows };
+}
+
+function makeRow() {
+  const row = { c: "", button: make("button", { type: "button", onclick: () => onPick(state.at ?? text.end, row.c) }) };
+  const meters = ["logit", "soft", "after"].map((kind) => {
+    row[kind] = make("div.meter");
+    return make(`td.${kind}`, {}, row[kind]);
+  });
+  row.line = make("tr", {}, make("td", {}, row.button), ...meters);
+  return row;
+}
+
+function showRow(row, c, isCut) {
+  const isHere = shown.char?.c === c;
+  row.c = c;
+  row.line.className = `${isCut ? "cut" : "kept"}${isHere ? " sampled" : ""}`;
+  row.button.disabled = Boolean(turn.running) || isByteLevel();
+  row.button.setAttribute("aria-label", `Continue with ${visible(c)}${isHere && !shown.char.isRead ? ", which was sampled" : ""}`);
+  say(row.button, visible(c));
+}
+
+/** A bar is a background: it costs no layout, and no layer. */
+function showMeter(meter, part, said) {
+  meter.style.backgroundSize = `${(100 * Math.max(0, Math.min(1, part))).toFixed(1)}% 100%`;
+  say(meter, said);
 }
 
 const percent = (value) => (value >= 0.0995 ? `${(100 * value).toFixed(0)} %` : value >= 0.00095 ? `${(100 * value).toFixed(1)} %` : "< 0.1 %");

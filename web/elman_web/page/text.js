@@ -1,14 +1,18 @@
-/** The text: a span a character, coloured, chosen by click or arrow keys. */
+/**
+ * The text: a span a character, coloured, chosen by click or arrow keys. Each line is a block of its own, so that a new
+ * character costs the browser its line, however long the text is.
+ */
 
-import { byId, make, signedColour, surpriseColour, token, visible } from "./dom.js";
+import { byId, make, say, signedColour, surpriseColour, token, visible } from "./dom.js";
 import { charAt, emit, on, set, state, text } from "./state.js";
 import { isByteLevel, readBack, path } from "./session.js";
 import { get } from "./api.js";
 
 const box = byId("text");
 const earlier = byId("earlier");
-let numShown = 0;
-let shownStart = 0;
+let spans = []; // the characters that are shown
+let shownStart = 0; // position of the first
+let chosen = null; // one of them
 let isPending = false;
 
 /** Values that colour the text, from a position on: of a unit, of a read-out, or of what is remembered. */
@@ -27,8 +31,8 @@ export function setUp() {
   on(["colour", "paint"], recolour);
   on(["at"], showChosen);
   box.addEventListener("click", ({ target }) => {
-    const index = [...box.children].indexOf(target.closest("i"));
-    if (index >= 0) set({ at: text.start + index });
+    const index = spans.indexOf(target.closest("i"));
+    if (index >= 0) set({ at: shownStart + index });
   });
   box.addEventListener("keydown", onKey);
   earlier.addEventListener("click", async () => readBack(Math.max(0, text.start - 3000), await get(path())));
@@ -36,25 +40,33 @@ export function setUp() {
 
 function renderAll() {
   box.replaceChildren();
-  numShown = 0;
+  spans = [];
   shownStart = text.start;
   earlier.hidden = text.start === 0;
   renderMore();
+  showChosen();
   box.scrollTop = box.scrollHeight;
 }
 
 function renderMore() {
-  if (shownStart !== text.start) {
+  if (text.start < shownStart || text.start > shownStart + spans.length) {
     renderAll();
     return;
   }
   const isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 60;
-  const added = document.createDocumentFragment();
-  for (; numShown < text.chars.length; numShown++) added.append(span(text.chars[numShown], text.start + numShown));
-  box.append(added);
+  for (const old of spans.splice(0, text.start - shownStart)) (old.parentElement.childElementCount > 1 ? old : old.parentElement).remove();
+  shownStart = text.start;
+  earlier.hidden = text.start === 0;
+  while (spans.length < text.chars.length) append(text.chars[spans.length]);
+  emit("shown"); // first: the scroll below is then the frame's only layout
   if (isAtEnd) box.scrollTop = box.scrollHeight;
-  showChosen();
-  emit("shown");
+}
+
+function append(char) {
+  if (!box.lastElementChild || spans.at(-1)?.textContent === "\n") box.append(make("div"));
+  const element = span(char, shownStart + spans.length);
+  box.lastElementChild.append(element);
+  spans.push(element);
 }
 
 function span(char, position) {
@@ -73,9 +85,9 @@ function colourOf(char, position) {
 }
 
 function recolour() {
-  [...box.children].forEach((element, index) => {
-    const position = text.start + index;
-    element.style.backgroundColor = colourOf(text.chars[index], position);
+  spans.forEach((element, index) => {
+    const position = shownStart + index;
+    element.style.backgroundColor = colourOf(charAt(position), position);
     element.classList.remove("near", "equal", "unequal");
     const mark = paint.marks.get(position);
     if (mark) element.classList.add(mark);
@@ -101,18 +113,19 @@ function showScale() {
 }
 
 function showChosen() {
-  box.querySelector(".chosen")?.classList.remove("chosen");
+  chosen?.classList.remove("chosen");
   const char = state.at === null ? undefined : charAt(state.at);
   byId("chosen-actions").hidden = !char || isByteLevel();
   if (!char) {
-    byId("chosen").textContent = "Choose a character to see what else was likely there.";
+    chosen = null;
+    say(byId("chosen"), text.end ? "Choose a character to see what else was likely there." : "");
     return;
   }
-  const element = box.children[state.at - text.start];
-  element?.classList.add("chosen");
-  element?.scrollIntoView({ block: "nearest" });
+  chosen = spans[state.at - shownStart];
+  chosen?.classList.add("chosen");
+  chosen?.scrollIntoView({ block: "nearest" });
   const surprise = char.nats === null ? "" : `: it had ${(100 * Math.exp(-char.nats)).toFixed(1)} %, ${char.nats.toFixed(2)} nats of surprise`;
-  byId("chosen").textContent = `Position ${state.at}, ${visible(char.c)}, ${char.isRead ? "read" : "written"}${surprise}.`;
+  say(byId("chosen"), `Position ${state.at}, ${visible(char.c)}, ${char.isRead ? "read" : "written"}${surprise}.`);
 }
 
 function onKey(event) {

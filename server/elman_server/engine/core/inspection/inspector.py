@@ -163,7 +163,9 @@ class _Inspection:
             report = self._study.add(Steps.of(chars, logits, walked, begin)) if is_finite else None
         if not is_finite:
             return len(chars), Output(self._identity, not_finite=True)
-        if self._num_read == len(self._ids):
-            finished = FinishReason.MAX_CHARS
-            return len(chars), Output(self._identity, report=report or self._study.end(), finished=finished)
+        is_done = self._num_read == len(self._ids)
+        if report is None and (is_done or not self.may_read):
+            report = self._study.flush()
+        if is_done:
+            return len(chars), Output(self._identity, report=report, finished=FinishReason.MAX_CHARS)
         return len(chars), None if report is None else Output(self._identity, report=report)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from elman_server.domain.inspection import SignalInfo
+    from elman_server.domain.inspection import SignalInfo, Units
     from elman_server.engine.inspection import Report
     from elman_server.models.cells import Gate, GateTerms
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     States = list[NDArray[np.float32]]
 
 _MAX_NUMBERS: Final = 1 << 18  # of one report: 1 MiB
+_GATE_ROWS: Final = 64  # a product of fewer rows costs what reading the weights costs, however few they are
+_UNHURRIED: Final = 8  # characters of a piece that no turn waits for
 _TOLERANCE: Final = 1e-3  # between equations and graph: wide for rounding, narrow for another cell
 
 
@@ -50,6 +52,15 @@ class Steps(NamedTuple):
         after = [state.reshape(len(state), -1) for state in walked]
         before = [np.concatenate([b.reshape(1, -1), a[:-1]]) for b, a in zip(begin, after, strict=True)]
         return cls(chars[:, 0], logits[:, 0], before, after)
+
+    @classmethod
+    def joined(cls, pieces: Sequence[Self]) -> Self:
+        """Return steps that follow one another as one piece."""
+        if len(pieces) == 1:
+            return pieces[0]
+        chars, logits, before, after = zip(*pieces, strict=True)
+        states = ([np.concatenate(tensor) for tensor in zip(*side, strict=True)] for side in (before, after))
+        return cls(np.concatenate(chars), np.concatenate(logits), *states)
 
     def terms(self, cells: Cells, layer: int) -> LayerTerms:
         """Return the terms of one layer at each step."""
@@ -73,17 +84,19 @@ class Study(Protocol):
 
     Attributes:
         start: the first character of the prompt that it looks at.
-        max_piece: the most characters at once.
     """
 
     start: int
-    max_piece: int
+
+    @property
+    def max_piece(self) -> int:
+        """The most characters that it takes at once."""
 
     def add(self, steps: Steps) -> Report | None:
         """Take the next steps; return what is to be reported now."""
 
-    def end(self) -> Report | None:
-        """Return what is to be reported at the end."""
+    def flush(self) -> Report | None:
+        """Return what is left to report at the end, and before a pause."""
 
 
 class Observation:
@@ -93,31 +106,44 @@ class Observation:
         self.start = ask.start
         self._num_changed = ask.num_changed
         self._units = [(chosen.signal, chosen.layer, np.array(chosen.units, np.int64)) for chosen in ask.units]
-        self._cells = cells
         self._tensors = {(info.signal, info.layer): index for index, info in enumerate(signals)}
-        self._gates: dict[int, set[Signal]] = {}  # those that are watched, by layer
-        for chosen in ask.units:
-            if (chosen.signal, chosen.layer) not in self._tensors:
-                self._gates.setdefault(chosen.layer, set()).add(chosen.signal)
-        num_units = sum(len(chosen.units) for chosen in ask.units)
-        self.max_piece = max(1, _MAX_NUMBERS // max(1, num_units))
+        gates = [chosen for chosen in ask.units if (chosen.signal, chosen.layer) not in self._tensors]
+        self._gates = {
+            layer: _WatchedGates(cells, layer, [chosen for chosen in gates if chosen.layer == layer])
+            for layer in {chosen.layer for chosen in gates}
+        }
+        self._max_rows = max(1, _MAX_NUMBERS // max(1, sum(len(chosen.units) for chosen in ask.units)))
+        self._held: list[Steps] = []  # whose gates are computed together
+        self._num_held = 0
 
-    def add(self, steps: Steps) -> Watched:
-        """Report them."""
-        gates: dict[tuple[Signal, int], Floats] = {}
-        for layer, wanted in self._gates.items():
-            assert isinstance(self._cells, Cells)  # the server has asked whether there are gates
-            found = steps.gates(self._cells, layer, wanted)
-            gates |= {(signal, layer): terms.activation for signal, terms in found.items()}
+    @property
+    def max_piece(self) -> int:
+        """The most characters that one report still has room for."""
+        return self._max_rows - self._num_held
+
+    def add(self, steps: Steps) -> Watched | None:
+        """Report them, or hold them until their gates are worth a product."""
+        self._held.append(steps)
+        self._num_held += len(steps.chars)
+        enough = min(_GATE_ROWS, self._max_rows)
+        if self._gates and self._num_held < enough and len(steps.chars) >= _UNHURRIED:
+            return None
+        return self.flush()
+
+    def flush(self) -> Watched | None:
+        """Report what is held."""
+        if not self._held:
+            return None
+        steps = Steps.joined(self._held)
+        self._held, self._num_held = [], 0
+        gates = {layer: watched.values(steps) for layer, watched in self._gates.items()}
         values = []
         for signal, layer, units in self._units:
-            key = signal, layer
-            columns = gates[key] if key in gates else steps.after[self._tensors[key]]
-            values.append(columns.take(units, axis=1).astype("<f4", copy=False).tobytes())
+            tensor = self._tensors.get((signal, layer))
+            columns = gates[layer][signal] if tensor is None else steps.after[tensor]
+            at = units if tensor is not None else self._gates[layer].columns(units)
+            values.append(columns.take(at, axis=1).astype("<f4", copy=False).tobytes())
         return Watched(len(steps.chars), values, self._changes(steps) if self._num_changed else [])
-
-    def end(self) -> None:
-        """Report nothing more."""
 
     def _changes(self, steps: Steps) -> list[list[Change]]:
         before, after = (np.concatenate(states, axis=1) for states in (steps.before, steps.after))
@@ -128,6 +154,26 @@ class Observation:
         largest = np.take_along_axis(largest, order, axis=1)
         rows = (np.take_along_axis(array, largest, axis=1).tolist() for array in (before, after))
         return [list(map(Change, *row)) for row in zip(largest.tolist(), *rows, strict=True)]
+
+
+class _WatchedGates:
+    """The gates of one layer that are watched: only the columns of their units are computed."""
+
+    def __init__(self, cells: Cells | AbsentError, layer: int, chosen: Sequence[Units]) -> None:
+        assert isinstance(cells, Cells)  # the server has asked whether there are gates
+        self._layer = layer
+        self._signals = {each.signal for each in chosen}
+        self._units = np.unique(np.concatenate([each.units for each in chosen]))
+        self._cells = cells.narrowed(layer, self._units)
+
+    def values(self, steps: Steps) -> dict[Signal, Floats]:
+        """Return each gate after every step, [T, columns]."""
+        found = steps.gates(self._cells, self._layer, self._signals)
+        return {signal: terms.activation for signal, terms in found.items()}
+
+    def columns(self, units: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which columns are some units."""
+        return np.searchsorted(self._units, units)
 
 
 class Explanation:
@@ -159,7 +205,7 @@ class Explanation:
         logits = cells.logits(terms.h)[0]
         return Explained(layers, logits.tolist(), self._candidates(cells, logits, terms.h))
 
-    def end(self) -> None:
+    def flush(self) -> None:
         """Report nothing more."""
 
     def _states(self, steps: Steps) -> list[ExplainedLayer]:
@@ -219,7 +265,7 @@ class Comparison:
                 products += x * y
                 labelled += x
 
-    def end(self) -> Compared:
+    def flush(self) -> Compared:
         """Report correlations and means."""
         assert self._first is not None
         y, count = self._labels, len(self._labels)
