@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.portability.aarch64 import EMULATOR
-from tests.portability.machines import AARCH64, ROOT, X86, compared, has_emulator
+from tests.portability.machines import AARCH64, BUNDLED, X86, compared, has_emulator
 from tests.portability.run import NUM_SETTINGS, STEPS
 
 NUM_ROWS = 3 * NUM_SETTINGS
-BUNDLED = ROOT / "server/elman_server/bundled"
+
 REPORT_BLOCKS = 4
 
 

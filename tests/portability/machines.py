@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from tests.portability import aarch64
 
 ROOT = Path(__file__).parent.parent.parent
+BUNDLED = ROOT / "server/elman_server/bundled"
 EMULATOR = "qemu-x86_64"
 NATIVE = "native"
 X86 = ("Haswell", "Nehalem")  # with AVX2 and FMA; with SSE 4.2 alone
