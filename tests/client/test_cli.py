@@ -334,6 +334,18 @@ def test_sessions_are_exported_and_imported(server, tmp_path):
     assert (refused.returncode, refused.stderr) == (1, "elman: snapshot is no snapshot of a session\n")
 
 
+def test_an_import_says_that_the_arithmetic_is_another(server, tmp_path):
+    """On standard error: the session is there, and its name on standard output."""
+    file = tmp_path / "mine.elman"
+    file.write_bytes(b"ELMANabc")
+    server.servicer.imported_fingerprint = "another machine"
+    imported = run(server.target, "sessions", "import", str(file), "--as", "arrived")
+    shown = run(server.target, "sessions", "show", "arrived")
+    assert (imported.returncode, imported.stdout) == (0, "sessions/arrived\n")
+    assert "run by other arithmetic (another machine)" in imported.stderr
+    assert "arithmetic  another machine\n" in shown.stdout
+
+
 def test_replay_says_whether_it_is_equal(server):
     """Bit-equal with exit code 0, or where it differs with 1; with --json turn by turn."""
     with Client(server.target) as client:

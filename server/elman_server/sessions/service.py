@@ -353,6 +353,7 @@ class Sessions(SessionRepository):
             labels=head.labels,
             forked_from=head.forked_from,
             initial_state=head.initial_state,
+            fingerprint=head.fingerprint,
         )
 
 
