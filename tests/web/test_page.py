@@ -236,6 +236,21 @@ def test_scripts_are_text(browser, lab):
         assert page.locator("#text img").count() == 0
 
 
+def test_a_model_of_bytes_shows_characters(browser, lab):
+    """The text is whole characters; what counts bytes says that it needs ASCII, and shows nothing that is beside it."""
+    with opened(browser, f"{lab[1].url}/?model=bytes&seed=7") as page:
+        page.fill("#prompt", "To \N{LATIN SMALL LETTER E WITH ACUTE}\N{CJK UNIFIED IDEOGRAPH-65E5}")
+        page.click("#read-only")
+        expect(page.locator("#text i")).to_have_count(5)
+        page.click("#one")
+        expect(page.locator("#status")).to_have_text("ready")
+        with Client(lab[0].address) as client:
+            assert client.session(session(page)).transcript().text == shown(page)
+        page.locator("#text i").nth(3).click()
+        for panel in ("#bars", "#view-memory"):
+            expect(page.locator(panel)).to_contain_text("This network reads bytes")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_is_accessible_and_narrow(browser, lab, scheme):
     """No serious finding of axe, in both themes; at 360 pixels nothing is wider than the screen."""
