@@ -74,15 +74,12 @@ function showLast() {
 function render() {
   const box = byId("bars");
   if (!shown) {
-    bars = null;
     box.replaceChildren(make("p.empty", {}, emptySentence()));
     byId("needle").hidden = true;
     return;
   }
-  if (!bars) {
-    bars = makeBars();
-    box.replaceChildren(bars.table);
-  }
+  bars ??= makeBars();
+  if (!bars.table.isConnected) box.replaceChildren(bars.table);
   const logits = shown.entries.map((entry) => entry.logit);
   const plain = softmax(logits).map((value, index) => (shown.isPartial ? Math.exp(logits[index]) : value));
   const { probabilities, order, isSorted } = filtered(logits, state);
