@@ -4,8 +4,8 @@ Prints one table and writes it as JSON. Ratios within the run, and memory, are c
 if one is worse than before, the exit status is 1. Servers listen on free ports of loopback; Ctrl-C stops everything.
 
     python -m benchmarks streaming-c prefill   # two of them
-    python -m benchmarks --write-baseline      # compare later runs with this one; draw docs/benchmarks.svg
-    python -m benchmarks --plot                # draw it from the baseline, without a run
+    python -m benchmarks --write-baseline      # compare later runs with this one; plot docs/benchmarks.svg
+    python -m benchmarks --plot                # plot it from the baseline, without a run
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ def main() -> int:
         action="store_true",
         help="later runs are compared with this one; other benchmarks keep their figures",
     )
-    parser.add_argument("--plot", action="store_true", help="draw the baseline; run nothing")
+    parser.add_argument("--plot", action="store_true", help="plot the baseline; run nothing")
     options = parser.parse_args()
     if unknown := sorted(set(options.names) - set(NAMES)):
         parser.error(f"unknown benchmark: {', '.join(unknown)}; choose from {', '.join(NAMES)}")
     if options.rounds < 1:
         parser.error("--rounds must be 1 or more")
     if options.plot:
-        return _draw()
+        return _plot()
     for number in (signal.SIGTERM, signal.SIGINT):  # as Ctrl-C: stop what was started; a shell's `&` would ignore it
         signal.signal(number, signal.default_int_handler)
     try:
@@ -99,7 +99,7 @@ def _compare(table: Table, *, is_new: bool) -> int:
     found = baseline.worse(table, before)
     if is_new:
         baseline.update(table)
-        _draw()
+        _plot()
         return 0
     if found:
         print(f"\nWORSE than {baseline.PATH.name}, by more than {baseline.TOLERANCE:.0%} and in every round:")
@@ -108,12 +108,12 @@ def _compare(table: Table, *, is_new: bool) -> int:
     return 1 if found else 0
 
 
-def _draw() -> int:
-    """Draw the picture of the baseline; return the exit status."""
-    from benchmarks.plots import draw  # noqa: PLC0415  matplotlib takes a second
+def _plot() -> int:
+    """Plot the picture of the baseline; return the exit status."""
+    from benchmarks.plots import plot  # noqa: PLC0415  matplotlib takes a second
 
     try:
-        print(f"drew {draw(baseline.read())}")
+        print(f"wrote {plot(baseline.read())}")
     except KeyError as error:
         print(f"no picture yet: the baseline lacks {error}; run more benchmarks with --write-baseline", file=sys.stderr)
         return 1

@@ -1,4 +1,4 @@
-"""The picture of docs/benchmarks.md, drawn from the baseline."""
+"""The picture of docs/benchmarks.md, plotted from the baseline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PICTURE: Final = Path(__file__).parent.parent / "docs" / "benchmarks.svg"
 OURS, THEIRS = "C0", "C7"
 
 
-def draw(figures: Mapping[str, Figure], path: Path = PICTURE) -> Path:
+def plot(figures: Mapping[str, Figure], path: Path = PICTURE) -> Path:
     """Write an SVG; the same figures give the same bytes.
 
     Raises:
@@ -31,8 +31,8 @@ def draw(figures: Mapping[str, Figure], path: Path = PICTURE) -> Path:
 
     with mpl.rc_context({"svg.hashsalt": "elman", "svg.fonttype": "none"}):
         figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
-        for draw_panel, panel in zip((_throughput, _ratio, _first_character, _memory), axes.flat, strict=True):
-            draw_panel(panel, figures)
+        for plot_panel, panel in zip((_throughput, _ratio, _first_character, _memory), axes.flat, strict=True):
+            plot_panel(panel, figures)
         figure.savefig(path, metadata={"Date": None})
         plt.close(figure)
     return path

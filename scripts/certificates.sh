@@ -8,7 +8,7 @@
 #
 # The server is known by localhost, 127.0.0.1, ::1 and each HOST, a name or an address. Run it again to renew the
 # certificates: a running server uses the new ones at once. Others on this machine cannot enter FOLDER; a container
-# that mounts FOLDER/server can read what is there, whoever it runs as.
+# that mounts FOLDER/server can read what is there, as any user.
 set -eu
 umask 077
 [ $# -ge 1 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0"; exit 2; }

@@ -1,6 +1,6 @@
 """Compare what is generated, the code of proto/ and docs/settings.md, with what would be generated now.
 
-Exits with 1 and the command that mends it where they differ. Run by `make check`.
+Exits with 1 and the command that fixes it where they differ. Run by `make check`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The demo: start a server on the bundled models, stream a session's text as it is drawn, stop the server.
+"""The demo: start a server on the bundled models, stream a session's text as it is generated, stop the server.
 
 Needs the package with its extra `server`, installed in any way. Run by `make demo`.
 """
@@ -34,7 +34,7 @@ def main() -> None:
         seconds = time.perf_counter() - begin
         digest = session.refresh().state_digest
         print(f"\n\n{NUM_CHARS} characters in {seconds:.2f} s: {NUM_CHARS / seconds:,.0f} characters a second")
-        print(f"the session remembers them: {session.name}, memory {digest[:12]}")
+        print(f"the session remembers them: {session.name}, state {digest[:12]}")
 
 
 @contextmanager

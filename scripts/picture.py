@@ -1,4 +1,4 @@
-"""The README's picture: a real conversation with a real server, recorded from a terminal and drawn as it came.
+"""The README's picture: a real conversation with a real server, recorded from a terminal, frame by frame.
 
 Needs tmux. Run by `make picture`.
 """

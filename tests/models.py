@@ -92,16 +92,6 @@ def tiny_model(
     return path
 
 
-def other_model(path: Path, name: str = "other") -> Path:
-    """Write a small minGRU of random weights, traced from PyTorch; takes seconds."""
-    from elman_export.tracing.source import load_source  # noqa: PLC0415 — seconds of torch
-    from elman_export.tracing.trace import trace_module  # noqa: PLC0415
-
-    source = load_source("tests.modules:min_gru")
-    trace_module(source, Metadata(name, tuple(CHARACTERS))).save(path)
-    return path
-
-
 def tagging_model(path: Path, labels: Sequence[str], name: str = "tags", *, prefill: bool = True) -> Path:
     """Write a GRU of random weights with labels for output."""
     weights = random_weights("gru", 2, seed=5)

@@ -110,55 +110,14 @@ _CUT: dict[str, Build] = {
     "LogSumExp": _log_sum_exp,
 }
 _SAFE: dict[str, Build] = {
-    **{
-        name: _unary(name)
-        for name in [
-            "Abs",
-            "Asinh",
-            "Ceil",
-            "Cosh",
-            "Erf",
-            "Exp",
-            "Floor",
-            "Gelu",
-            "HardSigmoid",
-            "HardSwish",
-            "LeakyRelu",
-            "LogSoftmax",
-            "Neg",
-            "Relu",
-            "Round",
-            "Sigmoid",
-            "Sign",
-            "Sinh",
-            "Softmax",
-            "Softsign",
-            "Tan",
-            "Tanh",
-            "ThresholdedRelu",
-        ]
-    },
+    **{name: _unary(name) for name in _UNARY},
     "GeluTanh": _unary("Gelu", approximate="tanh"),
     "Atanh": _after("Tanh", "Atanh"),
     "Acosh": _after("Abs", "Acosh", 1),
     "Sqrt": _after("Abs", "Sqrt"),
     "Reciprocal": _after("Abs", "Reciprocal", 0.1),
     **{name: _with_row(name) for name in ("Add", "Sub", "Mul", "Div", "Max", "Min", "PRelu")},
-    **{
-        name: _reduction(name)
-        for name in [
-            "ReduceMean",
-            "ReduceSum",
-            "ReduceMax",
-            "ReduceMin",
-            "ReduceProd",
-            "ReduceSumSquare",
-            "ReduceL1",
-            "ReduceL2",
-            "ReduceLogSum",
-            "ReduceLogSumExp",
-        ]
-    },
+    **{name: _reduction(name) for name in _REDUCTIONS},
     "SiLU": lambda _: ([node("Sigmoid", "x", "s"), node("Mul", "x s")], {}),
     "QuickGelu": lambda _: (
         [node("Mul", "x k", "a"), node("Sigmoid", "a", "s"), node("Mul", "x s")],

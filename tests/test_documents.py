@@ -1,13 +1,20 @@
-"""What the documents say of the sources: places, modules, links, pictures."""
+"""What the documents say of the sources: places, modules, commands, links, pictures."""
 
+import contextlib
 import pkgutil
 import re
+import shlex
 from itertools import chain
 from pathlib import Path
 from typing import Final
 
+import click
 import pytest
 
+import elman_client.cli
+import elman_export.__main__
+import elman_server.__main__
+import elman_web.__main__
 from benchmarks import baseline
 from elman_server.process.settings import Settings
 from scripts import chart
@@ -16,13 +23,18 @@ ROOT: Final = Path(__file__).parent.parent
 OURS: Final = "https://github.com/elman-server/elman/"
 RAW: Final = "https://raw.githubusercontent.com/elman-server/elman/main/"
 DOCUMENTS: Final = [
-    ROOT / "README.md",
-    ROOT / "CONTRIBUTING.md",
+    *sorted(ROOT.glob("*.md")),
     ROOT / "examples" / "README.md",
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 # From where a document may name a path.
 BASES: Final = ("", "server", "server/elman_server", "client", "export", "docs")
+COMMANDS: Final[dict[str, click.Command]] = {
+    "elman": elman_client.cli.cli,
+    "elman-export": elman_export.__main__.main,
+    "elman-server": elman_server.__main__.main,
+    "elman-web": elman_web.__main__.main,
+}
 SOURCES: Final = ("proto/elman/v1/*.proto", "server/elman_server/**/*.py", "client/elman_client/**/*.py")
 
 
@@ -60,6 +72,25 @@ def test_every_module_exists(document: Path) -> None:
     """A module or name of our packages that a document gives in full can be imported."""
     names = re.findall(r"`(elman_(?:server|client|export)\.[\w.]*\w)[`(:]", document.read_text())
     assert [name for name in names if not _is_importable(name)] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_command_is_one(document: Path) -> None:
+    """Our commands that a document names have the subcommands and options that it gives them."""
+    text = document.read_text()
+    blocks = re.findall(r"```(?:bash|sh|console)\n(.*?)```", text, re.DOTALL)
+    lines = [line for block in blocks for line in _lines(block)]
+    for command in [*lines, *re.findall(r"`([^`\n]+)`", text)]:
+        _check_command(command)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_example_of_a_help_text_is_one(name: str) -> None:
+    """So do the examples of the help texts. No line that describes a command is cut off."""
+    texts = _help_texts(COMMANDS[name], name)
+    examples = [line for text in texts for line in _lines(text)]
+    assert [line for line in examples if re.search(r"[a-z,]\.\.\.$", line)] == []
+    assert [_check_command(line) for line in examples].count(True) >= 1
 
 
 def test_the_life_of_a_request_has_eight_steps() -> None:
@@ -119,3 +150,41 @@ def _is_importable(name: str) -> bool:
     except (ImportError, AttributeError):
         return False
     return True
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a block; one that ends with a backslash continues."""
+    return text.replace("\\\n", " ").splitlines()
+
+
+def _check_command(line: str) -> bool:
+    """Check a command line of ours; whether it is one, after variables, a prompt or a pipe."""
+    before, name = r"^|[|] |\$ |^[A-Z_]+=\S+ ", r"elman(?:-\w+)?|python -m elman_\w+"
+    match = re.search(rf"(?:{before})((?:{name}) [^|]*)$", line.partition("  #")[0].strip())
+    if match is None:
+        return False
+    name, *words = shlex.split(re.sub(r"\$\(.*?\)", "x", re.sub(r"python -m elman_", "elman-", match[1])))
+    if name not in COMMANDS:
+        return False
+    command = COMMANDS[name]
+    while True:
+        context = click.Context(command)
+        with contextlib.suppress(click.BadOptionUsage):  # a document may name an option without its value
+            _, words, _ = command.make_parser(context).parse_args(words)  # raises for an option that is not one
+        if not isinstance(command, click.Group) or not words:
+            return True
+        found = command.get_command(context, words.pop(0))
+        assert found is not None, line
+        command = found
+
+
+def _help_texts(command: click.Command, name: str) -> list[str]:
+    """Return the help texts of a command and of its subcommands."""
+    context = click.Context(command, info_name=name)
+    texts = [command.get_help(context)]
+    if isinstance(command, click.Group):
+        for each in command.list_commands(context):
+            found = command.get_command(context, each)
+            assert found is not None
+            texts += _help_texts(found, f"{name} {each}")
+    return texts

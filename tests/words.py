@@ -49,18 +49,25 @@ _PATTERN: Final = re.compile(
 )
 _NAMES: Final = re.compile(r"`[^`]*`|https?://\S+|\]\([^)]*\)")  # code, addresses, the targets of links
 
+_PROGRAMS: Final = ("scripts/*.py", "examples/*.py", "benchmarks/**/*.py")
+
 # Kinds of places, and the files that each is in.
 PLACES: Final = {
-    "docs": ("README.md", "CONTRIBUTING.md", "docs/**/*.md", "examples/README.md"),
-    "changelog": ("CHANGELOG.md",),
+    "docs": ("*.md", "docs/**/*.md", "examples/README.md"),
     "protos": ("proto/elman/v1/*.proto",),
     "make": ("Makefile",),
-    "messages": ("*/elman_*/**/*.py",),
-    "docstrings": ("*/elman_*/**/*.py",),
-    "comments": ("*/elman_*/**/*.py", "scripts/*.py", "examples/*.py", "benchmarks/**/*.py"),
-    "demo": ("scripts/demo.py",),
+    "scripts": ("scripts/*.sh", "server/*.sh", "server/Dockerfile", "proto/*.sh", ".ci/run"),
+    "settings": ("docker-compose.yml", "deploy/**/*.y*ml", "server/envoy/*.yaml", "pyproject.toml", ".importlinter"),
+    "messages": ("*/elman_*/**/*.py", *_PROGRAMS),
+    "docstrings": ("*/elman_*/**/*.py", *_PROGRAMS),
+    "comments": ("*/elman_*/**/*.py", *_PROGRAMS),
 }
-_COMMENTS: Final = {"protos": "//", "make": "##"}  # kinds of which only the comments are read, and how these begin
+_COMMENTS: Final = {
+    "protos": "//",
+    "make": "##",
+    "scripts": "#",
+    "settings": "#",
+}  # kinds of which only the comments are read, and how these begin
 
 
 class Finding(NamedTuple):
@@ -97,7 +104,7 @@ def findings(place: str) -> list[Finding]:
 def _texts(place: str, path: Path) -> Iterator[tuple[int, str]]:
     """Yield what people read of a file, with the line on which it begins."""
     text = path.read_text(encoding="utf-8")
-    if place in {"messages", "docstrings", "demo"}:
+    if place in {"messages", "docstrings"}:
         yield from _strings(ast.parse(text), place)
     elif place == "comments":
         tokens = tokenize.generate_tokens(io.StringIO(text).readline)

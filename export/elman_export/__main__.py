@@ -68,7 +68,7 @@ def main(*, shows_traceback: bool) -> None:  # noqa: ARG001 — for _Group.invok
     """Train recurrent text models, and export them as artefacts that elman-server serves.
 
     \b
-    Example:
+    Examples:
       python -m elman_export train my.txt -o runs/mine
       python -m elman_export trace runs/mine -o mine.onnx
     """  # noqa: D301 — click's paragraph mark is a real backspace

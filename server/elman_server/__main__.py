@@ -85,7 +85,7 @@ def main(context: click.Context, /, *, print_config: bool, **flags: str | None) 
 @click.argument("file", type=click.Path(path_type=Path))
 @click.pass_obj
 def back_up_sessions(settings: Settings, file: Path) -> None:
-    """Copy the sessions of --store to FILE, while a server may use them.
+    """Copy the sessions of --store to FILE. A server may use them meanwhile.
 
     The key of snapshots is copied beside it, if it lies beside the store; those of --store-keys are not.
     """

@@ -40,7 +40,6 @@ class Connection:
         self.socket = socket.create_connection((host, int(port)), 30)
         initial = struct.pack(">HI", 4, window)
         self.socket.sendall(PREFACE + frame(SETTINGS, 0, 0, initial))
-        self.window_opened = threading.Event()
         if reads:
             self.socket.sendall(frame(WINDOW_UPDATE, 0, 0, struct.pack(">I", _HUGE_WINDOW)))
             threading.Thread(target=self._read, daemon=True).start()

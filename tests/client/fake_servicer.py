@@ -311,6 +311,7 @@ class Servicer(
         await self._check_text(context, "text", request)
         details = detailed(request.text, len(memory.text)) if request.HasField("detail") else []
         memory.commit(request.text, "")
+        memory.turns[-1].request_id = request.request_id
         return generation_pb2.AppendResponse(session=memory.info, details=details)
 
     async def Score(self, request, context):

@@ -57,7 +57,7 @@ class Terminal:
     """A command on a terminal of its own, which its Ctrl-C reaches."""
 
     def __init__(self, target: str, *arguments: str, **variables: str) -> None:
-        self.output = ""
+        self.output = self.seen = ""
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")  # a read may end within a character
         self._master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, b"\x18\x00\x78\x00\x00\x00\x00\x00")  # 24 x 120
@@ -106,5 +106,7 @@ class Terminal:
             data = b""
         if not data and awaited != "its end":
             raise AssertionError(f"no {awaited!r} in {self.output!r}")
-        self.output += self._decoder.decode(data)
+        text = self._decoder.decode(data)
+        self.output += text
+        self.seen += text
         return bool(data)

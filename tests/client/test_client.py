@@ -21,6 +21,8 @@ from elman_client import (
     UnavailableError,
     UnknownCharacter,
 )
+from elman_client._shared.connection import Call
+from elman_client._shared.tracing import Span
 from tests.client.fake_memory import VOCABULARY
 
 
@@ -344,6 +346,14 @@ async def test_values_that_cannot_be_sent_are_invalid_arguments(client, session)
         with pytest.raises(InvalidArgumentError) as caught:
             await call()
         assert [v.field for v in caught.value.field_violations] == [field]
+
+
+def test_a_token_is_shown_to_nobody(connect):
+    """It is not sent without TLS to another machine, and a call that is printed lacks it."""
+    with pytest.raises(ValueError, match="would be sent in clear: pass tls=True"):
+        connect("example.com:50051", token="secret")
+    headers = (("authorization", "Bearer secret"),)
+    assert "secret" not in repr(Call("localhost:1", "id", headers, None, Span("/a/b", "localhost:1", "id")))
 
 
 def test_settings_that_would_not_be_used_are_refused(connect, tmp_path):

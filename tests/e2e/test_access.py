@@ -240,14 +240,18 @@ def test_a_broken_file_changes_nothing(place: Place) -> None:
             assert len(alice.list_models()) == 1
 
 
-@pytest.mark.parametrize("value", ["", "Bearer", "Basic abc", "Bearer a b", "Bearer " + "x" * 7000])
-def test_odd_tokens_are_refused(place: Place, value: str) -> None:
-    """What is not a token that the server knows is UNAUTHENTICATED, whatever it is."""
+@pytest.mark.parametrize(
+    "values",
+    [[""], ["Bearer"], ["Basic abc"], ["Bearer a b"], ["Bearer " + "x" * 7000], [f"Bearer {TOKENS['alice']}"] * 2],
+    ids=["empty", "no-token", "basic", "two-words", "long", "twice"],
+)
+def test_odd_tokens_are_refused(place: Place, values: list[str]) -> None:
+    """What is not one token that the server knows is UNAUTHENTICATED, whatever it is."""
     roots = grpc.ssl_channel_credentials((place.folder / "ca.pem").read_bytes())
     with grpc.secure_channel(place.server.address, roots) as channel:
         call: Any = channel.unary_unary("/elman.v1.ModelService/ListModels")
         with pytest.raises(grpc.RpcError) as refused:
-            call(b"", metadata=[("authorization", value)], timeout=PATIENCE)
+            call(b"", metadata=[("authorization", value) for value in values], timeout=PATIENCE)
     error: Any = refused.value
     assert error.code().name == "UNAUTHENTICATED"
 

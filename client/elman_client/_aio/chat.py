@@ -7,7 +7,7 @@ from typing import Self, Unpack
 
 from elman_client._aio.generation import Leave
 from elman_client._aio.transport import AsyncTalk
-from elman_client._errors import CallCancelledError
+from elman_client._errors import ElmanError
 from elman_client._shared import turns
 from elman_client._shared.talking import Talking
 from elman_client._types import Event, GenerateOptions
@@ -34,15 +34,15 @@ class AsyncChat:
     async def say(self, prompt: str = "", **options: Unpack[GenerateOptions]) -> None:
         """Begin a turn; see :class:`GenerateOptions`. Its ``timeout`` is the chat's."""
         message = self._talking.say(prompt, options)
-        await (await self._opened()).send(message)
+        (await self._opened()).send(message)
 
     async def stop(self) -> None:
         """End the running turn, if any. What was delivered stays in the session."""
-        await (await self._opened()).send(turns.STOP)
+        (await self._opened()).send(turns.STOP)
 
     async def end(self) -> None:
         """Say that no more will be said; the running turn finishes."""
-        await (await self._opened()).end()
+        (await self._opened()).end()
 
     async def events(self) -> AsyncIterator[Event]:
         """Iterate over the events of all turns: for each Started, Chunks and Finished."""
@@ -75,6 +75,9 @@ class AsyncChat:
         async with self._opening:
             if self._talk is None:
                 self._talk = await self._open_stream()
+            if self._talking.is_left:  # by a task that found no stream: this one must not begin
+                self._talk.cancel()
+            self._talking.check_open()
             return self._talk
 
     async def _read(self) -> Event | None:
@@ -83,7 +86,7 @@ class AsyncChat:
                 return event
             try:
                 answer = await (await self._opened()).read()
-            except CallCancelledError:
+            except ElmanError:
                 if self._talking.is_left:  # another task closed it: the iteration just ends
                     break
                 raise

@@ -94,6 +94,9 @@ class AsyncGeneration(BaseGeneration):
                     return None
                 if self._stream is None:
                     self._stream = await self._open_stream()
+                    if self._turn.is_left:  # by a task that found no stream: this one must not begin
+                        self._drop_stream()
+                        return None
                 self._turn.receive(await self._stream.read())
             except BaseException as error:
                 if self._turn.is_over and isinstance(error, ElmanError):

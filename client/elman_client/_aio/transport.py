@@ -214,7 +214,9 @@ class AsyncTransport:
         """Return a stream both ways."""
         call = self._connection.call(operation, timeout)
         method: Any = self._channel.stream_stream(operation.path)
-        return AsyncTalk(operation, call, method(timeout=call.timeout, metadata=call.metadata))
+        messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+        answers = method(_until_none(messages), timeout=call.timeout, metadata=call.metadata)
+        return AsyncTalk(operation, call, answers, messages)
 
     async def aclose(self) -> None:
         """Leave the turns that run, and close the channel; other calls are cancelled."""
@@ -274,15 +276,24 @@ class AsyncStream(Generic[Value]):
 class AsyncTalk(AsyncStream[Value]):
     """A call that sends and receives."""
 
-    async def send(self, message: bytes) -> None:
-        """Send a message."""
-        with _awaiting(self._call):
-            await self._answers.write(message)
+    def __init__(
+        self, operation: Operation[Value], call: Call, answers: Any, messages: asyncio.Queue[bytes | None]
+    ) -> None:
+        super().__init__(operation, call, answers)
+        self._messages = messages  # not write(), which waits for ever on a call that was cancelled before it was sent
 
-    async def end(self) -> None:
+    def send(self, message: bytes) -> None:
+        """Send a message."""
+        self._messages.put_nowait(message)
+
+    def end(self) -> None:
         """Say that no message will follow."""
-        with _awaiting(self._call):
-            await self._answers.done_writing()
+        self._messages.put_nowait(None)
+
+
+async def _until_none(messages: asyncio.Queue[bytes | None]) -> AsyncGenerator[bytes, None]:
+    while (message := await messages.get()) is not None:
+        yield message
 
 
 def _channel(connection: Connection) -> aio.Channel:

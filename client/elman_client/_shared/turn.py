@@ -100,7 +100,8 @@ class Turn:
 
     def operation(self) -> Operation[tuple[Event, ...]]:
         """Return the call that begins the turn, or continues it. It is sent now."""
-        self._state = TurnState.RUNNING
+        if not self.is_over:
+            self._state = TurnState.RUNNING
         if self._started is None:
             return self._asked.first()
         if self._asked.can_resume and not self._is_unknown:

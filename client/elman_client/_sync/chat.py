@@ -5,6 +5,7 @@ from threading import Lock
 from types import TracebackType
 from typing import Self, Unpack
 
+from elman_client._errors import ElmanError
 from elman_client._shared import turns
 from elman_client._shared.talking import Talking
 from elman_client._sync.generation import Leave
@@ -22,12 +23,20 @@ class ChatRun:
         self._leave = leave
         self._talk: Talk[tuple[Event, ...]] | None = None
 
+    @property
+    def is_left(self) -> bool:
+        """Whether its caller has left it."""
+        return self.talking.is_left
+
     def talk(self) -> Talk[tuple[Event, ...]]:
         """Return the stream, opened if it is not."""
         self.talking.check_open()
         with self._opening:
             if self._talk is None:
                 self._talk = self._open_stream()
+            if self.talking.is_left:  # by a thread that found no stream: this one must not begin
+                self._talk.cancel()
+            self.talking.check_open()
             return self._talk
 
     def read(self) -> Event | None:
@@ -35,7 +44,13 @@ class ChatRun:
         while not self.talking.is_left:
             if (event := self.talking.next_event()) is not None:
                 return event
-            if (answer := self.talk().read()) is None:
+            try:
+                answer = self.talk().read()
+            except ElmanError:
+                if self.talking.is_left:  # another thread closed it: the iteration just ends
+                    break
+                raise
+            if answer is None:
                 break
             self.talking.receive(answer)
         return None

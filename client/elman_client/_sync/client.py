@@ -211,7 +211,7 @@ class Client:
             return self._transport.open(turn.operation(), turn.time_left)
 
         generation = Generation(run := TurnRun(turn, open_stream, _leave))
-        run.on_finished = self._transport.close_with(generation, "", run.close)
+        run.on_finished = self._transport.close_with(generation, "", run)
         return generation
 
     def score(

@@ -36,6 +36,11 @@ class TurnRun:
         self._stream: Stream[tuple[Event, ...]] | None = None
         self.on_finished: Callable[[], None] = _nothing
 
+    @property
+    def is_left(self) -> bool:
+        """Whether its caller has left it."""
+        return self.turn.is_left
+
     def read(self) -> Event | None:
         """Return the event after the one that was taken; ``None``: there is none."""
         while True:
@@ -48,6 +53,9 @@ class TurnRun:
                     return None
                 if self._stream is None:
                     self._stream = self._open_stream()
+                    if self.turn.is_left:  # by a thread that found no stream: this one must not begin
+                        self._drop_stream()
+                        return None
                 self.turn.receive(self._stream.read())
             except BaseException as error:
                 if self.turn.is_over and isinstance(error, ElmanError):

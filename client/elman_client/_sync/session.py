@@ -69,7 +69,7 @@ class Session(BaseSession):
             return self._transport.talk(turns.talk(self.name), attempts.time_left)
 
         chat = Chat(run := ChatRun(self.name, open_stream, self._transport.leave))
-        self._transport.close_with(chat, self.name, run.close)
+        self._transport.close_with(chat, self.name, run)
         return chat
 
     def append(
@@ -277,5 +277,5 @@ class Session(BaseSession):
             return self._transport.open(turn.operation(), turn.time_left)
 
         generation = Generation(run := TurnRun(turn, open_stream, self._transport.leave))
-        run.on_finished = self._transport.close_with(generation, self.name, run.close)
+        run.on_finished = self._transport.close_with(generation, self.name, run)
         return generation

@@ -3,15 +3,16 @@
 import atexit
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 from queue import SimpleQueue
 from threading import Lock
-from typing import Any, Final, Generic
+from typing import Any, Final, Generic, Protocol
 from weakref import ReferenceType, WeakSet
 
 import grpc
 
-from elman_client._errors import DeadlineExceededError, ElmanError, UnavailableError
+from elman_client._errors import DeadlineExceededError, ElmanError, InternalError, UnavailableError
 from elman_client._shared.connection import Call, Connection
 from elman_client._shared.leaving import Left
 from elman_client._shared.operation import Operation, Value
@@ -25,6 +26,17 @@ _CLOSE_SECONDS: Final = 5.0  # for all that are left when the client is closed
 _EXIT_SECONDS: Final = 2.0  # or the program ends
 
 
+class OpenTurn(Protocol):
+    """A turn that may run, or a chat."""
+
+    @property
+    def is_left(self) -> bool:
+        """Whether its caller has left it."""
+
+    def close(self) -> None:
+        """Leave it; once more if that was interrupted."""
+
+
 class Transport:
     """Sends operations to one server. gRPC runs in workers alone."""
 
@@ -36,7 +48,7 @@ class Transport:
         )
         self._left: dict[str, workers.Result[Left | None]] = {}  # by session
         self._lock = Lock()
-        self._open: dict[str, dict[Callable[[], None], ReferenceType[object]]] = {}  # by session: closes, for an owner
+        self._open: dict[str, dict[OpenTurn, ReferenceType[object]]] = {}  # by session: what an owner reads
         _transports.add(self)
 
     @property
@@ -48,19 +60,34 @@ class Transport:
         """Send one request and return its answer; again if the server was lost and that does no harm."""
         attempts = Attempts(self._connection, timeout, is_safe=operation.is_safe)
         self.settle(operation.session, attempts.time_left)
+        if operation.turn_id:
+            return self._run_turn(operation, attempts)
+        return self._try(partial(self._once, operation), attempts)
+
+    def _run_turn(self, operation: Operation[Value], attempts: Attempts) -> Value:
+        """Send a turn of one answer as a stream, which can be left: an interrupted one is."""
+        stream: Stream[Value] | None = None
+
+        def once(timeout: float | None) -> Value:
+            nonlocal stream
+            stream = self.open(operation, timeout)
+            if (value := stream.read()) is None:
+                raise InternalError("the call ended without its answer; try again")
+            stream.finish()
+            return value
+
         try:
-            return self._try(operation, attempts)
+            return self._try(once, attempts)
         except ElmanError:
             raise
         except BaseException:
-            if operation.turn_id:  # the server may be at it
-                self.leave(Left(operation.session, operation.turn_id, None), None)
+            self.leave(Left(operation.session, operation.turn_id, None), stream)
             raise
 
-    def _try(self, operation: Operation[Value], attempts: Attempts) -> Value:
+    def _try(self, once: Callable[[float | None], Value], attempts: Attempts) -> Value:
         while True:
             try:
-                value = self._once(operation, attempts.time_left)
+                value = once(attempts.time_left)
             except ElmanError as error:
                 delay = attempts.delay(error)
                 if delay is None:
@@ -112,9 +139,9 @@ class Transport:
 
     def _cancel(self, left: Left, attempts: Attempts) -> None:
         try:
-            look = left.look(self._try(left.cancel(), attempts))
-            if look is not None and (cut := left.cut(self._try(look, attempts))) is not None:
-                self._try(cut, attempts)
+            look = left.look(self._try(partial(self._once, left.cancel()), attempts))
+            if look is not None and (cut := left.cut(self._try(partial(self._once, look), attempts))) is not None:
+                self._try(partial(self._once, cut), attempts)
         except ElmanError as error:
             if isinstance(error, UnavailableError) or not error.reason:
                 raise
@@ -123,7 +150,8 @@ class Transport:
 
     def settle(self, session: str, timeout: float) -> None:
         """Wait until the session's turn that was left is committed."""
-        self._close_turns(session, lambda owner: owner() is None)  # a worker would, but maybe too late
+        # A worker would close what was dropped, but maybe too late; and a close may have been interrupted.
+        self._close_turns(session, lambda turn, owner: turn.is_left or owner() is None)
         if (result := self._left.get(session)) is None:
             return
         attempts = Attempts(self._connection, timeout, is_safe=True)
@@ -132,11 +160,11 @@ class Transport:
         if (left := result.get()) is not None:
             self._cancel(left, attempts)
 
-    def _close_turns(self, session: str, is_meant: Callable[[ReferenceType[object]], bool]) -> None:
+    def _close_turns(self, session: str, is_meant: Callable[[OpenTurn, ReferenceType[object]], bool]) -> None:
         with self._lock:
-            found = [close for close, owner in self._open.get(session, {}).items() if is_meant(owner)]
-        for close in found:
-            close()
+            found = [turn for turn, owner in self._open.get(session, {}).items() if is_meant(turn, owner)]
+        for turn in found:
+            turn.close()
 
     def open(self, operation: Operation[Value], timeout: float | None) -> "Stream[Value]":
         """Send one request and return the stream of its answers."""
@@ -215,8 +243,8 @@ class Transport:
         if self._connection.is_of_this_process:
             workers.Result(self._channel.close).begin().wait()
 
-    def close_with(self, owner: object, session: str, close: Callable[[], None]) -> Callable[[], None]:
-        """Call ``close``, which ends a turn, when its owner ends, the client is closed or the program ends.
+    def close_with(self, owner: object, session: str, turn: OpenTurn) -> Callable[[], None]:
+        """Close a turn when its owner ends, the client is closed or the program ends.
 
         What is returned takes that back.
         """
@@ -224,16 +252,16 @@ class Transport:
         def take_back() -> None:
             with self._lock:
                 of_session = self._open.get(session, {})
-                of_session.pop(close, None)
+                of_session.pop(turn, None)
                 if not of_session:
                     self._open.pop(session, None)
 
         def close_and_take_back() -> None:
-            close()
+            turn.close()
             take_back()
 
         with self._lock:
-            self._open.setdefault(session, {})[close] = workers.run_at_end(owner, close_and_take_back)
+            self._open.setdefault(session, {})[turn] = workers.run_at_end(owner, close_and_take_back)
         return take_back
 
     def end_turns(self, seconds: float) -> None:
@@ -241,7 +269,7 @@ class Transport:
         if not self._connection.is_of_this_process:
             return
         for session in list(self._open):
-            self._close_turns(session, lambda _owner: True)
+            self._close_turns(session, lambda *_: True)
         deadline = time.monotonic() + seconds
         for result in list(self._left.values()):
             result.begin().wait(max(0.0, deadline - time.monotonic()))

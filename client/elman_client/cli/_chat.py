@@ -44,7 +44,7 @@ def chat(
     plain_quotes: bool,
     **options: Unpack[elman_client.GenerateOptions],
 ) -> None:
-    """Talk with a model: it continues each line, and its session keeps them all.
+    """Talk with a model. It continues each line, and its session keeps them all.
 
     Ctrl-C stops an answer and keeps what was shown, Ctrl-D leaves, /help lists the commands.
     An answer ends at an empty line, unless --stop names another text.

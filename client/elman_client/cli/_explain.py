@@ -46,7 +46,7 @@ def explain(
     plain_quotes: bool,
     **options: Any,
 ) -> None:
-    """Show the equations of one step with their numbers: the step that reads the last character of TEXT.
+    """Show the equations of one step with their numbers. It is the step that reads the last character of TEXT.
 
     \b
     For each layer the units that changed most: W_xh x, W_hh h, b, their sum

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.argument("session", shell_complete=complete_session)
 @remote_options
 def replay(remote: Remote, session: str) -> Exit:
-    """Let the server rerun every turn of SESSION, and report whether each comes out bit for bit.
+    """Rerun every turn of SESSION on the server. Report whether each comes out bit for bit.
 
     The exit code is 1 where it does not. With --json one object a turn.
 

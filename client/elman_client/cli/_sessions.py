@@ -28,7 +28,7 @@ _labels = click.option(
 
 @click.group(cls=Commands)
 def sessions() -> None:
-    """Create sessions, look at them, fork, rewind, move or delete them.
+    """Create, show, fork, rewind, move or delete sessions.
 
     \b
     Example:
@@ -126,7 +126,7 @@ def show(remote: Remote, name: str) -> None:
 @click.option("--end", type=int, metavar="POSITION", help="Where to end; default: at its end.")
 @remote_options
 def transcript(remote: Remote, name: str, start: int, end: int | None) -> None:
-    """Print what a session has read and written; with --json also its turns.
+    """Print what a session has read and written. With --json also its turns.
 
     \b
     Example:
@@ -176,7 +176,7 @@ def update(
 @_session
 @remote_options
 def cancel(remote: Remote, name: str) -> None:
-    """End the turn that is running on a session; what it generated stays.
+    """End the turn that is running on a session. What it generated stays.
 
     \b
     Example:
@@ -230,7 +230,7 @@ def fork(remote: Remote, name: str, position: int | None, count: int) -> None:
 @click.argument("position", type=int)
 @remote_options
 def rewind(remote: Remote, name: str, position: int) -> None:
-    """Let a session be what it was at POSITION, and delete what came after.
+    """Let a session be what it was at POSITION. What came after is deleted.
 
     \b
     Example:
@@ -270,7 +270,7 @@ def export(remote: Remote, name: str, file: str) -> None:
 @click.option("--as", "session_id", metavar="NAME", help="The name of the new session; default: a UUID.")
 @remote_options
 def import_(remote: Remote, file: BinaryIO, session_id: str | None) -> None:
-    """Create a session from FILE, on a server with the same model and key. "-" reads standard input.
+    """Create a session from FILE. The server has the same model and key. "-" reads standard input.
 
     \b
     Example:

@@ -33,7 +33,7 @@ _COLUMNS = ("MODEL", "ENGINES", "JOBS", "CHARS/S", "ROWS", "STEP", "QUEUE", "FIR
 @click.option("--once", is_flag=True, help="Print one look and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a look.")
 def top(metrics: str, interval: float, *, once: bool, as_json: bool) -> int:
-    """Show what a server does now: streams, characters a second, batches, queues, sessions, engines.
+    """Show what a server does now. That is its streams, characters a second, batches, queues, sessions and engines.
 
     A line a model: ROWS are the mean of a step, STEP is its time, QUEUE the wait for a row, FIRST the wait for the
     first character, BETWEEN the time from one to the next; each 95 % of them. Ctrl-C ends it.

@@ -63,7 +63,7 @@ def units(
     plain_quotes: bool,
     **options: Any,
 ) -> None:
-    """Print the units of a network that follow a property of the text of FILE best. "-" reads standard input.
+    """Print the units that follow a property of a text best. The text is that of FILE; "-" reads standard input.
 
     A unit is named by its signal and layer, and its number: c1.236 is number 236 of c in layer 1.
 

@@ -52,7 +52,7 @@ def watch(
     plain_quotes: bool,
     **options: Any,
 ) -> None:
-    """Show what units do while the network reads the transcript of SESSION again, or a text.
+    """Show what units do while the network reads a text. It reads the transcript of SESSION again, or --text.
 
     \b
     On a terminal one unit colours the text, blue for -1 and red for +1;

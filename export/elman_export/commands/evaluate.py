@@ -41,7 +41,7 @@ def evaluate(*, model: Path, text: Path, whole: bool, dry_run: bool, as_json: bo
     new one. Evaluate before you serve.
 
     \b
-    Example:
+    Examples:
       python -m elman_export evaluate mine.onnx my.txt
       python -m elman_export evaluate mine.onnx unseen.txt --whole --dry-run
     """

@@ -22,7 +22,7 @@ _path = click.Path(path_type=Path)
 @replace_option
 @output_option
 def prime(*, model: Path, name: str, text: Path, is_replaced: bool, output: Path | None) -> None:
-    r"""Read a text with MODEL and store the final state as an initial state for sessions.
+    """Read a text with MODEL and store the final state as an initial state for sessions.
 
     A session that starts there is at position 0, with the same probabilities as after reading the
     text. A line end at the end of the file is read too.
@@ -33,7 +33,7 @@ def prime(*, model: Path, name: str, text: Path, is_replaced: bool, output: Path
     Example:
       python -m elman_export prime mine.onnx --name juliet --text juliet.txt
       elman chat --initial-state juliet
-    """
+    """  # noqa: D301 — click's paragraph mark is a real backspace
     artefact = read_artefact(model)
     metadata = artefact.metadata
     check_output(output or model, overwrite=True)

@@ -26,7 +26,7 @@ _path = click.Path(path_type=Path)
 @replace_option
 @output_option
 def probe(*, model: Path, labelled: Path, name: str, strength: float, is_replaced: bool, output: Path | None) -> None:
-    r"""Fit a linear read-out to the states of MODEL on the texts in LABELLED, and store it in MODEL.
+    """Fit a linear read-out to the states of MODEL on the texts in LABELLED, and store it in MODEL.
 
     LABELLED holds one JSON object in each line: a text with the label at its end, or with one label
     (or null) for each character. A fifth of the texts is held out to measure the accuracy.
@@ -39,7 +39,7 @@ def probe(*, model: Path, labelled: Path, name: str, strength: float, is_replace
     \b
       {"text": "The movie was", "label": "neutral"}
       {"text": "The movie was terribly good!", "label": "positive"}
-    """
+    """  # noqa: D301 — click's paragraph mark is a real backspace
     artefact = read_artefact(model)
     metadata = artefact.metadata
     check_output(output or model, overwrite=True)

@@ -61,7 +61,7 @@ def quantize(
     is written only if rows are equal in every batch and prefill equals stepping, bit for bit.
 
     \b
-    Example:
+    Examples:
       python -m elman_export quantize mine.onnx --calibrate my.txt
       python -m elman_export quantize mine.onnx --calibrate my.txt --evaluate unseen.txt -o small.onnx
     """

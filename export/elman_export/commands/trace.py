@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from elman_export.exporting.reference import Step
     from elman_export.exporting.report import Report
 
+MIN_BYTES_FOR_THREADS = 4_000_000  # of an artefact: a million weights
 _path = click.Path(path_type=Path)
 _checkpoint = click.argument("checkpoint", required=False, type=_path)
 _module = click.option("--module", metavar="PACKAGE.FILE:FUNCTION", help="Any nn.Module instead of a CHECKPOINT.")
@@ -68,7 +69,7 @@ def trace(
     importable.
 
     \b
-    Example:
+    Examples:
       python -m elman_export trace runs/mine -o mine.onnx
       python -m elman_export trace --module my_pkg.my_file:build --vocab chars.txt -o mine.onnx
       python -m elman_export trace --module tags:build --vocab bytes --labels tags.json -o tags.onnx
@@ -106,7 +107,7 @@ def verify(*, model: Path, checkpoint: Path | None, module: str | None, as_json:
     Without a source only the latter is checked. Exits with 1 on a difference.
 
     \b
-    Example:
+    Examples:
       python -m elman_export verify mine.onnx runs/mine
     """
     if checkpoint and module:
@@ -168,6 +169,10 @@ def _verify(artefact: "Artefact", steps: "dict[str, Step]") -> "Report":
 
     from elman_export.exporting.verify import verify
 
+    if steps and len(artefact.data) < MIN_BYTES_FOR_THREADS:
+        import torch
+
+        torch.set_num_threads(1)  # two would wait for each other longer than such small sums take
     with Console(stderr=True).status("Verifying over 1,000 characters"):
         return verify(artefact, steps)
 

@@ -72,7 +72,7 @@ def train(
     ends exactly as an uninterrupted run; with --minutes the speed of the machine decides how much is learnt.
 
     \b
-    Example:
+    Examples:
       python -m elman_export train my.txt -o runs/mine --cell gru --hidden-size 256 --epochs 8
       python -m elman_export train any.bin -o runs/any --bytes --minutes 30 --patience 5
     """  # noqa: D301  # click wants the character itself

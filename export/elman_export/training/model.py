@@ -174,7 +174,9 @@ class CharModel(nn.Module):
         self.config = config
         size = config.hidden_size
         if config.embedding_size:
-            self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size)
+            # Not the default normal_: on the meta device it loads PyTorch's compiler, seconds for each checkpoint read.
+            start = torch.rand(config.vocabulary_size, config.embedding_size)
+            self.embedding = nn.Embedding(config.vocabulary_size, config.embedding_size, _weight=start)
         first = config.embedding_size or config.vocabulary_size
         inputs = [first] + [size] * (config.num_layers - 1)
         self.layers = nn.ModuleList(LAYERS[config.cell](width, size) for width in inputs)

@@ -28,7 +28,6 @@ MAX_BIAS: Final = 100.0
 MAX_TOP_N: Final = 20
 MAX_BIASES: Final = 1024
 MAX_LISTED_CHARS: Final = 4096  # allowed or banned: the parameters of every turn are stored
-MAX_SEED: Final = 2**64 - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,7 +134,7 @@ class Settings:
     max_message_bytes: Annotated[
         int,
         Rule(
-            "Largest gRPC message; of a request also 4 for each of `max_prompt_chars` and 64 KiB.",
+            "Largest gRPC message. A request has at most 4 bytes for each of `max_prompt_chars` and 64 KiB, too.",
             "bytes",
             1024,
             2**31 - 1,
@@ -185,7 +185,7 @@ class Settings:
     ] = None
     engine_threads: Annotated[
         int,
-        Rule("Most threads of one step; auto chooses by the model's size and the cores.", "", 0, 256, default="`auto`"),
+        Rule("Most threads of one step; `auto`: by the model's size and the cores.", "", 0, 256, default="`auto`"),
     ] = 0
     engines: Annotated[int, Rule("Engine processes of one model; streams are spread over them.", "", 1, 256)] = 1
     grace_seconds: Annotated[float, Rule("Time for running streams to finish at a stop.", "s", 0, 3600)] = 30.0

@@ -1,4 +1,4 @@
-"""The ledger: sessions' records in the store, read and changed; by one turn at a time, whichever server runs it."""
+"""The repository: sessions' records in the store, read and changed; by one turn at a time, whichever server runs it."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Latest:
     """The heads of idle sessions as this server has committed them, for the next turns: the store need not be asked.
 
     Another server may have changed a session since. The revision of the first commit proves the head; until then
-    nothing may be told by it, and no refusal.
+    nothing may be answered from it, and nothing refused.
     """
 
     def __init__(self, most_bytes: int = LATEST_BYTES) -> None:

@@ -176,7 +176,7 @@ async def find(sessions: Sessions, session_id: str, request_id: bytes) -> tuple[
 
 
 def may_have(head: Head, request_id: bytes) -> bool:
-    """Whether a session may have had a turn with a request id; only its segments tell."""
+    """Whether a session may have had a turn with a request id; only its segments show it."""
     return bool(request_id) and (bool(_keys(head, request_id)) or _is_older(head, request_id))
 
 

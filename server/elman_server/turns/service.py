@@ -108,7 +108,7 @@ class Turns:
         async with self._runner.lease(session_id, request.request_id) as run:
             if begun is not None:
                 begun(run.lease)
-            # Another server may have changed the session since: no refusal by it is told, and the store is asked.
+            # Another server may have changed the session since: nothing is refused because of it; the store is asked.
             for latest in (self._latest(session_id, request.request_id), None):
                 try:
                     async with aclosing(await self._begun(run, request, latest)) as events:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -150,7 +151,7 @@ def test_a_file_that_is_no_artefact_is_one_line(command: str, content: bytes, tm
 # The group
 
 
-@pytest.mark.parametrize("command", ["trace", "quantize", "verify", "evaluate", "inspect", "card", "train"])
+@pytest.mark.parametrize("command", main.list_commands(click.Context(main)))
 def test_every_command_has_help_with_an_example(command: str):
     """The example is on a line by itself."""
     result = run(command, "--help")

@@ -157,6 +157,11 @@ async def test_a_position_that_the_turn_does_not_have_is_refused(house):
         assert (refused.value.start, refused.value.end) == valid
     assert await house.sessions.get(session.name) == before
 
+    await house.generate(Target(session=session.name), "", 10)  # begins where the turn before ends
+    with pytest.raises(PositionOutOfRangeError) as refused:
+        await house.turns.cancel(session.name, end)
+    assert (refused.value.start, refused.value.end) == (end + 1, end + 10)
+
     fresh = await house.session("tiny")
     with pytest.raises(PositionOutOfRangeError):
         await house.turns.cancel(fresh.name, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 import grpc
@@ -38,14 +39,17 @@ class Places:
 class Inbox:
     """Receives requests. gRPC keeps the part of a message that has come, and callers may send no more than a part.
 
-    When there are many such, a new one takes the place of the oldest.
+    When there are many such, a new one takes the place of an old one: of the connection that has the most.
     """
 
     def __init__(self, most: int = MAX_INCOMING, seconds: float = INCOMING_SECONDS) -> None:
         self._most = most
         self._seconds = seconds
-        self._incoming: dict[asyncio.Task[Any], float] = {}  # since when; the oldest first
-        self._waiting: list[asyncio.Future[None]] = []
+        # Of each connection: since when a request comes in, the oldest first; and those that wait for a place.
+        self._incoming: dict[str, dict[asyncio.Task[Any], float]] = {}
+        self._waiting: OrderedDict[str, list[tuple[asyncio.Task[Any], asyncio.Future[None]]]] = OrderedDict()
+        self._evicted: set[asyncio.Task[Any]] = set()
+        self._num_incoming = 0
         self._timer: asyncio.TimerHandle | None = None
 
     async def receive(self, context: Context) -> Any:
@@ -54,49 +58,80 @@ class Inbox:
         Raises:
             OverloadedError: others waited, and this one did not come.
         """
-        task, loop = asyncio.current_task(), asyncio.get_running_loop()
+        task, peer = asyncio.current_task(), context.peer()
         assert task is not None
-        while len(self._incoming) >= self._most:
-            waiter = loop.create_future()
-            self._waiting.append(waiter)
-            self._look_later()
-            await waiter
-        self._incoming[task] = loop.time()
         try:
+            if self._num_incoming < self._most:
+                self._begin(peer, task)
+            else:
+                await self._place(peer, task)
             return await context.read()
         except asyncio.CancelledError:
-            if task in self._incoming:  # the caller left
+            if task not in self._evicted:  # the caller left
                 raise
             task.uncancel()
             raise OverloadedError("more requests come in than the server can hold", RETRY_AFTER_SECONDS) from None
         finally:
-            self._incoming.pop(task, None)
+            self._evicted.discard(task)
+            self._remove(peer, task)
             self._admit()
+
+    async def _place(self, peer: str, task: asyncio.Task[Any]) -> None:
+        """Wait for a place."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        if peer not in self._waiting:
+            self._waiting[peer] = []
+            self._waiting.move_to_end(peer, last=False)
+        self._waiting[peer].append((task, waiter))
+        if self._timer is None:
+            self._timer = loop.call_later(self._seconds, self._evict)
+        await waiter
 
     def _admit(self) -> None:
-        # The youngest first: in a flood they are not those of the flood alone.
-        while self._waiting and len(self._incoming) < self._most:
-            waiter = self._waiting.pop()
-            if not waiter.done():
+        """Give a place to one that waits: connections take turns, a new one first, and of each the youngest is next."""
+        while self._waiting and self._num_incoming < self._most:
+            peer, waiters = next(iter(self._waiting.items()))
+            task, waiter = waiters.pop()
+            if waiters:
+                self._waiting.move_to_end(peer)
+            else:
+                del self._waiting[peer]
+            if not waiter.done():  # else the caller has left
+                self._begin(peer, task)
                 waiter.set_result(None)
-                return
-
-    def _look_later(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._seconds, self._evict)
 
     def _evict(self) -> None:
-        """End the oldest, one for each that waits."""
+        """End old ones, as long as others wait."""
         self._timer = None
-        until = asyncio.get_running_loop().time() - self._seconds
-        late = [task for task, since in self._incoming.items() if since <= until][: len(self._waiting)]
-        for task in late:
-            del self._incoming[task]
+        loop = asyncio.get_running_loop()
+        until = loop.time() - self._seconds
+        while self._waiting:  # so all places are taken
+            peer, tasks = max(self._incoming.items(), key=_most_and_oldest)
+            task, since = next(iter(tasks.items()))
+            if since > until:
+                self._timer = loop.call_later(self._seconds, self._evict)
+                return
+            self._remove(peer, task)
+            self._evicted.add(task)
             task.cancel()
-        for _ in late:
             self._admit()
-        if self._waiting:
-            self._look_later()
+
+    def _begin(self, peer: str, task: asyncio.Task[Any]) -> None:
+        self._incoming.setdefault(peer, {})[task] = asyncio.get_running_loop().time()
+        self._num_incoming += 1
+
+    def _remove(self, peer: str, task: asyncio.Task[Any]) -> None:
+        tasks = self._incoming.get(peer, {})
+        if tasks.pop(task, None) is not None:
+            self._num_incoming -= 1
+            if not tasks:
+                del self._incoming[peer]
+
+
+def _most_and_oldest(of_peer: tuple[str, dict[asyncio.Task[Any], float]]) -> tuple[int, float]:
+    tasks = of_peer[1]
+    return len(tasks), -next(iter(tasks.values()))
 
 
 class Answer:

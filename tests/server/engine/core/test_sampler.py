@@ -15,7 +15,7 @@ from elman_server.domain.sampling import Sampling, log_softmax
 from elman_server.engine.core import sampler as sampler_module
 from elman_server.engine.core.sampler import Sampler, penalize, uniforms
 
-LESSON = [2.0, 1.0, 0.1]  # logits, source.md R3 and R4
+LESSON = [2.0, 1.0, 0.1]  # logits, docs/lesson.md R3 and R4
 NUM_DRAWS = 100_000
 VOCABULARY = 65
 BATCHES = (1, 2, 7, 64, 256)
@@ -175,6 +175,15 @@ def test_a_row_does_not_depend_on_its_neighbours(batch):
         chosen = order[at : at + batch]
         together |= dict(zip(chosen, sampled(chosen), strict=True))
     assert [together[i] for i in range(256)] == alone
+
+
+@given(parameters, st.floats(0, 1, exclude_max=True))
+def test_a_row_that_moves_takes_its_parameters_along(sampling, uniform):
+    """A row in another's place samples what it did in its own."""
+    sampler = sampler_of([Sampling(seed=0), sampling], 5)
+    sampler.move(1, 0)
+    moved, own = sampler.sample(np.tile(np.array([2, 0.5, 0, -1, -3], np.float32), (2, 1)), np.full(2, uniform))
+    assert moved == own
 
 
 def test_log_probabilities_do_not_depend_on_the_neighbours():

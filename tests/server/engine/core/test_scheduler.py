@@ -214,9 +214,9 @@ def test_a_paused_stream_comes_back_before_new_ones():
     scheduler.pause(slow)
     assert ids(scheduler.admit()) == [1]
     scheduler.join(new)
+    scheduler.add(stream_of(2, 1))
     scheduler.allow(slow, 3)
     assert (slow.phase, slow.num_left) == (Phase.WAITING, 3)
-    scheduler.add(stream_of(2, 1))
     scheduler.leave(new)
     scheduler.end(new)
     assert ids(scheduler.admit()) == [0]

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MAX_CONNECTIONS: Final = 64  # of this process; a call that finds none free waits
 RETRY_SECONDS: Final = 1.0
-SCHEMES: Final = ("redis", "rediss", "redis+cluster", "rediss+cluster")
 _DATABASE: Final = re.compile(r"(/\d*)?")
 _TLS_FILES: Final = {"ca": "ssl_ca_certs", "cert": "ssl_certfile", "key": "ssl_keyfile"}
 
