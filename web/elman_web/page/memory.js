@@ -71,6 +71,7 @@ function build() {
 
 async function load() {
   const model = state.model;
+  if (!map) parts.heat.setAttribute("aria-busy", "true");
   if (parts.signal.dataset.model !== model) {
     const { signals, gates_absent: absent } = await get(`/v1/inspect/models/${model}`);
     parts.signal.dataset.model = model;
