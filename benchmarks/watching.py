@@ -25,7 +25,7 @@ STREAMS: Final = 16
 UNITS: Final = 512
 WATCHED_CHARS: Final = 10_000
 SECONDS: Final = 2.0
-SIGNALS: Final = {"units": "SIGNAL_H", "gates": "SIGNAL_FORGET"}
+SIGNALS: Final = {"units": "SIGNAL_H", "gates": "SIGNAL_OUTPUT"}
 
 
 def run(table: Table, rounds: int) -> None:
