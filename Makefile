@@ -44,7 +44,9 @@ test-compose: $(VENV)/dev.done ## run the image and the compose file, the cluste
 chaos: $(VENV)/dev.done ## break a cluster in every way, again and again: make chaos ROUNDS=20
 	$(BIN)/python -m tests.chaos --rounds $(or $(ROUNDS),5)
 
-portability: $(VENV)/dev.done ## compare texts with emulated processors, needs qemu-user: make portability CHARS=1000000
+portability: $(VENV)/dev.done ## compare texts with other processors, needs qemu-user and node: make portability CHARS=1000000
+	$(BIN)/python -m pytest tests/portability/moving.py
+	$(BIN)/python -m tests.portability.wasm
 	$(BIN)/python -m tests.portability --chars $(or $(CHARS),100000)
 
 bench: $(VENV)/dev.done ## run every benchmark, less than 10 minutes; docs/benchmarks.md explains them

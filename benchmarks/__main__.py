@@ -38,6 +38,7 @@ NAMES: Final = (
     "long_prompt",
     "between_characters",
     "prefill",
+    "watching",
     "engines",
     "threads",
     "open_streams",

@@ -56,10 +56,10 @@ class Log:
         with self._changed:
             return "".join(self._lines)
 
-    def wait_for(self, pattern: str) -> re.Match[str]:
+    def wait_for(self, pattern: str, patience: float = PATIENCE) -> re.Match[str]:
         """Return the first match of a pattern within a line, once there is one."""
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or self._find(pattern), PATIENCE)
+            self._changed.wait_for(lambda: self._is_closed or self._find(pattern), patience)
             match = self._find(pattern)
             assert match, f"no {pattern!r} in:\n{''.join(self._lines)}"
             return match
@@ -97,6 +97,8 @@ class ServerProcess(Killed):
         log: What it writes to standard error, one JSON object a line.
     """
 
+    loading: float = PATIENCE  # seconds until it serves
+
     def __init__(self, models: Path | None, *flags: str, launcher: Sequence[str] = (), **variables: str) -> None:
         where = ["--models", str(models)] if models else []
         listen = [] if "--listen" in flags else ["--listen", "127.0.0.1:0"]
@@ -108,7 +110,7 @@ class ServerProcess(Killed):
         self.log = Log(ours)
         self.pid = self._process.pid
         try:
-            self.address = self.log.wait_for(r'"serving \d+ models? on ([^"]+)"')[1]
+            self.address = self.log.wait_for(r'"serving \d+ models? on ([^"]+)"', self.loading)[1]
             if "--tls-key" not in flags:
                 assert self.health() == "SERVING"
         except BaseException:
@@ -126,6 +128,10 @@ class ServerProcess(Killed):
     def rss(self) -> int:
         """Return the resident memory of the server without its engines, in bytes."""
         return resident_bytes(self.pid)
+
+    def loop_seconds(self) -> float:
+        """Return how long the thread of the server's event loop has computed."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
 
     def terminate(self) -> None:
         """Send SIGTERM."""

@@ -18,6 +18,8 @@ from benchmarks.measure import quantile
 from benchmarks.processes import cpu_seconds
 from elman.v1.generation_pb2 import GenerateRequest, Stopping
 from elman.v1.generation_pb2_grpc import GenerationServiceStub
+from elman.v1.inspection_pb2 import Signal, Units, WatchStateRequest
+from elman.v1.inspection_pb2_grpc import InspectionServiceStub
 from elman.v1.sampling_pb2 import Sampling
 
 if TYPE_CHECKING:
@@ -72,6 +74,8 @@ def request(model: str, seed: int, max_chars: int = ENDLESS, prompt: str = "A") 
 async def stream(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
     """Read `streams` streams for `seconds`; `probes` first characters and a `prompt_chars` long prompt meanwhile.
 
+    With `watched_units` a watcher runs beside, all the time; `watched` is how many characters it saw.
+
     A stream is measured from its first piece in that time to its first piece after it, so that one piece more or less
     does not matter and a pause at the end counts.
     """
@@ -85,6 +89,9 @@ async def stream(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str
     for reader in readers:
         reader.pieces.clear()
     await asyncio.gather(*(reader.next_piece() for reader in readers))
+    watcher = Watcher(channel, model, options)
+    if options.get("watched_units"):
+        tasks.append(asyncio.create_task(watcher.run()))
     before, own, begin = [cpu_seconds(pid) for pid in pids], time.process_time(), time.perf_counter()
     probes = [await _probe(stub, model, number) for number in range(options.get("probes", 0))]
     if prompt_chars := options.get("prompt_chars", 0):
@@ -96,8 +103,9 @@ async def stream(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str
     cpu = [cpu_seconds(pid) - earlier for pid, earlier in zip(pids, before, strict=True)]
     await asyncio.gather(*(reader.next_piece() for reader in readers))
 
-    for task, reader in zip(tasks, readers, strict=True):
+    for task in tasks:
         task.cancel()
+    for reader in readers:
         reader.call.cancel()
     rates, gaps = [reader.rate() for reader in readers], sorted(gap for reader in readers for gap in reader.gaps())
     return {
@@ -109,7 +117,42 @@ async def stream(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str
         "cores": [used / seconds for used in cpu],
         "client_cores": own / seconds,
         "probes": sorted(probes),
+        "watched": watcher.num_chars,
     }
+
+
+class Watcher:
+    """Watches units of a text, again and again.
+
+    Attributes:
+        num_chars: how many characters it has seen.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel, model: str, options: dict[str, Any]) -> None:
+        self._stub = InspectionServiceStub(channel)
+        signal = Signal.Value(options.get("watched_signal", "SIGNAL_H"))
+        units = Units(signal=signal, layer=1, units=range(options.get("watched_units", 1)))
+        text = prompt_of(options.get("watched_chars", 1))
+        self._request = WatchStateRequest(model=f"models/{model}", text=text, units=[units])
+        self.num_chars = 0
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        while True:
+            await self.run_once()
+
+    async def run_once(self) -> None:
+        """Watch the text from its beginning to its end."""
+        async for response in self._stub.WatchState(self._request):
+            self.num_chars += len(response.text)
+
+
+async def watch(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, Any]:
+    """Watch `units` units of a text of `chars` characters once."""
+    watched = {f"watched_{name}": options[name] for name in ("signal", "units", "chars")}
+    watcher, begin = Watcher(channel, options["model"], watched), time.perf_counter()
+    await watcher.run_once()
+    return {"seconds": time.perf_counter() - begin, "chars": watcher.num_chars}
 
 
 async def prompts(channel: grpc.aio.Channel, options: dict[str, Any]) -> dict[str, float]:
@@ -144,4 +187,4 @@ async def first_character(stub: GenerationServiceStub, model: str, number: int, 
     return seconds
 
 
-MODES: Final = {"stream": stream, "prompts": prompts}
+MODES: Final = {"stream": stream, "prompts": prompts, "watch": watch}

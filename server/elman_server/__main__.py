@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import click
+
+# A server outlives the terminal that it was started from: while it loads, too.
+signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 try:
     import structlog

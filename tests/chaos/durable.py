@@ -106,7 +106,7 @@ class After:
     async def check(self, path: Path, told: Sequence[Told], moment: float) -> None:
         """See that a file is sound, has what was told before a moment, and that its sessions go on."""
         store = SqliteStore(path, 100)
-        replica = Replica(self._house, QUICK, time.time, store)
+        replica = Replica(self._house, QUICK, store=store)
         for session, text in zip(told, self._whole, strict=True):
             try:
                 head = (await replica.sessions.load(session.name)).head

@@ -54,6 +54,7 @@ class Servicer(
         }
         self.memories: dict[str, SessionState] = {}
         self.models_on_a_page = 100
+        self.imported_fingerprint = ""
         self.headers: list[dict[str, str]] = []
         self.failure: tuple[grpc.StatusCode, str, bytes] | None = None
         self.seconds_per_chunk = 0.0
@@ -250,6 +251,7 @@ class Servicer(
             await self._refuse(context, code, "INVALID_FIELD", "snapshot: is no snapshot of a session", details)
         text = request.snapshot.removeprefix(b"ELMAN").decode()
         info = session_pb2.Session(model="models/shakespeare/versions/1", model_digest="d" * 64)
+        info.fingerprint = self.imported_fingerprint
         memory = SessionState(info, text)
         return session_pb2.ImportSessionResponse(session=self._add(memory, len(text), request.session_id))
 

@@ -52,6 +52,18 @@ def test_generate_reads_a_prompt_and_echoes_none(server):
     assert (done.returncode, done.stdout) == (0, "de")
 
 
+def test_every_option_of_sampling_is_sent(server):
+    """The server gets what was asked for, and the text ends at the first of several stop strings."""
+    sampling = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.5, "seed": 7}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in sampling.items()]
+
+    done = run(server.target, "generate", "a", "--json", *options, "--stop=x", "--stop=d")
+
+    started, *chunks, finished = map(json.loads, done.stdout.splitlines())
+    assert started["sampling"].items() >= sampling.items()
+    assert ("".join(chunk["text"] for chunk in chunks), finished["stop_string"]) == ("bc", "d")
+
+
 def test_generate_goes_on_with_a_session(server):
     """A session keeps what was read and drawn."""
     with Client(server.target) as client:
@@ -320,6 +332,18 @@ def test_sessions_are_exported_and_imported(server, tmp_path):
     file.write_bytes(b"nonsense")
     refused = run(server.target, "sessions", "import", str(file))
     assert (refused.returncode, refused.stderr) == (1, "elman: snapshot is no snapshot of a session\n")
+
+
+def test_an_import_says_that_the_arithmetic_is_another(server, tmp_path):
+    """On standard error: the session is there, and its name on standard output."""
+    file = tmp_path / "mine.elman"
+    file.write_bytes(b"ELMANabc")
+    server.servicer.imported_fingerprint = "another machine"
+    imported = run(server.target, "sessions", "import", str(file), "--as", "arrived")
+    shown = run(server.target, "sessions", "show", "arrived")
+    assert (imported.returncode, imported.stdout) == (0, "sessions/arrived\n")
+    assert "run by other arithmetic (another machine)" in imported.stderr
+    assert "arithmetic  another machine\n" in shown.stdout
 
 
 def test_replay_says_whether_it_is_equal(server):

@@ -67,6 +67,28 @@ def test_a_stop_during_the_start_is_a_stop(tmp_path: Path):
     wait_until_gone(engines)
 
 
+def test_a_hang_up_ends_nothing(lstm):
+    """SIGHUP, again and again while a server starts, serves and drains: its turn is whole, and it exits 0."""
+    process, log = started("--models", str(lstm), "--grace-seconds", "3600")
+    _until(lambda: _ignores(process.pid, signal.SIGHUP))  # Python itself does not, for some milliseconds
+    while '"serving 1 model on ' not in log.text:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.02)
+    with wire_to(log.wait_for(r'"serving \d+ models? on ([^"]+)"')[1]) as wire:
+        turn = begin(wire, held(wire.session("lstm")))
+        process.send_signal(signal.SIGHUP)
+        log.wait_for("models_reloaded")
+        process.terminate()
+        log.wait_for("drain_begins")
+        process.send_signal(signal.SIGHUP)
+        assert list(turn)[-1].finished.usage.generated_chars == 2000
+    while process.poll() is None:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.02)
+    log.close()
+    assert process.returncode == 0
+
+
 def test_a_stop_ends_whatever_hangs(lstm, tmp_path: Path):
     """SIGTERM with an engine that hangs, a stream on it and a store that is gone ends the server all the same."""
     need_program("redis-server")
@@ -186,6 +208,13 @@ def test_a_saved_session_loads_after_a_restart(lstm, tmp_path: Path):
     with ServerProcess(lstm, "--store", f"sqlite:{store}") as process, Client(process.address) as client:
         assert client.import_session(snapshot).transcript().text == PROMPT + text
     assert life.days == 30
+
+
+def _ignores(pid: int, number: int) -> bool:
+    """Whether a signal does not end a process."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    masks = [int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigIgn", "SigCgt"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
 
 
 def _until(condition: Callable[[], bool]) -> None:

@@ -127,6 +127,15 @@ def test_anothers_snapshot_is_refused(scene: Scene) -> None:
         alice.import_session(scene.snapshot).delete()
 
 
+def test_a_wrong_token_teaches_nothing(scene: Scene) -> None:
+    """One that is nearly right, or stands in the file, gets the same answer as one that is nothing."""
+    method = METHODS["elman.v1.SessionService.GetSession"]
+    request = session_pb2.GetSessionRequest(name=f"sessions/{HERS}")
+    wrong = (secrets.token_hex(32), f"{ALICE[:-1]}x", ALICE[:-1], f"{ALICE}0", ALICE.upper(), token_digest(ALICE))
+    assert scene.call(ALICE, method, request)[0] == "OK"
+    assert len({scene.call(token, method, request) for token in wrong}) == 1
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_another_principals_session_is_unknown(scene: Scene, name: str) -> None:
     """Whatever Bob asks about Alice's session, he gets what he gets of one that never was; and it stays as it was."""

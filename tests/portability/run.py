@@ -1,6 +1,6 @@
 """What one machine computes of a model: texts, by the engine's own step and sampler, and the bits behind them.
 
-    python -m tests.portability.run MODEL NUM_STEPS NUM_ROWS
+    python -m tests.portability.run MODEL NUM_STEPS NUM_ROWS FIRST_SEED
 
 Writes a line for every block of steps: the ids that all rows sampled, and the SHA-256 of all logits, states and
 log-probabilities so far. Only NumPy, onnxruntime and the server are imported, so that it runs wherever the server does.
@@ -41,19 +41,19 @@ _FILTERS: tuple[dict[str, Any], ...] = (
 NUM_SETTINGS = len(_TEMPERATURES) * len(_FILTERS)
 
 
-def settings() -> Iterator[Sampling]:
+def settings(first_seed: int) -> Iterator[Sampling]:
     """Return how rows sample, without end: every combination, again and again with other seeds."""
     combinations = itertools.cycle(itertools.product(_TEMPERATURES, _FILTERS))
-    for seed, (temperature, filters) in enumerate(combinations):
+    for seed, (temperature, filters) in enumerate(combinations, first_seed):
         yield Sampling(seed, temperature=temperature, **filters)
 
 
-def texts(model: Path, num_steps: int, num_rows: int) -> Iterator[tuple[NDArray[np.uint16], str]]:
+def texts(model: Path, num_steps: int, num_rows: int, first_seed: int) -> Iterator[tuple[NDArray[np.uint16], str]]:
     """Return the ids [STEPS, num_rows] of each block, and the digest of what is behind them."""
     artefact = read_artefact(model)
     size = len(artefact.vocabulary)
     runner, batch = ModelRunner(artefact, capacity=num_rows, num_threads=1), Batch(num_rows, size)
-    for row, sampling in zip(range(num_rows), settings(), strict=False):
+    for row, sampling in zip(range(num_rows), settings(first_seed), strict=False):
         runner.chars[row] = first = row % size
         runner.load_row(row, runner.initial.tensors)
         job = Job(runner.initial, 0, [first], max_chars=num_steps, sampling=sampling)
@@ -70,9 +70,9 @@ def texts(model: Path, num_steps: int, num_rows: int) -> Iterator[tuple[NDArray[
         yield np.array(batch.take_all(num_rows), np.uint16).T, sha.hexdigest()
 
 
-def main(model: str, num_steps: str, num_rows: str) -> None:
+def main(model: str, *numbers: str) -> None:
     """Print the blocks."""
-    for ids, digest in texts(Path(model), int(num_steps), int(num_rows)):
+    for ids, digest in texts(Path(model), *map(int, numbers)):
         sys.stdout.write(f"{base64.b64encode(ids.tobytes()).decode()} {digest}\n")
         sys.stdout.flush()
 

@@ -10,6 +10,8 @@ from typing import Final
 from elman_server.domain.errors import StoreUnavailableError
 from elman_server.domain.requests import GenerateRequest, ResumeRequest, SamplingRequest, StoppingRequest, Target
 from elman_server.history.service import History
+from elman_server.process.clock import SYSTEM
+from elman_server.process.clock import Clock as SystemClock
 from elman_server.sessions.lifetimes import Lifetimes
 from elman_server.sessions.service import Sessions
 from elman_server.sessions.stores import Store, Stored
@@ -130,7 +132,7 @@ class Replica:
         self,
         house: House,
         durability: Durability = QUICK,
-        clock: Callable[[], float] = time.time,
+        clock: SystemClock = SYSTEM,
         store: Store | None = None,
     ) -> None:
         self.way = Way(store or house.store)

@@ -125,6 +125,16 @@ asyncio.run(main())
     assert (done.returncode, done.stdout) == (0, "alive\n")
 
 
+def test_a_hangup_while_it_loads_ends_nothing(tmp_path):
+    """SIGHUP is ignored before the first of the server's libraries is loaded."""
+    (tmp_path / "structlog.py").write_text(
+        "import os, signal\nos.kill(os.getpid(), signal.SIGHUP)\nraise SystemExit('alive')\n"
+    )
+    done = run("--print-config", PYTHONPATH=str(tmp_path))
+
+    assert (done.returncode, done.stderr) == (1, "alive\n")
+
+
 def test_variables_of_a_service_of_that_name_are_ignored():
     """What Kubernetes or docker set beside a service `elman` does not stop the start and is not logged."""
     names = ("ELMAN_PORT", "ELMAN_SERVICE_HOST", "ELMAN_PORT_50051_TCP_ADDR", "ELMAN_REDIS_PORT_6379_TCP")

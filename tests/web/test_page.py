@@ -20,6 +20,15 @@ from tests.web.browser import CHROMIUM, chromium, opened
 from tests.web.process import WebProcess
 
 SCRIPT = "<img src=x onerror=alert(1)>"
+COUNTING = """() => {
+  window.made = { text: 0, bars: 0 };
+  const size = (node) => (node instanceof Element ? 1 + node.querySelectorAll("*").length : 0);
+  for (const id of Object.keys(window.made)) {
+    new MutationObserver((changes) => {
+      for (const { addedNodes } of changes) for (const node of addedNodes) window.made[id] += size(node);
+    }).observe(document.getElementById(id), { childList: true, subtree: true });
+  }
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +138,25 @@ def test_a_stop_keeps_what_is_shown(page, lab):
         assert client.session(session(page)).transcript().text == shown(page)
 
 
+def test_a_new_character_costs_its_line(page):
+    """While the network writes, only new characters are made: nothing of the text or of the bars is made again."""
+    write(page, "To be\nor", 100)
+    expect(page.locator("#bars th").nth(1)).to_have_text("logit")
+    page.evaluate(COUNTING)
+    page.fill("#count", "3000")
+    page.locator("#speed").fill("12")
+    page.click("#go")
+    expect(page.locator("#text i").nth(138)).to_be_attached()
+    made, num_chars = page.evaluate("[window.made, document.querySelectorAll('#text i').length]")
+    page.click("#stop")
+    expect(page.locator("#status")).to_have_text("ready")
+    assert made["bars"] == 0
+    assert num_chars - 108 <= made["text"] <= 2 * (num_chars - 108)  # and the block of each new line
+    line = page.locator("#text > div").nth(1)
+    assert (line.text_content() or "").count("\n") <= 1
+    assert line.evaluate("line => getComputedStyle(line).contentVisibility") == "auto"
+
+
 def test_another_candidate_forks_exactly(page, lab):
     """A click on an earlier character shows what was likely there; one on another candidate continues with it."""
     text = write(page, "To be", 30)
@@ -234,6 +262,21 @@ def test_scripts_are_text(browser, lab):
         expect(page.locator("#text i")).to_have_count(len(SCRIPT))
         assert shown(page) == SCRIPT
         assert page.locator("#text img").count() == 0
+
+
+def test_a_model_of_bytes_shows_characters(browser, lab):
+    """The text is whole characters; what counts bytes says that it needs ASCII, and shows nothing that is beside it."""
+    with opened(browser, f"{lab[1].url}/?model=bytes&seed=7") as page:
+        page.fill("#prompt", "To \N{LATIN SMALL LETTER E WITH ACUTE}\N{CJK UNIFIED IDEOGRAPH-65E5}")
+        page.click("#read-only")
+        expect(page.locator("#text i")).to_have_count(5)
+        page.click("#one")
+        expect(page.locator("#status")).to_have_text("ready")
+        with Client(lab[0].address) as client:
+            assert client.session(session(page)).transcript().text == shown(page)
+        page.locator("#text i").nth(3).click()
+        for panel in ("#bars", "#view-memory"):
+            expect(page.locator(panel)).to_contain_text("This network reads bytes")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

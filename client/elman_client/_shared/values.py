@@ -65,6 +65,7 @@ def session_info(message: session_pb2.Session) -> types.SessionInfo:
         labels=dict(message.labels),
         forked_from=_origin(message),
         initial_state=message.initial_state,
+        fingerprint=message.fingerprint,
     )
 
 

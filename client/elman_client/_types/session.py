@@ -48,6 +48,8 @@ class SessionInfo(Value):
         labels: Your own, read-only.
         forked_from: What it was made from; ``None``: it began by itself.
         initial_state: Where it started, one of its model's.
+        fingerprint: Names the arithmetic that ran the last turn. Where the model's is another one,
+            further turns go another way than on the server that ran it; empty if unknown.
     """
 
     name: str
@@ -65,6 +67,7 @@ class SessionInfo(Value):
     labels: Mapping[str, str] = field(hash=False)
     forked_from: ForkedFrom | None = None
     initial_state: str = "default"
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True)

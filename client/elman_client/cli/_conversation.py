@@ -11,7 +11,7 @@ import click
 import elman_client
 from elman_client.cli._failures import hint
 from elman_client.cli._output import print_event, print_json
-from elman_client.cli._remote import model_of
+from elman_client.cli._remote import check_arithmetic, model_of
 from elman_client.cli._replay import progress, verdict
 from elman_client.cli._sessions import print_info
 from elman_client.cli._texts import plain
@@ -228,6 +228,7 @@ class Conversation:
             raise click.ClickException("/load takes a file: as in /load talk.elman")
         self._use(self._client.import_session(Path(argument).read_bytes()))
         hint(f"new session {self.name}, at {self._session.info.position}")
+        check_arithmetic(self._session, self._model)
 
     def _replay(self, _argument: str) -> None:
         interrupts = self._remote.interrupts

@@ -191,3 +191,13 @@ def choose_model(client: elman_client.Client, name: str | None) -> elman_client.
 def model_of(client: elman_client.Client, session: elman_client.Session) -> elman_client.Model:
     """Return the model of a session that was looked at."""
     return client.get_model(session.info.model)
+
+
+def check_arithmetic(session: elman_client.Session, model: elman_client.Model) -> None:
+    """Say so if a session's last turn was run by other arithmetic than the server's."""
+    last = session.info.fingerprint
+    if last not in {"", model.fingerprint}:
+        note(
+            f"its last turn was run by other arithmetic ({last}); this server ({model.fingerprint}) continues it in "
+            "its own way, and a replay may differ"
+        )

@@ -9,7 +9,7 @@ import click
 from elman_client.cli._completion import complete_initial_state, complete_model, complete_session
 from elman_client.cli._failures import Commands
 from elman_client.cli._output import local_time, print_json, print_table, printable
-from elman_client.cli._remote import Remote, choose_model, remote_options
+from elman_client.cli._remote import Remote, check_arithmetic, choose_model, model_of, remote_options
 from elman_client.cli._upgrade import upgrade
 from elman_client.cli._values import duration, key_and_value
 
@@ -279,6 +279,7 @@ def import_(remote: Remote, file: BinaryIO, session_id: str | None) -> None:
     """  # noqa: D301 - \b is click's sign for lines to keep as they are
     with remote.connect() as client:
         session = client.import_session(file.read(), session_id=session_id)
+        check_arithmetic(session, model_of(client, session))
     print_json(session.info) if remote.as_json else click.echo(session.name)
 
 
@@ -298,6 +299,7 @@ def print_info(info: elman_client.SessionInfo) -> None:
         ("forked from", f"{info.forked_from.name} at {info.forked_from.position}" if info.forked_from else None),
         ("labels", " ".join(f"{key}={text}" for key, text in info.labels.items()) or "none"),
         ("digest", info.state_digest),
+        ("arithmetic", info.fingerprint or None),
     ):
         if value is not None:
             click.echo(f"{label:<12}{printable(value)}")

@@ -100,6 +100,7 @@ class Session(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     FORKED_FROM_FIELD_NUMBER: _builtins.int
     INITIAL_STATE_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name is the resource name, `sessions/{session}`."""
     model: _builtins.str
@@ -126,6 +127,11 @@ class Session(_message.Message):
     """
     initial_state: _builtins.str
     """InitialState is the name of the state that the session started from, "default" unless another one was chosen."""
+    fingerprint: _builtins.str
+    """Fingerprint names the arithmetic that ran the last turn; see Model.fingerprint. Where the model's is another one,
+    further turns go another way than on the server that ran it. Empty before the first turn, and for sessions whose
+    last turn an earlier server stored.
+    """
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """CreateTime is when the session was created."""
@@ -169,10 +175,11 @@ class Session(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         forked_from: Global___ForkedFrom | None = ...,
         initial_state: _builtins.str = ...,
+        fingerprint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expiration", b"expiration", "expire_time", b"expire_time", "forked_from", b"forked_from", "ttl", b"ttl", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "forked_from", b"forked_from", "initial_state", b"initial_state", "labels", b"labels", "model", b"model", "model_digest", b"model_digest", "name", b"name", "position", b"position", "seed", b"seed", "state", b"state", "state_digest", b"state_digest", "ttl", b"ttl", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "etag", b"etag", "expiration", b"expiration", "expire_time", b"expire_time", "fingerprint", b"fingerprint", "forked_from", b"forked_from", "initial_state", b"initial_state", "labels", b"labels", "model", b"model", "model_digest", b"model_digest", "name", b"name", "position", b"position", "seed", b"seed", "state", b"state", "state_digest", b"state_digest", "ttl", b"ttl", "turn_count", b"turn_count", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_expiration: _TypeAlias = _typing.Literal["expire_time", "ttl"]  # noqa: Y015
     _WhichOneofArgType_expiration: _TypeAlias = _typing.Literal["expiration", b"expiration"]  # noqa: Y015

@@ -72,8 +72,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _wrapped(self, handler: Handler, method: str) -> Handler:
         """Return a handler that itself receives and sends bytes: it knows who is slow, and what is broken."""
         if handler.request_streaming:
-            if method.startswith(_QUIET):
-                return handler
             return grpc.stream_stream_rpc_method_handler(self._streaming(handler, method))
         return grpc.stream_stream_rpc_method_handler(self._single(handler, method))
 

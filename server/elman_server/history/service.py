@@ -6,6 +6,7 @@ import secrets
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import structlog
 from msgspec.structs import replace
 
 from elman_server.domain.errors import (
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
     from elman_server.models.registry import Models
     from elman_server.sessions.records import Head, Segment
     from elman_server.sessions.service import Sessions
-    from elman_server.sessions.session import SessionInfo
+    from elman_server.sessions.session import CommittedTurn, SessionInfo
+
+log = structlog.get_logger(__name__)
 
 MAX_FORKS: Final = 100  # of one call
 
@@ -157,7 +160,10 @@ class History:
             raise ModelMismatchError(
                 f"the snapshot is of {head.model_digest[:12]}, models/{head.model}, which this server does not serve"
             ) from None
-        head = replace(head, model=model.name, model_version=model.version)
+        fingerprint = _fingerprint_of(turns_of(segments))
+        if fingerprint not in {"", model.fingerprint}:
+            log.warning("session_of_other_arithmetic", model=model.name, fingerprint=fingerprint)
+        head = replace(head, model=model.name, model_version=model.version, fingerprint=fingerprint)
         expiration = _expiration_of(head)
         if expiration.expire_time is not None and expiration.expire_time <= self._sessions.now():
             raise InvalidFieldError("snapshot", f"is of a session that expired at {_utc(expiration.expire_time)}")
@@ -176,13 +182,15 @@ class History:
         if position < head.position:
             state = await state_at(self._engines[model.digest], model.start(head.initial_state), segments, position)
         cut = cut_at(segments, position)
+        turns = turns_of(cut.segments)
         head = replace(
             head,
             position=position,
-            turn_count=len(turns_of(cut.segments)),
+            turn_count=len(turns),
             state=state,
             num_segments=len(cut.segments),
             checkpoint=max((segment.end for segment in cut.whole if segment.state), default=0),
+            fingerprint=_fingerprint_of(turns),
         )
         return cut, head
 
@@ -217,6 +225,11 @@ async def state_at(
 def _expiration_of(head: Head) -> Expiration:
     """Return the expiration of a copy: the same idle time, or the same fixed moment."""
     return Expiration(expire_time=head.expires) if head.ttl is None else Expiration(head.ttl)
+
+
+def _fingerprint_of(turns: Sequence[CommittedTurn]) -> str:
+    """Return the fingerprint of the arithmetic that ran the last turn; "" if there is none."""
+    return turns[-1].parameters.fingerprint if turns else ""
 
 
 def _utc(moment: float) -> str:

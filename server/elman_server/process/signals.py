@@ -53,6 +53,7 @@ class StopSignals:
         self._limit.cancel()
         for number in (*_SIGNALS, signal.SIGHUP):
             asyncio.get_running_loop().remove_signal_handler(number)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # what is left to do is short
 
     def _received(self, number: int) -> None:
         if self.stop.is_set():

@@ -189,6 +189,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
         initial_state: the name of the one that it started from.
         older: of the turns before those of `recent`, four bytes of each key.
         creation: the digest of the request that made it, if that had a request id.
+        fingerprint: of the arithmetic that ran the last turn; empty: none did, or an earlier server stored it.
     """
 
     model: str
@@ -215,6 +216,7 @@ class Head(msgspec.Struct, frozen=True, array_like=True):
     initial_state: str = DEFAULT
     older: bytes = b""
     creation: bytes = b""
+    fingerprint: str = ""
 
     @property
     def num_bytes(self) -> int:

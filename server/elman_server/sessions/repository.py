@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -18,14 +17,16 @@ from elman_server.domain.errors import (
     SessionBusyError,
 )
 from elman_server.domain.owner import is_of
+from elman_server.process.clock import SYSTEM
 from elman_server.sessions import records
-from elman_server.sessions.leases import Leases
+from elman_server.sessions.leases import LEFT_SECONDS, Leases, wait_for
 from elman_server.sessions.lifetimes import renewed
 from elman_server.sessions.transitions import LEASE_SECONDS, Change, abandoned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from elman_server.process.clock import Clock
     from elman_server.sessions.leases import Lease
     from elman_server.sessions.stores import Store
     from elman_server.sessions.stores.base import Record, Stored
@@ -86,7 +87,7 @@ class SessionRepository:
     def __init__(
         self,
         store: Store,
-        clock: Callable[[], float] = time.time,
+        clock: Clock = SYSTEM,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         self._store = store
@@ -101,7 +102,7 @@ class SessionRepository:
         """Become the one writer of a session in this server, or of none.
 
         A turn of the same request is ended, and so is one whose place another server has taken and that does not know
-        it yet: this server may have been paused.
+        it yet: this server may have been paused. The commit of a turn that its caller left is waited for.
 
         Raises:
             SessionBusyError: another turn runs on it here.
@@ -109,6 +110,8 @@ class SessionRepository:
         while session_id is not None and (running := self.leases.running(session_id)) is not None:
             is_same = bool(request_id) and running.request_id == request_id
             if not is_same and not await self._is_lost(session_id, running.token):
+                if running.is_left:
+                    await wait_for([running], LEFT_SECONDS)
                 if running.done.is_set():  # meanwhile
                     continue
                 raise SessionBusyError(f"sessions/{session_id}")
@@ -315,7 +318,9 @@ class SessionRepository:
         opened = head.open
         if opened is None or opened.writer == self.writer or (token and opened.token != token):
             return False
-        return 0 < opened.lease_expires - self._clock() <= self._lease_seconds + CLOCK_SECONDS
+        # After a jump of the clock a lease counts by the time before, until its server renews it by the time after.
+        now = (self._clock(), self._clock.steady())
+        return any(0 < opened.lease_expires - moment <= self._lease_seconds + CLOCK_SECONDS for moment in now)
 
     def renewed(self, head: records.Head) -> records.Head:
         """Return a head whose idle time starts again."""

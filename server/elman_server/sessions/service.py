@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import secrets
-import time
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -26,6 +25,7 @@ from elman_server.domain.owner import id_of, is_of, prefix_of
 from elman_server.domain.requests import ANONYMOUS, Creation
 from elman_server.domain.state import DEFAULT
 from elman_server.domain.vocabulary import MAX_UNFINISHED, Vocabulary
+from elman_server.process.clock import SYSTEM
 from elman_server.process.observe.call import this_call
 from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions import records
@@ -46,9 +46,10 @@ from elman_server.sessions.session import (
 from elman_server.sessions.transitions import LEASE_SECONDS, Change, new_etag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from elman_server.models.registry import ModelInfo, Models
+    from elman_server.process.clock import Clock
     from elman_server.sessions.lifetimes import Lifetimes
     from elman_server.sessions.repository import Prepared
     from elman_server.sessions.stores import Store, Stored
@@ -65,7 +66,7 @@ class Sessions(SessionRepository):
         store: Store,
         models: Models,
         lifetimes: Lifetimes,
-        clock: Callable[[], float] = time.time,
+        clock: Clock = SYSTEM,
         lease_seconds: float = LEASE_SECONDS,
     ) -> None:
         super().__init__(store, clock, lease_seconds)
@@ -332,7 +333,7 @@ class Sessions(SessionRepository):
 
     def info(self, name: str, head: records.Head) -> SessionInfo:
         """Return what callers see of a session."""
-        status = SessionStatus.EXPIRED if head.expires <= self._clock() else SessionStatus.ACTIVE
+        status = SessionStatus.EXPIRED if head.expires <= self._clock.expiry() else SessionStatus.ACTIVE
         if self.leases.is_generating(name) or self.is_leased(head):
             status = SessionStatus.GENERATING
         return SessionInfo(
@@ -351,6 +352,7 @@ class Sessions(SessionRepository):
             labels=head.labels,
             forked_from=head.forked_from,
             initial_state=head.initial_state,
+            fingerprint=head.fingerprint,
         )
 
 

@@ -46,6 +46,7 @@ class SessionInfo:
     Attributes:
         name: its key.
         forked_from: the session that it was made from, and the position there.
+        fingerprint: of the arithmetic that ran the last turn; empty if unknown.
     """
 
     name: str
@@ -63,6 +64,7 @@ class SessionInfo:
     labels: Mapping[str, str]
     forked_from: tuple[str, int] | None = None
     initial_state: str = DEFAULT
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

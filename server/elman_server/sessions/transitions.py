@@ -102,6 +102,7 @@ def closed(head: Head, prompt: Sequence[int], sampled: Sequence[int], state: Ses
         recent=recent,
         older=older,
         open=None,
+        fingerprint=opened.parameters.fingerprint,
     )
     return Change(head, (segment,))
 

@@ -355,6 +355,19 @@ async def test_a_reader_that_stops_holds_the_engine_to_its_window(house, inspect
     assert house.engines[house.models.get("lstm").digest].num_streams == 0
 
 
+@pytest.mark.parametrize("kind", ["gru", "lstm-int8"])
+async def test_a_watch_alone_is_reported_in_large_pieces(inspection, kind):
+    """Few messages, and few products: 64 characters each; a unit of a gate is what it is among all of them."""
+    gate = Signal.CANDIDATE if kind == "gru" else Signal.FORGET
+    units = (Units(gate, 1), Units(gate, 1, (9, 4)), Units(Signal.INPUT if kind != "gru" else Signal.UPDATE, 1, (4,)))
+    _, values, chunks = await watched(inspection, WatchRequest(of_model(kind, TEXT * 5), units))
+    assert min(len(chunk.text) for chunk in chunks[:-1]) >= 64
+    _, narrow, _ = await watched(inspection, WatchRequest(of_model(kind, TEXT * 5), units[1:]))
+    np.testing.assert_array_equal(values[1], values[0][:, [9, 4]])
+    for alone, among in zip(narrow, values[1:], strict=True):
+        np.testing.assert_allclose(alone, among, rtol=0, atol=1e-7)
+
+
 async def test_there_are_only_so_many_at_once(inspection, monkeypatch):
     """One more than may run is refused with a time to come back; a place is free again when one ends."""
     monkeypatch.setattr(module, "MAX_INSPECTIONS", 1)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import pytest_asyncio
+import structlog
 
 from elman_server.domain.errors import (
     EtagMismatchError,
@@ -402,6 +403,29 @@ async def test_a_snapshot_of_another_model_is_refused(house, tmp_path):
     async with House([tiny_model(tmp_path / "tiny.onnx", "lstm", 2, 32, seed=4)]) as other:
         with pytest.raises(ModelMismatchError, match="does not serve"):
             await other.history.restore(snapshot, "")
+
+
+async def test_a_snapshot_of_other_arithmetic_says_so(house, tmp_path):
+    """It is imported, and its fingerprint is that of its last turn, not the model's, until a turn is run here."""
+    session = await house.session("tiny", seed=5)
+    assert session.fingerprint == ""
+    text = await talk(house, session.name)
+    its_own = house.models.get("tiny").fingerprint
+    assert (await house.sessions.get(session.name)).fingerprint == its_own
+    snapshot = await house.history.export(session.name)
+    async with House([tiny_model(tmp_path / "tiny.onnx", "lstm", 2, 32, seed=3)]) as other:
+        object.__setattr__(other.models.get("tiny"), "fingerprint", "another machine")
+        with structlog.testing.capture_logs() as lines:
+            restored = await other.history.restore(snapshot, "arrived")
+        assert restored.fingerprint == its_own
+        assert lines == [
+            {"event": "session_of_other_arithmetic", "log_level": "warning", "model": "tiny", "fingerprint": its_own}
+        ]
+        await other.generate(Target(session="arrived"), "!", 40)
+        assert (await other.sessions.get("arrived")).fingerprint == "another machine"
+        (fork,) = await other.history.fork("arrived", position=len(text), count=1)
+        assert fork.fingerprint == its_own
+        assert (await other.history.rewind("arrived", position=0, etag="")).fingerprint == ""
 
 
 async def test_many_forks_and_rewinds_at_once_do_not_mix(house):

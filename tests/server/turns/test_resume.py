@@ -2,9 +2,13 @@
 
 import asyncio
 import itertools
+import sqlite3
 import uuid
+import zlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import closing
 
+import msgspec
 import pytest
 import pytest_asyncio
 
@@ -29,7 +33,9 @@ from elman_server.domain.requests import (
     StoppingRequest,
     Target,
 )
-from elman_server.sessions.session import SessionStatus
+from elman_server.sessions.records import PLAIN_VERSION, Head, Segment, decode
+from elman_server.sessions.session import Expiration, SessionStatus
+from elman_server.sessions.stores import SqliteStore
 from elman_server.sessions.transitions import Durability
 from tests.models import tiny_model
 from tests.server.house import PLAIN, House, Text, collected
@@ -401,6 +407,40 @@ async def test_another_server_goes_on_where_one_was_lost(house, sampling, rollba
     assert await transcript(house, session.name) == PROMPT + expected.text
 
 
+async def test_a_turn_in_records_of_an_earlier_server_is_continued(house, tmp_path):
+    """Of version 2, without the fields that came since: the session is read, and its open turn finishes exactly."""
+    file = tmp_path / "sessions.db"
+    store = SqliteStore(file, 10)
+    one, other = Replica(house, store=store), Replica(house, store=store)
+    session = await one.sessions.create(
+        model="tiny", version=None, session_id="", seed=5, expiration=Expiration(), labels={}
+    )
+    whole, request_id = await one.generate(asked(session.name, new_id(), "O", 20)), new_id()
+    request = asked(session.name, request_id, PROMPT, LONG)
+    first, _ = await lost(one, request)
+    with closing(sqlite3.connect(file)) as rows, rows:
+        (head,) = rows.execute("SELECT head FROM sessions").fetchone()
+        rows.execute("UPDATE sessions SET head = ?", [of_version_2(decode(head, Head, session.name), 3)])
+        for number, data in rows.execute("SELECT number, data FROM segments").fetchall():
+            segment = of_version_2(decode(data, Segment, session.name, number), 0)
+            rows.execute("UPDATE segments SET data = ? WHERE number = ?", [segment, number])
+    second = await other.resume(session.name, request_id, first.chunks[-1].position)
+    there = await house.session("tiny", seed=5)
+    assert (await house.generate(Target(session=there.name), "O", 20, PLAIN)).text == whole.text
+    expected = await house.generate(Target(session=there.name), PROMPT, LONG, PLAIN)
+    assert first.text + second.text == expected.text
+    assert second.end.state_digest == expected.end.state_digest
+    assert (await other.sessions.get(session.name)).fingerprint == house.models.get("tiny").fingerprint
+    await store.close()
+
+
+def of_version_2(record: Head | Segment, num_new: int) -> bytes:
+    """Return a record as earlier servers stored it: nothing compact, and without the last fields."""
+    fields = msgspec.msgpack.decode(msgspec.msgpack.encode(record))
+    body = msgspec.msgpack.encode(fields[: len(fields) - num_new])
+    return PLAIN_VERSION + zlib.crc32(body).to_bytes(4, "little") + body
+
+
 async def test_a_server_of_other_arithmetic_does_not_continue_a_turn(house):
     """It says so, and leaves the turn to a server that computes the same; any delivers a turn that is whole."""
     one, other, equal = Replica(house), Replica(house), Replica(house)
@@ -490,6 +530,26 @@ async def test_a_lease_is_renewed_while_nothing_can_become_durable(house):
         with pytest.raises(SessionBusyError):
             await other.generate(asked(session.name, new_id(), "abc", 10))
     await reader.rest()
+
+
+@pytest.mark.parametrize("jump", [86400.0, -86400.0])
+async def test_a_clock_that_is_set_takes_no_lease_away(house, jump, monkeypatch):
+    """A day forward or back, a turn stays its server's, before it renews the lease and after; then it is whole."""
+    clock = clock_of_now()
+    monkeypatch.setattr(house.store, "_clock", clock)
+    one, other = Replica(house, clock=clock), Replica(house, clock=clock)
+    session = await house.session("tiny", seed=5)
+    request = asked(session.name, new_id(), PROMPT, 300)
+    expected, _ = await undisturbed(house, request)
+    reader = await Reader.of(one.turns, request)
+    clock.ahead = jump
+    for passes, num_commits in ((0, 0), (4, 2)):
+        clock.now += passes
+        await one.way.committed(one.way.num_commits + num_commits)
+        with pytest.raises(SessionBusyError):
+            await other.generate(asked(session.name, new_id(), "abc", 10))
+    await reader.rest()
+    assert await transcript(house, session.name) == PROMPT + expected.text
 
 
 async def test_cancel_reaches_a_turn_on_another_server(house):

@@ -4,7 +4,7 @@ import { events, get, latest, post } from "./api.js";
 import { make, token, visible } from "./dom.js";
 import { floats } from "./floats.js";
 import { SORTS, labelling, onIn, similar, sorted } from "./rows.js";
-import { turn } from "./session.js";
+import { isBeyondAscii, turn } from "./session.js";
 import { charAt, emit, set, state, text } from "./state.js";
 import { paint } from "./text.js";
 import { unitName } from "./unit.js";
@@ -30,15 +30,21 @@ export function setUp(element, attemptTo) {
 
 export function refresh() {
   if (box.hidden) return;
-  if (!state.session || text.end === 0) {
+  if (!state.session || text.end === 0 || isBeyondAscii()) {
     parts.canvas = null;
     map = null;
-    box.replaceChildren(make("p.empty", {}, "When the network has read something, its state after every character is here: characters across, units down."));
+    box.replaceChildren(make("p.empty", {}, isBeyondAscii()
+      ? "This network reads bytes, and some of these characters are several bytes. Its state is shown for texts of ASCII characters only."
+      : "When the network has read something, its state after every character is here: characters across, units down."));
     return;
   }
   if (!parts.canvas) build();
-  if (map && state.at !== null && state.at >= map.start && state.at < map.start + map.length) cursor.column = state.at - map.start;
+  followChosen();
   if (!turn.running) attempt(load)();
+}
+
+function followChosen() {
+  if (map && state.at !== null && state.at >= map.start && state.at < map.start + map.length) cursor.column = state.at - map.start;
 }
 
 function build() {
@@ -65,6 +71,7 @@ function build() {
 
 async function load() {
   const model = state.model;
+  if (!map) parts.heat.setAttribute("aria-busy", "true");
   if (parts.signal.dataset.model !== model) {
     const { signals, gates_absent: absent } = await get(`/v1/inspect/models/${model}`);
     parts.signal.dataset.model = model;
@@ -94,6 +101,7 @@ async function load() {
   const largest = next.values.reduce((most, value) => Math.max(most, Math.abs(value)), 1e-6);
   next.scale = signal === "C" ? Math.min(largest, 2) : 1;
   map = next;
+  followChosen();
   draw();
 }
 

@@ -3,7 +3,7 @@
 import { latest, post } from "./api.js";
 import { byId, make, say, token, visible } from "./dom.js";
 import { charAt, models, on, set, state, text } from "./state.js";
-import { isByteLevel, turn } from "./session.js";
+import { isBeyondAscii, isByteLevel, turn } from "./session.js";
 import { filtered, softmax } from "./softmax.js";
 
 const NUM_BARS = 20;
@@ -74,15 +74,12 @@ function showLast() {
 function render() {
   const box = byId("bars");
   if (!shown) {
-    bars = null;
-    box.replaceChildren(make("p.empty", {}, text.end ? "No distribution here." : "Nothing has been read yet: write something first."));
+    box.replaceChildren(make("p.empty", {}, emptySentence()));
     byId("needle").hidden = true;
     return;
   }
-  if (!bars) {
-    bars = makeBars();
-    box.replaceChildren(bars.table);
-  }
+  bars ??= makeBars();
+  if (!bars.table.isConnected) box.replaceChildren(bars.table);
   const logits = shown.entries.map((entry) => entry.logit);
   const plain = softmax(logits).map((value, index) => (shown.isPartial ? Math.exp(logits[index]) : value));
   const { probabilities, order, isSorted } = filtered(logits, state);
@@ -102,6 +99,14 @@ function render() {
   });
   renderNeedle(probabilities, isSorted ? order : logits.map((_, index) => index));
 }
+
+function emptySentence() {
+  if (isBeyondAscii()) return "This network reads bytes, and some of these characters are several bytes: what was likely is shown for texts of ASCII characters only.";
+  return text.end ? "No distribution is known here: choose a later character." : "Nothing has been read yet: write something first.";
+}
+
+/** A byte that is no ASCII character is shown by its number. */
+const label = (c) => (isByteLevel() && c > "\x7f" ? `x${c.codePointAt(0).toString(16)}` : visible(c));
 
 function makeBars() {
   const logit = make("th", { scope: "col" });
@@ -125,8 +130,8 @@ function showRow(row, c, isCut) {
   row.c = c;
   row.line.className = `${isCut ? "cut" : "kept"}${isHere ? " sampled" : ""}`;
   row.button.disabled = Boolean(turn.running) || isByteLevel();
-  row.button.setAttribute("aria-label", `Continue with ${visible(c)}${isHere && !shown.char.isRead ? ", which was sampled" : ""}`);
-  say(row.button, visible(c));
+  row.button.setAttribute("aria-label", `Continue with ${label(c)}${isHere && !shown.char.isRead ? ", which was sampled" : ""}`);
+  say(row.button, label(c));
 }
 
 /** A bar is a background: it costs no layout, and no layer. */
@@ -156,7 +161,7 @@ function renderNeedle(probabilities, order) {
     if (size > 14 * devicePixelRatio) {
       context.fillStyle = token("--ink");
       context.font = `${12 * devicePixelRatio}px monospace`;
-      context.fillText(visible(shown.entries[index].c), left + 4 * devicePixelRatio, 15 * devicePixelRatio);
+      context.fillText(label(shown.entries[index].c), left + 4 * devicePixelRatio, 15 * devicePixelRatio);
     }
     left += size;
   });

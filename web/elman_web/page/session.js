@@ -15,6 +15,9 @@ export const turn = { running: null, isPaused: false, start: 0 };
 export const path = (name = state.session) => `/v1/sessions/${name}`;
 export const isByteLevel = () => Boolean(models.get(state.model)?.byte_level);
 
+/** Whether positions, which are bytes of such a model, are not those of the characters that the page shows. */
+export const isBeyondAscii = (chars = text.chars) => isByteLevel() && chars.some(({ c }) => c > "\x7f");
+
 /** The arguments of sampling, as the door takes them. */
 export function sampling() {
   return {
@@ -162,7 +165,7 @@ function char(c, isRead, logprobs, index, effective) {
 }
 
 function add(chars) {
-  text.chars.push(...chars);
+  text.chars.push(...(isBeyondAscii() || isBeyondAscii(chars) ? chars.map((each) => ({ ...each, nats: null, top: null, effective: null })) : chars));
   if (text.chars.length > 2 * WINDOW) {
     const extra = text.chars.length - WINDOW;
     text.chars.splice(0, extra);
@@ -180,7 +183,7 @@ async function settle() {
   const width = (char) => (isByteLevel() ? new TextEncoder().encode(char.c).length : 1);
   const shown = isByteLevel() ? text.start + text.chars.reduce((sum, each) => sum + width(each), 0) : text.end;
   if (info.position > shown) await patiently(() => post(`${path()}/rewind`, { position: shown }));
-  else if (info.position < shown) await readBack(text.start, info);
+  if (info.position < shown || isBeyondAscii()) await readBack(text.start, await get(path()));
 }
 
 /** Do something that a running turn may hinder for a moment. */

@@ -3,7 +3,7 @@
 import { events } from "./api.js";
 import { byId } from "./dom.js";
 import { floats } from "./floats.js";
-import { turn } from "./session.js";
+import { isBeyondAscii, turn } from "./session.js";
 import { emit, on, set, state, text } from "./state.js";
 import { paint } from "./text.js";
 
@@ -36,7 +36,7 @@ export function setUp(attempt) {
 
 async function read() {
   const unit = parseUnit(state.unit);
-  if (isReading || state.colour !== "unit" || !unit || !state.session || !text.chars.length) return;
+  if (isReading || state.colour !== "unit" || !unit || !state.session || !text.chars.length || isBeyondAscii()) return;
   isReading = true;
   try {
     const isLive = Boolean(turn.running);

@@ -79,7 +79,7 @@ class GuardedSessions(Sessions):
         after = ""
         while rows := await self._page(owner.get(), after, DEFAULT_PAGE):
             for key, stored in rows:
-                num_sessions += stored.expires > self._clock()
+                num_sessions += stored.expires > self._clock.expiry()
                 try:
                     num_bytes += stored_bytes(self.head(key, stored))
                 except CorruptRecordError:

@@ -81,6 +81,7 @@ def from_session(info: SessionInfo) -> session_messages.Session:
         labels=info.labels,
         forked_from=_from_origin(info.forked_from),
         initial_state=info.initial_state,
+        fingerprint=info.fingerprint,
     )
 
 

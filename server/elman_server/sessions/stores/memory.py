@@ -19,11 +19,14 @@ from elman_server.domain.errors import (
     SessionExpiredError,
     SessionNotFoundError,
 )
+from elman_server.process.clock import SYSTEM
 from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions.stores.base import Record, Stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from elman_server.process.clock import Clock
 
 MAX_TOMBSTONES: Final = 100_000  # names whose end is kept
 BUSY_SECONDS: Final = 1.0  # until a session that is over is looked at again, if a turn runs on it
@@ -54,7 +57,7 @@ class MemoryStore:
     Args:
         max_sessions, max_bytes: past them the least recently used sessions are evicted. A commit is never refused:
             what was delivered is kept, and the next new session finds no room instead.
-        clock: unix seconds.
+        clock: by which sessions expire.
 
     Attributes:
         in_use: whether a turn runs on a session; such a session is not evicted and does not expire.
@@ -67,7 +70,7 @@ class MemoryStore:
         self,
         max_sessions: int,
         max_bytes: int,
-        clock: Callable[[], float] = time.time,
+        clock: Clock = SYSTEM,
     ) -> None:
         self._max_sessions, self._max_bytes = max_sessions, max_bytes
         self.in_use: Callable[[str], bool] = lambda _: False
@@ -171,7 +174,7 @@ class MemoryStore:
 
     def _expire(self, name: str) -> bool:
         """Delete a session if its time is over."""
-        if self._entries[name].expires > self._clock() or self.in_use(name):
+        if self._entries[name].expires > self._clock.expiry() or self.in_use(name):
             return False
         self._forget(name, SessionExpiredError)
         return True
@@ -185,7 +188,7 @@ class MemoryStore:
 
     def _purge(self) -> None:
         """Delete a few sessions whose time is over."""
-        now = self._clock()
+        now = self._clock.expiry()
         for _ in range(PURGE_STEPS):
             if not self._alarms or self._alarms[0][0] > now:
                 return

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import sqlite3
-import time
 from typing import TYPE_CHECKING, Final
 
 from elman_server.domain.errors import (
@@ -21,6 +20,7 @@ from elman_server.domain.errors import (
     SettingsError,
     StoreFullError,
 )
+from elman_server.process.clock import SYSTEM
 from elman_server.process.observe.counters import COUNTERS
 from elman_server.sessions.stores.base import Stored
 from elman_server.sessions.stores.reserve import Reserve
@@ -29,6 +29,8 @@ from elman_server.sessions.stores.sqlite_thread import SqliteThread
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
+
+    from elman_server.process.clock import Clock
 
 APPLICATION_ID: Final = 0x456C6D6E  # "Elmn"
 SCHEMA_VERSION: Final = 1
@@ -59,7 +61,7 @@ class SqliteStore:
         path: its folder must exist, on a disk of this machine.
         max_sessions: past them a new session is refused.
         max_bytes: of the file, past which it is full.
-        clock: unix seconds.
+        clock: by which sessions expire.
 
     Attributes:
         in_use: whether a turn runs on a session; such a session does not expire.
@@ -71,9 +73,7 @@ class SqliteStore:
     keeps_objects = False
     is_shared = True
 
-    def __init__(
-        self, path: Path, max_sessions: int, clock: Callable[[], float] = time.time, max_bytes: int = MAX_BYTES
-    ) -> None:
+    def __init__(self, path: Path, max_sessions: int, clock: Clock = SYSTEM, max_bytes: int = MAX_BYTES) -> None:
         self._max_sessions = max_sessions
         self._clock = clock
         self.in_use: Callable[[str], bool] = lambda _: False
@@ -204,11 +204,11 @@ class SqliteStore:
 
     def _now(self, name: str) -> float:
         """Return the time with which a session's expiry is compared."""
-        return -math.inf if self.in_use(name) else self._clock()
+        return -math.inf if self.in_use(name) else self._clock.expiry()
 
     def _purge(self, connection: sqlite3.Connection) -> None:
         """Delete a few sessions that have expired."""
-        for session, name in connection.execute(_EXPIRED, (self._clock(), PURGE_STEPS)).fetchall():
+        for session, name in connection.execute(_EXPIRED, (self._clock.expiry(), PURGE_STEPS)).fetchall():
             if self.in_use(name):
                 continue
             _delete(connection, session)

@@ -1,15 +1,18 @@
 """What only the store in Redis does: its keys, its index of names, and how faults of Redis are reported."""
 
 import asyncio
+import contextlib
 import gc
 import warnings
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
 from elman_server.domain.errors import (
     CorruptRecordError,
+    RevisionMismatchError,
     SessionExistsError,
     SessionExpiredError,
     SettingsError,
@@ -184,6 +187,109 @@ async def test_a_key_of_another_program_hides_no_other_session(store, redis_proc
     assert [name for name, _ in await store.page("", 10)] == ["abcd", "ijkl"]
     await store.create("efgh", b"head", LIVES)
     assert (await store.load("efgh")).head == b"head"
+
+
+async def test_odd_fields_are_data_loss_of_their_session(store, redis_process):
+    """Whatever another program made of a session's fields, no call on it fails in another way; it can be deleted."""
+    client, key = redis_process.client, "elman:{efgh}"
+    odd: list[dict[str, str | None]] = [
+        {"e": "soon"},
+        {"e": "nan"},
+        {"r": "1e400"},
+        {"more": "x"},
+        {"r": None},
+        {"e": None},
+        {"b": None},
+    ]
+    await store.create("abcd", b"head", LIVES)
+    for fields in odd:
+        await store.create("efgh", b"head", LIVES, [b"segment"])
+        for field, value in fields.items():
+            if value is None:
+                client.hdel(key, field)
+            else:
+                client.hset(key, field, value)
+        with pytest.raises(CorruptRecordError):
+            await store.load("efgh")
+        for call in (store.segments("efgh"), store.commit("efgh", 1, b"", LIVES)):
+            with contextlib.suppress(CorruptRecordError, RevisionMismatchError, SessionExpiredError):
+                await call
+        assert ("abcd", b"head") in [(name, stored.head) for name, stored in await store.page("", 10)]
+        await store.delete("efgh", None)
+    await store.create("efgh", b"head", LIVES)
+    client.hset(key, "b", b"\xff")
+    await store.delete("efgh", None)
+    assert await names(store) == ["abcd"]
+
+
+async def test_odd_entries_of_the_index_hide_no_session(store, redis_process):
+    """What another program puts into the index is skipped, by lists and by sweeps."""
+    for member in (b"", b"\0", b"\xff\0", b"efgh", b"efgh\0zz", b"efgh\0\xff", b"a" * 100_000):
+        for shard in range(NUM_SHARDS):
+            redis_process.client.zadd(f"elman:index:{{{shard}}}", {member: 0})
+    made = [f"s-{number:02}" for number in range(2 * SWEEP_EVERY)]
+    for name in made:
+        await store.create(name, b"0", LIVES)
+    assert await names(store) == made
+
+
+async def test_an_index_that_is_none_is_an_outage(store, redis_process):
+    """A list without some of the sessions would be wrong; calls on a session that is there are as before."""
+    revision = await store.create("abcd", b"0", LIVES)
+    for shard in range(NUM_SHARDS):
+        redis_process.client.set(f"elman:index:{{{shard}}}", "x")
+    for call in (store.page("", 10), store.create("efgh", b"0", LIVES), store.num_sessions()):
+        with pytest.raises(StoreUnavailableError, match="index is damaged"):
+            await call
+    await store.commit("abcd", revision, b"1", LIVES)
+    assert (await store.load("abcd")).head == b"1"
+
+
+async def test_what_is_no_redis_is_an_outage(clock):
+    """Whatever answers at the address, and however much it announces: calls fail as if nothing did, and at once."""
+    refused = [
+        b"$1000000000000\r\n" + bytes(1000),
+        b"$-7\r\n",
+        b"*1000000000000\r\n" + b":1\r\n" * 1000,
+        b"*1\r\n" * 10_000,
+        b"$many\r\n",
+        b":x\r\n",
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+        b"\xff\xfe\r\n",
+    ]
+    odd = [kind * 100 for kind in (b"+OK\r\n", b":1\r\n", b"*0\r\n", b"*1\r\n$1\r\na\r\n")]
+    answer = b""
+
+    async def impostor(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.read(1 << 16):
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(impostor, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    for answer in [*refused, *odd]:
+        store = RedisStore(f"redis://{host}:{port}", 3600, clock)
+        calls: list[Callable[[], Awaitable[object]]] = [
+            partial(store.load, "abcd"),
+            partial(store.create, "abcd", b"", LIVES),
+            partial(store.commit, "abcd", 1, b"", LIVES),
+            partial(store.delete, "abcd", None),
+            partial(store.page, "", 10),
+            partial(store.segments, "abcd"),
+            store.num_sessions,
+        ]
+        for call in calls:
+            found: object = "refused"
+            with contextlib.suppress(StoreUnavailableError):
+                found = await call()
+            assert found == "refused" or answer in odd, (answer, found)
+        await store.close()
+    answer = refused[0]
+    store = RedisStore(f"redis+cluster://{host}:{port}", 3600, clock)
+    with pytest.raises(StoreUnavailableError):
+        await store.load("abcd")
+    await store.close()
+    server.close()
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,20 @@ async def test_a_commit_needs_the_current_revision(store):
     assert await store.segments("abcd") == [b"s1"]
 
 
+async def test_a_clock_that_is_set_expires_nothing(store, clock):
+    """Forward by a day and back, before and after a session is written: it lives for its hour, and for no two days."""
+    await store.create("early", b"0", LIVES)
+    for ahead in (86400.0, -86400.0, 0.0):
+        clock.ahead = ahead
+        clock.now += 1000
+        await store.load("early")
+        await store.create(f"late-{ahead:.0f}", b"0", clock() + 3600)
+        await store.load("early")
+    clock.now += 2 * 86400.0
+    for name in ("early", "late-0", "late--86400"):
+        assert await end_of(store, name) is SessionExpiredError
+
+
 async def test_segments_are_only_added(store):
     """Commits add at the end, or nothing; what was there stays."""
     revision = await store.create("abcd", b"0", LIVES)

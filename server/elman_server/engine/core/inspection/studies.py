@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     States = list[NDArray[np.float32]]
 
 _MAX_NUMBERS: Final = 1 << 18  # of one report: 1 MiB
-_GATE_ROWS: Final = 64  # a product of fewer rows costs what reading the weights costs, however few they are
+_WATCHED_ROWS: Final = 64  # of one report: fewer cost a message each, and their gates a reading of all weights
 _UNHURRIED: Final = 8  # characters of a piece that no turn waits for
 _TOLERANCE: Final = 1e-3  # between equations and graph: wide for rounding, narrow for another cell
 
@@ -113,7 +113,7 @@ class Observation:
             for layer in {chosen.layer for chosen in gates}
         }
         self._max_rows = max(1, _MAX_NUMBERS // max(1, sum(len(chosen.units) for chosen in ask.units)))
-        self._held: list[Steps] = []  # whose gates are computed together
+        self._held: list[Steps] = []  # which are reported together
         self._num_held = 0
 
     @property
@@ -122,11 +122,11 @@ class Observation:
         return self._max_rows - self._num_held
 
     def add(self, steps: Steps) -> Watched | None:
-        """Report them, or hold them until their gates are worth a product."""
+        """Report them, or hold them until they are worth a report."""
         self._held.append(steps)
         self._num_held += len(steps.chars)
-        enough = min(_GATE_ROWS, self._max_rows)
-        if self._gates and self._num_held < enough and len(steps.chars) >= _UNHURRIED:
+        enough = min(_WATCHED_ROWS, self._max_rows)
+        if self._num_held < enough and len(steps.chars) >= _UNHURRIED:
             return None
         return self.flush()
 

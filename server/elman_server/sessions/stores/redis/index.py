@@ -7,17 +7,20 @@ lie in other slots of a cluster than the sessions, so that no script changes bot
 - A member is *stale* if its session was deleted or has another birth. Every reader skips it, and removes it once it is
   older than a creation can take. Redis deletes expired sessions itself; every few creations some members are checked.
 - As long as it is there, a stale member is the tombstone of a session that expired.
+- What another program puts into a set is skipped. A set that is none any more makes the store unavailable: without it
+  sessions would be missing.
 """
 
 from __future__ import annotations
 
 import heapq
 import itertools
+import re
 import secrets
 import zlib
 from typing import TYPE_CHECKING, Final
 
-from elman_server.sessions.stores.redis.client import is_foreign
+from elman_server.sessions.stores.redis.client import index_intact, is_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 NUM_SHARDS: Final = 16
 SETTLED_SECONDS: Final = 60  # a creation takes less: its calls time out before
 SWEEP_MEMBERS: Final = 128
+_MEMBER: Final = re.compile(rb"[!-~]+\0[0-9a-f]+-[0-9a-f]{8}")
 
 
 class RedisIndex:
@@ -47,20 +51,24 @@ class RedisIndex:
     async def add(self, name: str) -> str:
         """List a session that is about to be made; return its birth."""
         birth = f"{int(self._clock()):x}-{secrets.token_hex(4)}"
-        await self._client.zadd(_set_of(name), {_member(name, birth): 0})
+        with index_intact():
+            await self._client.zadd(_set_of(name), {_member(name, birth): 0})
         return birth
 
     async def remove(self, name: str, birth: str) -> None:
         """Remove a session from the list."""
-        await self._client.zrem(_set_of(name), _member(name, birth))
+        with index_intact():
+            await self._client.zrem(_set_of(name), _member(name, birth))
 
     async def remove_all(self, name: str) -> None:
         """List no session of that name, whatever its birth."""
-        await self._client.zremrangebylex(_set_of(name), f"[{name}\0", f"({name}\1")
+        with index_intact():
+            await self._client.zremrangebylex(_set_of(name), f"[{name}\0", f"({name}\1")
 
     async def knows(self, name: str) -> bool:
         """Whether a session of that name was listed and has not been removed."""
-        return bool(await self._client.zrangebylex(_set_of(name), f"[{name}\0", f"({name}\1", 0, 1))
+        with index_intact():
+            return bool(await self._client.zrangebylex(_set_of(name), f"[{name}\0", f"({name}\1", 0, 1))
 
     async def names(self, after: str, limit: int) -> list[str]:
         """Return up to `limit` names of sessions after `after`, in order; fewer are the last."""
@@ -70,7 +78,8 @@ class RedisIndex:
             pipeline = self._client.pipeline(transaction=False)
             for shard in range(NUM_SHARDS):
                 pipeline.zrangebylex(_key(shard), low, b"+", 0, limit)
-            rows = await pipeline.execute()
+            with index_intact():
+                rows = await pipeline.execute()
             members = list(itertools.islice(heapq.merge(*rows), limit))
             found += [_parts(member)[0] for member in await self._living(members)]
             if len(members) < limit:
@@ -83,17 +92,20 @@ class RedisIndex:
         pipeline = self._client.pipeline(transaction=False)
         for shard in range(NUM_SHARDS):
             pipeline.zcard(_key(shard))
-        return sum(await pipeline.execute())
+        with index_intact():
+            return sum(await pipeline.execute())
 
     async def sweep(self) -> None:
         """Check some members, and remove those that are stale."""
         shard = next(self._shards)
-        members = await self._client.zrangebylex(_key(shard), self._cursors[shard], b"+", 0, SWEEP_MEMBERS)
+        with index_intact():
+            members = await self._client.zrangebylex(_key(shard), self._cursors[shard], b"+", 0, SWEEP_MEMBERS)
         await self._living(members)
         self._cursors[shard] = b"(" + members[-1] if len(members) == SWEEP_MEMBERS else b"-"
 
     async def _living(self, members: list[bytes]) -> list[bytes]:
         """Return the members that are not stale; remove the others, if they are old enough."""
+        members = [member for member in members if _MEMBER.fullmatch(member)]
         if not members:
             return []
         pipeline = self._client.pipeline(transaction=False)

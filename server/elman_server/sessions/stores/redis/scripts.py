@@ -27,7 +27,7 @@ end
 
 _FIND: Final = """
 local revision, expires = unpack(redis.call('HMGET', KEYS[1], 'r', 'e'))
-if not revision then return {'missing', ''} end
+if not revision then return {redis.call('EXISTS', KEYS[1]) == 1 and 'odd' or 'missing', ''} end
 if tonumber(expires) <= tonumber(ARGV[1]) then return {'expired', ''} end
 if ARGV[2] ~= '' and ARGV[2] ~= revision then return {'changed', revision} end
 """

@@ -7,7 +7,7 @@ session's expiry; until then every replica can still report that it expired, and
 
 from __future__ import annotations
 
-import time
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from elman_server.domain.errors import (
@@ -17,13 +17,16 @@ from elman_server.domain.errors import (
     SessionExpiredError,
     SessionNotFoundError,
 )
+from elman_server.process.clock import SYSTEM
 from elman_server.sessions.stores.base import Stored
-from elman_server.sessions.stores.redis.client import connect, is_foreign, translated
+from elman_server.sessions.stores.redis.client import CHANGED, connect, is_foreign, translated
 from elman_server.sessions.stores.redis.index import RedisIndex
 from elman_server.sessions.stores.redis.scripts import COMMIT, CREATE, DELETE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from elman_server.process.clock import Clock
 
 GRACE_SECONDS: Final = 60.0  # more than replicas' clocks differ
 SWEEP_EVERY: Final = 16  # creations
@@ -38,7 +41,7 @@ class RedisStore:
     Args:
         url: see `redis_client.connect`.
         timeout: seconds to wait for each answer.
-        clock: unix seconds.
+        clock: by which sessions expire. Redis itself deletes them by its own.
 
     Attributes:
         in_use: whether a turn of this process runs on a session; such a session expires only after the grace.
@@ -50,7 +53,7 @@ class RedisStore:
     keeps_objects = False
     is_shared = True
 
-    def __init__(self, url: str, timeout: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, url: str, timeout: float, clock: Clock = SYSTEM) -> None:
         self._client = connect(url, timeout)
         self._clock = clock
         self._index = RedisIndex(self._client, _key, clock)
@@ -69,7 +72,7 @@ class RedisStore:
                 await self._index.remove(name, birth)
                 raise SessionExistsError(f"sessions/{name}")
             if old[0]:
-                await self._index.remove(name, old[0].decode())
+                await self._index.remove(name, old[0].decode("utf-8", "replace"))
         return int(value)
 
     async def load(self, name: str) -> Stored:
@@ -105,15 +108,15 @@ class RedisStore:
         with translated():
             try:
                 answer = await self._run(DELETE, name, "" if revision is None else str(revision))
+                birth = await self._value(name, answer)
             except Exception as error:
-                if revision is not None or not is_foreign(error):
+                if revision is not None or not (is_foreign(error) or isinstance(error, CorruptRecordError)):
                     raise
                 # What another program put there cannot be read, but it can be deleted.
                 await self._client.delete(_key(name), f"{_key(name)}:s")
                 await self._index.remove_all(name)
                 return
-            birth = await self._value(name, answer)
-            await self._index.remove(name, birth.decode())
+            await self._index.remove(name, birth.decode("utf-8", "replace"))
 
     async def page(self, after: str, limit: int) -> list[tuple[str, Stored]]:
         """Return sessions in name order; see Store."""
@@ -146,7 +149,7 @@ class RedisStore:
             expires, found = await pipeline.execute()
             if expires is None:
                 raise await self._end(name)
-        if float(expires) <= self._now(name):
+        if _number(expires) <= self._now(name):
             raise SessionExpiredError(f"sessions/{name}")
         return list(found)
 
@@ -161,7 +164,7 @@ class RedisStore:
 
     def _now(self, name: str) -> float:
         """Return the time with which a session's expiry is compared."""
-        return 0.0 if self.in_use(name) else self._clock()
+        return 0.0 if self.in_use(name) else self._clock.expiry()
 
     def _record(self, head: bytes, expires: float, segments: Sequence[bytes]) -> list[Any]:
         """Return what the scripts write."""
@@ -177,6 +180,8 @@ class RedisStore:
     async def _value(self, name: str, answer: list[bytes]) -> bytes:
         """Return the value of a script's reply, or raise its refusal."""
         word, value = answer
+        if word == b"odd":
+            raise CorruptRecordError(CHANGED)
         if word == b"missing":
             raise await self._end(name)
         if word == b"expired":
@@ -199,10 +204,22 @@ def _stored(fields: dict[bytes, bytes]) -> Stored:
     """Return a session from its hash; raises CorruptRecordError."""
     # Beside revision, expiry and birth every field is a chunk.
     try:
+        fields[b"b"]
         head = b"".join(fields[b"%d" % number] for number in range(len(fields) - 3))
-        return Stored(head, int(fields[b"r"]), float(fields[b"e"]))
+        return Stored(head, int(fields[b"r"]), _number(fields[b"e"]))
     except (KeyError, ValueError) as error:
-        raise CorruptRecordError("the session's key in Redis was changed by another program") from error
+        raise CorruptRecordError(CHANGED) from error
+
+
+def _number(text: bytes) -> float:
+    """Return an expiry; raises CorruptRecordError."""
+    try:
+        number = float(text)
+    except ValueError as error:
+        raise CorruptRecordError(CHANGED) from error
+    if not math.isfinite(number):
+        raise CorruptRecordError(CHANGED)
+    return number
 
 
 def _shown(found: dict[bytes, bytes] | Exception) -> Stored:
