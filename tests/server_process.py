@@ -129,6 +129,10 @@ class ServerProcess(Killed):
         """Return the resident memory of the server without its engines, in bytes."""
         return resident_bytes(self.pid)
 
+    def loop_seconds(self) -> float:
+        """Return how long the thread of the server's event loop has computed."""
+        return int(Path(f"/proc/{self.pid}/schedstat").read_text().split()[0]) / 1e9
+
     def terminate(self) -> None:
         """Send SIGTERM."""
         self._process.terminate()

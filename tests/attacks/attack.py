@@ -23,6 +23,7 @@ class Result:
         peak: resident memory of the server beyond what it had before, bytes, at most.
         after: the same some seconds later.
         longest_gap: of the canary, seconds.
+        longest_work: of the server's loop within such a gap, seconds of a processor.
         num_turns: of the canary; all gave their text.
     """
 
@@ -30,6 +31,7 @@ class Result:
     peak: int
     after: int
     longest_gap: float
+    longest_work: float
     num_turns: int
 
 
@@ -41,7 +43,7 @@ def attack(process: ServerProcess, name: str, seconds: float) -> Result:
         while not is_over.wait(_LOOK_SECONDS):
             peak[0] = max(peak[0], process.rss())
 
-    with Canary(process.address) as canary:
+    with Canary(process.address, work=process.loop_seconds) as canary:
         before = process.rss()
         watcher = threading.Thread(target=look, daemon=True)
         watcher.start()
@@ -52,5 +54,10 @@ def attack(process: ServerProcess, name: str, seconds: float) -> Result:
     assert done.returncode == 0, done.stderr
     assert process.health() == "SERVING"
     return Result(
-        json.loads(done.stdout), max(0, peak[0] - before), process.rss() - before, canary.longest_gap, canary.num_turns
+        json.loads(done.stdout),
+        peak=max(0, peak[0] - before),
+        after=process.rss() - before,
+        longest_gap=canary.longest_gap,
+        longest_work=canary.longest_work,
+        num_turns=canary.num_turns,
     )

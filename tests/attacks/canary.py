@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Self
 
@@ -23,13 +24,16 @@ class Canary:
     Args:
         address: of the server.
         model: whose text it is.
+        work: returns how long the server has computed, in seconds.
 
     Attributes:
         num_turns: how many were equal.
         longest_gap: seconds between a request or an answer and the next answer, at most.
+        longest_work: how long the server computed between them, at most: what other processes do does not count.
     """
 
-    def __init__(self, address: str, model: str = "gru") -> None:
+    def __init__(self, address: str, model: str = "gru", work: Callable[[], float] = lambda: 0.0) -> None:
+        self._work = work
         # A connection and a window of its own.
         self._channel = grpc.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)])
         self._stub = GenerationServiceStub(self._channel)
@@ -42,12 +46,12 @@ class Canary:
         self._is_over = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self.num_turns, self.longest_gap = 0, 0.0
+        self.num_turns, self.longest_gap, self.longest_work = 0, 0.0, 0.0
 
     def __enter__(self) -> Self:
         self._expected = self._turn()
         assert len(self._expected) == _CHARS
-        self.longest_gap = 0.0
+        self.longest_gap = self.longest_work = 0.0
         self._thread.start()
         return self
 
@@ -72,9 +76,10 @@ class Canary:
             self._error = error
 
     def _turn(self) -> str:
-        text, last = "", time.monotonic()
+        text, last, done = "", time.monotonic(), self._work()
         for response in self._stub.Generate(self._request, timeout=_PATIENCE):
-            now = time.monotonic()
+            now, work = time.monotonic(), self._work()
             self.longest_gap, last = max(self.longest_gap, now - last), now
+            self.longest_work, done = max(self.longest_work, work - done), work
             text += response.chunk.text
         return text

@@ -9,6 +9,7 @@ import random
 import re
 import signal
 import sys
+from itertools import zip_longest
 
 from elman_client import Client, Session
 from tests.client.processes import Terminal
@@ -80,7 +81,8 @@ def main(target: str, count: int, what: str, seconds: float = 0.02) -> None:
             answers = interrupt_chat(terminal, count)
         turns, text = session.transcript().turns, session.transcript().text
         kept = [text[turn.prompt_end : turn.end].rstrip("\n") for turn in turns]
-        assert kept == answers
+        for number, (expected, actual) in enumerate(zip_longest(kept, answers)):
+            assert actual == expected, f"answer {number}: shown {actual!r}, kept {expected!r}"
         assert all(turn.is_equal for turn in session.replay())
     sys.stdout.write(f"{len(answers)} answers, all exact\n")
 

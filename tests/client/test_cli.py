@@ -52,6 +52,18 @@ def test_generate_reads_a_prompt_and_echoes_none(server):
     assert (done.returncode, done.stdout) == (0, "de")
 
 
+def test_every_option_of_sampling_is_sent(server):
+    """The server gets what was asked for, and the text ends at the first of several stop strings."""
+    sampling = {"temperature": 0.5, "top_k": 3, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.5, "seed": 7}
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in sampling.items()]
+
+    done = run(server.target, "generate", "a", "--json", *options, "--stop=x", "--stop=d")
+
+    started, *chunks, finished = map(json.loads, done.stdout.splitlines())
+    assert started["sampling"].items() >= sampling.items()
+    assert ("".join(chunk["text"] for chunk in chunks), finished["stop_string"]) == ("bc", "d")
+
+
 def test_generate_goes_on_with_a_session(server):
     """A session keeps what was read and drawn."""
     with Client(server.target) as client:

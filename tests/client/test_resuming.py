@@ -30,6 +30,7 @@ from tests.client.fake_memory import drawn
 from tests.client.fake_servicer import packed_status
 
 UNAVAILABLE, INTERNAL = grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL
+CANCELLED = grpc.StatusCode.CANCELLED  # of calls that a server drops when it ends
 BUSY = grpc.StatusCode.FAILED_PRECONDITION  # stands for UNAVAILABLE with the reason SESSION_BUSY
 
 
@@ -59,7 +60,14 @@ async def read(generation: Any) -> list[Any]:
 
 @pytest.mark.parametrize(
     "breaks",
-    [[UNAVAILABLE], [INTERNAL], [None], [UNAVAILABLE, None, INTERNAL, UNAVAILABLE] * 5, [INTERNAL, BUSY, BUSY]],
+    [
+        [UNAVAILABLE],
+        [INTERNAL],
+        [CANCELLED],
+        [None],
+        [UNAVAILABLE, None, INTERNAL, UNAVAILABLE] * 5,
+        [INTERNAL, BUSY, BUSY],
+    ],
 )
 async def test_a_broken_stream_is_gone_on_with(client, server, breaks):
     """5: whatever breaks it, and as often as it does, the reader sees one turn and one text."""
@@ -188,7 +196,7 @@ async def _fail_then_heal(server: Any, code: grpc.StatusCode, details: bytes = b
     server.servicer.failure = None
 
 
-@pytest.mark.parametrize("code", [UNAVAILABLE, INTERNAL])
+@pytest.mark.parametrize("code", [UNAVAILABLE, INTERNAL, CANCELLED])
 async def test_calls_that_do_no_harm_are_made_again(client, server, code):
     """Reading, scoring, cancelling, and what has a request id: a text, a new session, a fork, an import."""
     session = await client.create_session("shakespeare", session_id="mine")

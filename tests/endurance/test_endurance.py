@@ -38,5 +38,5 @@ def test_a_stop_breaks_no_reader(models: Path, tmp_path: Path):
     with Restarted(models, tmp_path, 1) as servers, busy(1):
         result = asyncio.run(restart_many(servers, expected, 1))
 
-    assert result.broken == []
+    assert result.broken == {}
     assert result.num_turns >= 4

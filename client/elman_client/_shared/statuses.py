@@ -29,6 +29,9 @@ BY_CODE: Final[Mapping[str, type[errors.ElmanError]]] = {
 }
 """Any other status is an ElmanError with that code."""
 
+# What gRPC itself says of a call that this client has cancelled.
+_OURS: Final = frozenset({"Locally cancelled by application!", "Channel closed!", "Channel closed."})
+
 BY_REASON: Final[Mapping[str, type[errors.ElmanError]]] = {
     "CHARACTER_NOT_IN_VOCABULARY": errors.CharacterNotInVocabularyError,
     "SESSION_NOT_FOUND": errors.SessionNotFoundError,
@@ -60,6 +63,8 @@ def from_rpc(error: Any, call: Call) -> errors.ElmanError:
     trailers = dict(error.trailing_metadata() or ())
     reason, request_id, details = _details(trailers.get("grpc-status-details-bin", b""))
     kind = BY_REASON.get(reason) or BY_CODE.get(code, errors.ElmanError)
+    if kind is errors.CallCancelledError and not reason and error.details() not in _OURS:
+        kind = errors.UnavailableError  # a server that ended, or a proxy, has dropped the call
     message = " ".join((error.details() or f"the call ended with {code}").split())
     if not reason:  # not an elman server's own sentence, which says what to do
         message = f"{call.target}: {message}; {kind.next_step}"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 NUM_BYTES: Final = 256
 MAX_UNFINISHED: Final = 3  # bytes of a UTF-8 character but its last
 MAX_REPORTED: Final = 10  # error details travel in trailers: keep them small
+MAX_SHOWN: Final = 20  # characters of what should be one
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +88,16 @@ class Vocabulary:
         Raises:
             InvalidFieldError: it is no such character; names the field.
         """
-        if self.characters is None and len(character) == 1:
+        if len(character) != 1:
+            raise InvalidFieldError(
+                field_name, f"is {character[:MAX_SHOWN]!a}, of {len(character)} characters; allowed is one"
+            )
+        if self.characters is None:
             return _byte(character, field_name)
         try:
             return self._ids[character]
         except KeyError:
-            raise UnknownCharacterError(field_name, [(character[:1], 0)], 1) from None
+            raise UnknownCharacterError(field_name, [(character, 0)], 1) from None
 
     def symbol(self, index: int) -> str:
         """Return the character of one id; byte-level: U+0000 to U+00FF for the byte."""

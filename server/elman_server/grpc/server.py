@@ -154,6 +154,7 @@ def _options(settings: Settings) -> list[tuple[str, int]]:
         # Find callers that vanished: their streams occupy the engine. Clients and proxies may ping every second.
         ("grpc.keepalive_time_ms", 30_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.http2.ping_timeout_ms", 10_000),  # what gRPC goes by: a minute by default, whatever the line above says
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 500),
     ]

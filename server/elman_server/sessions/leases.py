@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from elman_server.domain.events import FinishReason
 
+LEFT_SECONDS: Final = 5.0  # the next turn waits for the commit of one that was left, at most
 CANCEL_SECONDS: Final = 1.0  # after which a turn whose reader takes nothing is ended with its call
 
 
@@ -31,6 +32,7 @@ class Lease:
         token: of the turn's place in the session's head; empty until it stands there.
         is_found: whether the turn has found its session: until then it may expire.
         is_generating: whether the turn has begun and is not committed.
+        is_left: whether its call has ended: only the commit is still to come.
         end: the reason or the error with which the turn was ended; None: it was not.
         done: set when the turn is committed or given up.
     """
@@ -40,6 +42,7 @@ class Lease:
     token: bytes = b""
     is_found: bool = False
     is_generating: bool = False
+    is_left: bool = False
     task: asyncio.Task[object] | None = None
     end: FinishReason | Exception | None = None
     done: LightEvent = field(default_factory=LightEvent)

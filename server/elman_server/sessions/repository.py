@@ -19,7 +19,7 @@ from elman_server.domain.errors import (
 )
 from elman_server.domain.owner import is_of
 from elman_server.sessions import records
-from elman_server.sessions.leases import Leases
+from elman_server.sessions.leases import LEFT_SECONDS, Leases, wait_for
 from elman_server.sessions.lifetimes import renewed
 from elman_server.sessions.transitions import LEASE_SECONDS, Change, abandoned
 
@@ -101,7 +101,7 @@ class SessionRepository:
         """Become the one writer of a session in this server, or of none.
 
         A turn of the same request is ended, and so is one whose place another server has taken and that does not know
-        it yet: this server may have been paused.
+        it yet: this server may have been paused. The commit of a turn that its caller left is waited for.
 
         Raises:
             SessionBusyError: another turn runs on it here.
@@ -109,6 +109,8 @@ class SessionRepository:
         while session_id is not None and (running := self.leases.running(session_id)) is not None:
             is_same = bool(request_id) and running.request_id == request_id
             if not is_same and not await self._is_lost(session_id, running.token):
+                if running.is_left:
+                    await wait_for([running], LEFT_SECONDS)
                 if running.done.is_set():  # meanwhile
                     continue
                 raise SessionBusyError(f"sessions/{session_id}")

@@ -107,6 +107,7 @@ class TurnRunner:
     def _leave(self, run: Run) -> asyncio.Task[None] | None:
         """Release a session, or begin to: the caller may have left, so the rest is done without it."""
         turn = run.turn
+        run.lease.is_left = True
         if turn is None or not turn.has_begun:
             self._release(run)
             return None

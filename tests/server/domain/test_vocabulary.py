@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elman_server.domain.errors import UnknownCharacterError
+from elman_server.domain.errors import InvalidFieldError, UnknownCharacterError
 from elman_server.domain.vocabulary import MAX_REPORTED, Unknown, Vocabulary
 from tests.models import CHARACTERS
 
@@ -67,7 +67,7 @@ def test_unknown_characters_may_be_skipped_or_replaced():
 @pytest.mark.parametrize("text", [UNREADABLE, "known"])
 def test_a_replacement_is_one_known_character(text, other):
     """A replacement that is none is refused, needed or not."""
-    with pytest.raises(UnknownCharacterError) as refused:
+    with pytest.raises(InvalidFieldError) as refused:
         SHAKESPEARE.encode(text, "prompt", Unknown(replace_with=other))
     assert refused.value.field == "unknown_characters.replace_with"
 
@@ -102,14 +102,16 @@ def test_ids_of_single_characters():
     """A character's id is found by name; of a byte-level model U+0000 to U+00FF stand for the bytes."""
     assert SHAKESPEARE.id_of("a", "f") == CHARACTERS.index("a")
     assert [BYTES.id_of(BYTES.symbol(byte), "f") for byte in range(256)] == list(range(256))
-    for vocabulary, character in (
-        (SHAKESPEARE, "ü"),
-        (SHAKESPEARE, ""),
-        (SHAKESPEARE, "ab"),
-        (BYTES, ""),
-    ):
-        with pytest.raises(UnknownCharacterError):
-            vocabulary.id_of(character, "f")
+    with pytest.raises(UnknownCharacterError):
+        SHAKESPEARE.id_of("ü", "f")
+
+
+@pytest.mark.parametrize("vocabulary", [SHAKESPEARE, BYTES], ids=["characters", "bytes"])
+@pytest.mark.parametrize("text", ["", "ab"])
+def test_two_characters_are_no_unknown_character(vocabulary, text):
+    """Each of them may be in the vocabulary: the error says how many they are."""
+    with pytest.raises(InvalidFieldError, match=f"is '{text}', of {len(text)} characters; allowed is one"):
+        vocabulary.id_of(text, "f")
 
 
 def test_sizes():

@@ -1,5 +1,6 @@
 import asyncio
 import socket
+import struct
 import subprocess
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from elman.v1.model_pb2 import ListModelsRequest
 from elman.v1.model_pb2_grpc import ModelServiceStub
 from elman.v1.session_pb2 import CreateSessionRequest, GetSessionRequest
 from elman_server.domain.errors import SettingsError
+from elman_server.grpc import server
 
 GET = GetSessionRequest(name="sessions/abcd")
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\x04" + bytes(5)  # with empty SETTINGS
 
 
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
@@ -115,6 +118,32 @@ async def test_garbage_on_the_port_disturbs_nobody(served):
             answer = await served.session.GetSession(GET)
 
         assert answer.session.name == "sessions/some-session"
+
+
+async def test_a_connection_is_told_how_many_calls_it_may_have(serve):
+    """The server's first SETTINGS have the limit; gRPC holds callers to it."""
+    async with serve(max_connection_streams=7) as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(PREFACE)
+        async with asyncio.timeout(60):
+            await reader.readuntil(struct.pack(">HI", 3, 7))  # SETTINGS_MAX_CONCURRENT_STREAMS
+        writer.close()
+
+
+async def test_a_caller_that_vanished_is_found(serve, monkeypatch):
+    """A connection that answers no ping is closed, although a call runs on it; here within tenths of a second."""
+    options = server._options
+
+    def quick(settings):
+        return [(name, 100 if value in {10_000, 30_000} else value) for name, value in options(settings)]
+
+    monkeypatch.setattr(server, "_options", quick)
+    async with serve() as served:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
+        writer.write(PREFACE)
+        async with asyncio.timeout(60):
+            await reader.read()  # to the end of the connection
+        writer.close()
 
 
 async def test_a_message_has_its_size(serve):

@@ -76,6 +76,7 @@ def test_every_type_is_read():
         ("max_batch", "9" * 10_000),
         ("max_message_bytes", "2147483648"),
         ("grace_seconds", "-1"),
+        ("commit_seconds", "2.6"),  # a lease is 5 s
         ("reflection", "perhaps"),
         ("log_format", "xml"),
         ("log_level", "INFO"),

@@ -31,8 +31,10 @@ from elman_server.domain.requests import (
     Target,
 )
 from elman_server.domain.vocabulary import Unknown
+from elman_server.sessions import repository
 from elman_server.sessions.session import Expiration, Filter, LabelChange, SessionStatus
 from elman_server.sessions.stores import MemoryStore
+from elman_server.turns.running_turn import RunningTurn
 from elman_server.turns.service import Turns
 from tests.clock import Clock
 from tests.models import tiny_model
@@ -96,6 +98,37 @@ async def test_a_second_turn_is_told_to_come_again(house):
     await house.turns.cancel(session.name)
     await reader.task
     assert (await house.generate(Target(session=session.name), "x", 1)).end.reason is FinishReason.MAX_CHARS
+
+
+@pytest.mark.parametrize("has_patience", [True, False])
+async def test_the_turn_after_one_that_was_left_waits_for_its_commit(house, monkeypatch, has_patience):
+    """A stream is closed without Cancel: the next turn is not busy, unless the commit takes too long."""
+    is_committed, give_up = asyncio.Event(), RunningTurn.give_up
+
+    async def give_up_slowly(turn: RunningTurn, *, keep: bool) -> None:
+        await is_committed.wait()
+        await give_up(turn, keep=keep)
+
+    monkeypatch.setattr(RunningTurn, "give_up", give_up_slowly)
+    monkeypatch.setattr(repository, "LEFT_SECONDS", FOR_EVER if has_patience else 0.01)
+    session = await house.session("tiny")
+    reader = await begun(house, session.name)
+    reader.task.cancel()
+    await asyncio.wait([reader.task])
+
+    next_turn = asyncio.create_task(house.generate(Target(session=session.name), "x", 1))
+    if has_patience:
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not next_turn.done()
+        is_committed.set()
+        assert (await next_turn).end.reason is FinishReason.MAX_CHARS
+        assert await transcript(house, session.name) == PROMPT + reader.text.text + "x" + next_turn.result().text
+    else:
+        with pytest.raises(SessionBusyError):
+            await next_turn
+        is_committed.set()
+        await house.turns.cancel(session.name)
 
 
 async def test_cancel_may_be_repeated(house):

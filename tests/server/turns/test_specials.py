@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from elman_server.domain.errors import InvalidFieldError, UnknownCharacterError
+from elman_server.domain.errors import InvalidFieldError
 from elman_server.domain.requests import AppendRequest, Detail, SamplingRequest, ScoreRequest, Target
 from tests.models import tiny_model
 from tests.server.house import House
@@ -68,7 +68,7 @@ async def test_a_special_is_no_character_of_a_request(house):
     """It cannot be scored, allowed or biased, and to ban all characters is refused though specials are left."""
     with pytest.raises(InvalidFieldError, match="bans the whole vocabulary"):
         await house.generate(MODEL, "a", 1, SamplingRequest(banned_characters="".join(CHARACTERS)))
-    with pytest.raises(UnknownCharacterError):
+    with pytest.raises(InvalidFieldError, match="of 5 characters"):
         await house.generate(MODEL, "a", 1, SamplingRequest(logit_bias=(("[UNK]", 1.0),)))
     with pytest.raises(InvalidFieldError, match="top_n"):
         await house.turns.score(ScoreRequest(MODEL, "abc", top_n=len(SYMBOLS)))

@@ -1,3 +1,4 @@
+import asyncio
 import uuid
 from typing import Any
 
@@ -28,6 +29,7 @@ from elman_server.domain import requests as domain
 from elman_server.domain.errors import InvalidFieldError
 from elman_server.domain.requests import Detail as DomainDetail
 from elman_server.domain.vocabulary import Unknown
+from elman_server.grpc.messages import parse
 from elman_server.grpc.messages.parse import (
     to_append,
     to_changes,
@@ -282,3 +284,21 @@ def test_a_creation_is_of_its_caller():
     one, other = (CreateSessionRequest(model="models/tiny", session_id="abcd", request_id=own) for own in ids)
     assert to_creation(one) == to_creation(one)
     assert to_creation(one).digest != to_creation(other).digest
+
+
+async def test_a_snapshot_has_a_largest_size_and_a_time_to_come(monkeypatch):
+    """Its pieces are joined; one too many is refused, and so is one that does not come."""
+    monkeypatch.setattr(parse, "MAX_SNAPSHOT_BYTES", 10)
+
+    async def pieces(number, *, ends=True):
+        for _ in range(number):
+            yield ImportSessionRequest(session_id="mine", snapshot=b"12345")
+        if not ends:
+            await asyncio.Event().wait()
+
+    assert await parse.to_import(pieces(2)) == ImportSessionRequest(session_id="mine", snapshot=b"1234512345")
+    with pytest.raises(InvalidFieldError, match="snapshot: has more than 10 bytes"):
+        await parse.to_import(pieces(3))
+    monkeypatch.setattr(parse, "_IMPORT_SECONDS", 0.01)
+    with pytest.raises(InvalidFieldError, match="snapshot: did not come within"):
+        await parse.to_import(pieces(1, ends=False))
