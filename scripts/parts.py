@@ -6,6 +6,7 @@ in the versions of constraints.txt, as they are installed here.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import tomllib
@@ -111,8 +112,9 @@ def sbom() -> str:
     bom.serial_number = uuid.uuid5(uuid.NAMESPACE_URL, " ".join(sorted(str(part.purl) for part in parts.values())))
     for name, asked in found.items():
         bom.register_dependency(parts[name], [parts[other] for other in asked])
-    text = JsonV1Dot6(bom).output_as_string(indent=1)
-    return re.sub(r'\n\s*"timestamp": "[^"]*",?', "", text) + "\n"
+    found_parts = json.loads(JsonV1Dot6(bom).output_as_string())
+    del found_parts["metadata"]["timestamp"]
+    return json.dumps(found_parts, indent=1) + "\n"
 
 
 def licences() -> str:
