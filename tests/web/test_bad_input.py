@@ -39,7 +39,7 @@ SCRIPT = "<script>alert(1)</script>"
         ({**OK, "presence_penalty": 1}, "presence_penalty", "repetition_penalty"),
         ({**OK, "user": "me"}, "user", "does not know the field"),
         ({**OK, "logit_bias": {"e": 101}}, "logit_bias.e", "less than or equal to 100"),
-        ({**OK, "logit_bias": {"50256": -100}}, "sampling.logit_bias[0].character", "not in the vocabulary"),
+        ({**OK, "logit_bias": {"50256": -100}}, "sampling.logit_bias[0].character", "of 5 characters; allowed is one"),
         ({**OK, "session": "new", "n": 2}, None, "fork the session"),
         ({**OK, "prompt": ["a"] * 9, "n": 2}, None, "at most 16"),
         ({**OK, "max_tokens": 0}, None, "echo"),
