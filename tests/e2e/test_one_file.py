@@ -4,6 +4,7 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 
 from elman_client import Client, SessionBusyError
@@ -34,10 +35,14 @@ def test_two_servers_share_a_file(lstm: Path, tmp_path: Path):
             one.create_session("lstm", session_id="lost", seed=3)
             lost, request_id = two.get_session("lost"), str(uuid.uuid4())
             with wire_to(first.address) as wire:
-                begin(wire, held(lost.name, LENGTH, request_id=request_id))
+                reader = begin(
+                    wire, held(lost.name, LENGTH, request_id=request_id)
+                )  # a call that nobody has is cancelled
                 with pytest.raises(SessionBusyError):
                     "".join(lost.generate("x"))
                 first.kill()
+                with pytest.raises(grpc.RpcError):
+                    list(reader)
             assert "".join(lost.resume(request_id)) == expected
             assert lost.refresh().state_digest == two.get_session("undisturbed").info.state_digest
             assert lost.transcript().text == PROMPT + expected
