@@ -16,7 +16,7 @@ from tests.client.processes import Terminal
 
 _CTRL_C, _CTRL_D = "\x03", "\x04"
 _NOT_TEXT = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r|\^C")
-_LINE_BEGINS, _LINE_IS_READ = r"\x1b\[\?2004h", r"\x1b\[\?2004l"  # a terminal is told to mark pasted text, and not
+_LINE_BEGINS, _LINE_IS_READ = r"\x1b\[\?2004h", r"\x1b\[\?2004l"  # a terminal is asked to mark pasted text, and not
 _MAX_CHARS = 40
 
 

@@ -142,7 +142,7 @@ class SessionRepository:
     def latest(self, session_id: str) -> Loaded | None:
         """Return a session's head as this server has committed it, once, if it is known; see `Latest`."""
         loaded = self._latest.take(session_id)
-        if loaded is None or loaded.head.expires <= self._clock():
+        if loaded is None or loaded.head.expires <= self._clock.expiry():
             return None
         self.leases.found(session_id)
         return loaded

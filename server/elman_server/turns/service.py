@@ -120,7 +120,7 @@ class Turns:
             # Another server may have changed the session since: nothing is refused because of it; the store is asked.
             for latest in (self._latest(session_id, request.request_id), None):
                 try:
-                    async with aclosing(await self._begun(run, request, latest)) as events:
+                    async with aclosing(await self._events(run, request, latest)) as events:
                         async for happened in events:
                             yield happened
                 except ServerError as error:
@@ -225,11 +225,11 @@ class Turns:
     # One turn
 
     def _latest(self, session_id: str | None, request_id: bytes) -> Loaded | None:
-        """Return a session as it is most likely, without asking the store, for a turn that it has not had."""
+        """Return a session as this server has committed it; None: it is unknown, or may have had the request."""
         loaded = self._sessions.latest(session_id) if session_id is not None else None
         return None if loaded is None or may_have(loaded.head, request_id) else loaded
 
-    async def _begun(
+    async def _events(
         self, run: Run, request: GenerateRequest, latest: Loaded | None
     ) -> AsyncGenerator[tuple[Event, ...], None]:
         """Return the events of a turn: of `latest`, or of the session as the store has it."""

@@ -1,10 +1,9 @@
 """Turns that begin on the head that their server has committed last, while other servers change the session."""
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 
 import pytest
-import pytest_asyncio
 
 from elman_server.domain.errors import EtagMismatchError, InvalidFieldError, SessionExpiredError, SessionNotFoundError
 from elman_server.domain.requests import GenerateRequest, Target
@@ -12,21 +11,12 @@ from elman_server.sessions.repository import Latest
 from elman_server.sessions.session import Expiration, LabelChange, SessionInfo
 from elman_server.sessions.stores import MemoryStore
 from elman_server.sessions.transitions import Durability
-from tests.models import tiny_model
 from tests.server.house import PLAIN, House
 from tests.server.replicas import Replica, asked, clock_of_now
 
 Change = Callable[[Replica, SessionInfo], Awaitable[object]]
 UNHURRIED = Durability(commit_seconds=3600)  # nothing of a turn is made durable on the way
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(tmp_path_factory) -> AsyncIterator[House]:
-    """A small model."""
-    async with House([tiny_model(tmp_path_factory.mktemp("models") / "tiny.onnx", "gru", 1, 32, seed=3)]) as house:
-        house.store.is_shared = True  # by replicas
-        yield house
 
 
 def turn(session: SessionInfo, prompt: str = "abc", etag: str = "") -> GenerateRequest:
@@ -42,9 +32,11 @@ async def texts(house: House, *prompts: str) -> tuple[list[str], str]:
 
 
 async def test_the_store_is_asked_twice_a_turn(house):
-    """Both are commits: the head that the turn before has committed is known."""
-    one, session = Replica(house, UNHURRIED), await house.session("tiny", seed=5)
+    """Both are commits: the head that the turn before has committed is known, also after the clock was set forward."""
+    clock, session = clock_of_now(), await house.session("tiny", seed=5)
+    one = Replica(house, UNHURRIED, clock)
     await one.generate(turn(session))
+    clock.ahead = 86_400
     before = one.way.num_calls, one.way.num_commits
     await one.generate(turn(session))
     assert (one.way.num_calls - before[0], one.way.num_commits - before[1]) == (2, 2)

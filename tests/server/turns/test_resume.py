@@ -241,7 +241,7 @@ async def test_ids_that_an_earlier_server_stored_are_known(house, monkeypatch):
         earlier.setattr("elman_server.sessions.transitions.key_of", lambda request_id: request_id[:8])
         texts = [await collected(house.turns.generate(request)) for request in requests]
     again = [await collected(house.turns.generate(request)) for request in requests]
-    assert [told.text for told in again] == [told.text for told in texts]
+    assert [text.text for text in again] == [text.text for text in texts]
     assert (await house.sessions.get(session.name)).turn_count == len(requests)
 
 

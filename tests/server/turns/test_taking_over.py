@@ -6,7 +6,6 @@ import uuid
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import pytest
-import pytest_asyncio
 
 from elman_server.domain.errors import LeaseLostError, PositionOutOfRangeError, SessionBusyError
 from elman_server.domain.events import Chunk, Event, Finished, FinishReason, Started
@@ -15,7 +14,6 @@ from elman_server.sessions.records import OpenTurn
 from elman_server.sessions.session import SessionInfo
 from elman_server.sessions.transitions import Durability
 from elman_server.turns.runner import POLL_SECONDS
-from tests.models import tiny_model
 from tests.server.house import House
 from tests.server.replicas import Replica, asked, until
 
@@ -26,14 +24,6 @@ PAUSED = Durability(commit_chars=10**6, commit_seconds=3600)  # does not look wh
 
 Events = AsyncGenerator[tuple[Event, ...], None]
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def house(tmp_path_factory) -> AsyncIterator[House]:
-    """A small model."""
-    async with House([tiny_model(tmp_path_factory.mktemp("models") / "tiny.onnx", "gru", 1, 32, seed=3)]) as house:
-        house.store.is_shared = True  # by replicas
-        yield house
 
 
 async def read(turn: Events) -> list[Event]:

@@ -10,7 +10,7 @@ from elman_server.grpc.messages.pace import Inbox
 
 
 class Incoming:
-    """A call of a connection, whose message comes when it is told to."""
+    """A call of a connection, whose message comes when the test sends it."""
 
     def __init__(self, inbox: Inbox, connection: str) -> None:
         self._connection = connection
